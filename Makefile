@@ -1,0 +1,48 @@
+# Every target sets up what it needs; nothing is installed outside this folder (uv's cache aside).
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.9
+
+.PHONY: install demo test proof check bench clean constraints
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+# uv lives in the environment it fills and links files from its cache, so a second clone costs seconds, not gigabytes.
+# pyproject.toml says which traps the versions avoid; constraints.txt says which set was tried.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	  || { echo "sp-data needs Python 3.11 or 3.12; found $$($(PYTHON) --version). Try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --link-mode hardlink \
+	  --constraints constraints.txt --editable '.[ui,ray,s3,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/sp-data run demo --until verify
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not proof"
+
+proof: $(STAMP)
+	$(BIN)/python -m pytest -m proof --timeout 7200
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+
+constraints: $(STAMP)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 \
+	  --no-header --no-annotate --no-emit-index-url --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) lake .prefect .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info

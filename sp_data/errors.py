@@ -1,0 +1,112 @@
+"""The family of errors. Each is one sentence: what is wrong, where, and what to do.
+
+SpDataError
+├── UsageError              the command or the recipe is wrong: exit 2
+│   ├── RecipeError         a field of the recipe is unknown, missing or out of range
+│   └── LayoutError         a key layout that cannot be read, or does not fit the keys
+├── WikiError               the wiki cannot be scraped as asked
+│   ├── WikiUnreachable     no connection, time-out, or only 5xx answers
+│   ├── WikiBlocked         a challenge (403), HTML where JSON was due, or robots.txt says no
+│   └── WikiApiError        the API answered with an `error`
+├── LakeError               the lake cannot be read or written
+│   ├── LakeBusy            another writer works on this dataset
+│   └── LakeFull            no space left
+├── StageError              a stage cannot run, or its library failed
+│   └── StageNotDone        an earlier stage is missing or stale
+└── DataError               data that contradicts itself
+    ├── DuplicateKey        one key fills a row twice
+    ├── KeyOutsideShard     a key lies beyond its shard, or in a shard nobody planned
+    ├── CorruptFile         a file that is cut, unreadable, or of another shape than it should be
+    └── VerifyFailed        a joint of the dataset is wrong; carries every problem found
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sp_data.dataset.verify import Problem
+
+
+class SpDataError(Exception):
+    """Anything that ends a command with one sentence and exit 1."""
+
+    exit_code = 1
+
+
+class UsageError(SpDataError):
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    pass
+
+
+class LayoutError(UsageError):
+    pass
+
+
+class WikiError(SpDataError):
+    pass
+
+
+class WikiUnreachable(WikiError):
+    pass
+
+
+class WikiBlocked(WikiError):
+    pass
+
+
+class WikiApiError(WikiError):
+    """The API's own `error`; `code` is MediaWiki's, e.g. 'toomanyvalues'."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LakeError(SpDataError):
+    pass
+
+
+class LakeBusy(LakeError):
+    pass
+
+
+class LakeFull(LakeError):
+    pass
+
+
+class StageError(SpDataError):
+    pass
+
+
+class StageNotDone(StageError):
+    pass
+
+
+class DataError(SpDataError):
+    pass
+
+
+class DuplicateKey(DataError):
+    pass
+
+
+class KeyOutsideShard(DataError):
+    pass
+
+
+class CorruptFile(DataError):
+    pass
+
+
+class VerifyFailed(DataError):
+    """`problems` holds all of them; the message names the first."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        first, others = problems[0], len(problems) - 1
+        tail = f" (and {others:,} more: --json lists them)" if others else ""
+        super().__init__(f"{first}{tail}")
+        self.problems = problems

@@ -1,0 +1,271 @@
+"""The lake: where files lie, local and remote alike (any fsspec URL), one folder a dataset.
+
+What is published is whole: it is written under a temporary name and renamed (on a local disk), or put in one piece
+(in an object store, where nobody sees an object before it is complete). Nothing here knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+import fsspec
+from pydantic import BaseModel, ConfigDict
+
+from sp_data.canonical import sha256_of
+from sp_data.errors import LakeBusy, LakeError, LakeFull
+
+SCRATCH = ".scratch"
+LOCK = ".writer"
+
+_writers: dict[str, int] = {}
+"""Dataset folder -> the thread of this process that writes it."""
+_writers_guard = threading.Lock()
+
+
+class _Entered(threading.local):
+    """The dataset folders that this thread writes at present."""
+
+    def __init__(self) -> None:
+        self.roots: set[str] = set()
+
+
+_entered = _Entered()
+
+
+class FileEntry(BaseModel):
+    """A published file: its path inside the dataset's folder, size and sha256 (hex)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    bytes: int
+    sha256: str
+    timed: bool = False
+    """Carries the time of day, so that equal inputs do not give equal bytes; outside every digest."""
+
+
+class Lake:
+    """One dataset's folder below a root such as `./lake`, `s3://bucket/lake` or `memory://lake`."""
+
+    def __init__(self, url: str, dataset: str) -> None:
+        """Opens nothing yet. Raises LakeError if the URL's protocol is unknown or its package is missing."""
+        if not dataset or dataset.startswith(".") or "/" in dataset or "\\" in dataset:
+            raise LakeError(f"dataset name {dataset!r}: expected a plain folder name")
+        try:
+            self.fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise LakeError(f"lake {url!r} cannot be opened: {error}") from error
+        self.url = url
+        self.dataset = dataset
+        self.is_local = "file" in _protocols(self.fs)
+        self.root = str(Path(root).absolute() / dataset) if self.is_local else f"{root.rstrip('/')}/{dataset}"
+
+    def __repr__(self) -> str:
+        return f"Lake({self.url!r}, {self.dataset!r})"
+
+    def full(self, path: str) -> str:
+        """The filesystem's own name of a path in the dataset. Raises LakeError if it would leave the dataset."""
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+            raise LakeError(f"path {path!r} leaves the dataset {self.dataset!r}: expected a relative path inside it")
+        return f"{self.root}/{path}"
+
+    # Reading
+
+    def exists(self, path: str) -> bool:
+        return bool(self.fs.exists(self.full(path)))
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file, None if there is none."""
+        try:
+            found = self.fs.info(self.full(path))
+        except FileNotFoundError:
+            return None
+        return int(found["size"]) if found["type"] == "file" else None
+
+    def open(self, path: str) -> BinaryIO:
+        return cast(BinaryIO, self.fs.open(self.full(path), "rb"))
+
+    def read_bytes(self, path: str) -> bytes:
+        return bytes(self.fs.cat_file(self.full(path)))
+
+    def sha256(self, path: str) -> str:
+        with self.open(path) as stream:
+            return sha256_of(stream)
+
+    def entry(self, path: str, *, timed: bool = False) -> FileEntry:
+        """The entry of a file that lies in the lake. Raises FileNotFoundError."""
+        size = self.size(path)
+        if size is None:
+            raise FileNotFoundError(self.full(path))
+        return FileEntry(path=path, bytes=size, sha256=self.sha256(path), timed=timed)
+
+    def list(self, folder: str) -> list[str]:
+        """Paths of the files below a folder, at any depth, sorted. Temporary names are left out."""
+        found = self.fs.find(self.full(folder)) if self.exists(folder) else []
+        cut = len(self.fs._strip_protocol(self.root)) + 1
+        paths = [str(name)[cut:] for name in found]
+        return sorted(path for path in paths if not PurePosixPath(path).name.startswith("."))
+
+    @contextlib.contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        """A file of the lake as a file on this machine: itself, or a copy that lives as long as the context."""
+        if self.is_local:
+            yield Path(self.full(path))
+            return
+        with tempfile.TemporaryDirectory(prefix="sp-data-") as folder:
+            copy = Path(folder) / PurePosixPath(path).name
+            with _space(str(copy)):
+                self.fs.get_file(self.full(path), str(copy))
+            yield copy
+
+    # Writing
+
+    def write_bytes(self, path: str, data: bytes, *, durable: bool = False, timed: bool = False) -> FileEntry:
+        """Publish `data` at `path`, whole or not at all. `durable`: on the disk, not only in its cache."""
+        with self.scratch("write") as folder:
+            made = folder / "data"
+            with _space(self.full(path)), made.open("wb") as stream:
+                stream.write(data)
+                if durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            return self.publish(made, path, timed=timed)
+
+    def publish(self, made: Path, path: str, *, timed: bool = False) -> FileEntry:
+        """Move a finished local file into the lake, whole or not at all; it is gone from where it was."""
+        with made.open("rb") as stream:
+            entry = FileEntry(path=path, bytes=made.stat().st_size, sha256=sha256_of(stream), timed=timed)
+        target = self.full(path)
+        with _space(target):
+            if self.is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    made.replace(target)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    beside = Path(target).with_name(f".{Path(target).name}.{uuid.uuid4().hex}")
+                    shutil.copyfile(made, beside)
+                    beside.replace(target)
+                    made.unlink()
+            else:
+                self.fs.makedirs(self.fs._parent(target), exist_ok=True)
+                self.fs.put_file(str(made), target)
+                made.unlink()
+        return entry
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.full(path))
+
+    @contextlib.contextmanager
+    def scratch(self, purpose: str) -> Iterator[Path]:
+        """A fresh local folder, gone afterwards; on the lake's own disk where that is local, so that publishing
+        from it is one rename."""
+        if self.is_local:
+            parent = Path(self.root) / SCRATCH
+            with _space(str(parent)):
+                parent.mkdir(parents=True, exist_ok=True)
+                folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=parent))
+        else:
+            folder = Path(tempfile.mkdtemp(prefix=f"sp-data-{purpose}-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # One writer
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[None]:
+        """Be the dataset's only writer; re-entrant within a thread. Raises LakeBusy.
+
+        On a local disk the lock is the kernel's (flock): it dies with its process, however that dies. What earlier
+        writers left in the scratch folder is swept, since none of them can be alive.
+        """
+        me = threading.get_ident()
+        with _writers_guard:
+            holder = _writers.setdefault(self.root, me)
+        if holder != me:
+            raise LakeBusy(f"dataset {self.dataset!r} in {self.url} is being written by this process; wait for it")
+        if self.root in _entered.roots:
+            yield
+            return
+        _entered.roots.add(self.root)
+        try:
+            with self._flock() if self.is_local else contextlib.nullcontext():
+                yield
+        finally:
+            _entered.roots.remove(self.root)
+            with _writers_guard:
+                del _writers[self.root]
+
+    @contextlib.contextmanager
+    def _flock(self) -> Iterator[None]:
+        lock = Path(self.root) / LOCK
+        with _space(str(lock)):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                stream.seek(0)
+                raise LakeBusy(
+                    f"dataset {self.dataset!r} in {self.url} is being written by {_holder(stream.read())}; "
+                    "wait for it to end, or use another --lake"
+                ) from error
+            stream.seek(0)
+            stream.truncate()
+            stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            stream.flush()
+            shutil.rmtree(Path(self.root) / SCRATCH, ignore_errors=True)
+            yield
+
+
+def _holder(written: str) -> str:
+    try:
+        who = json.loads(written)
+        return f"process {who['pid']} on {who['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+@contextlib.contextmanager
+def _space(target: str) -> Iterator[None]:
+    """Turn the operating system's words for 'no room' and 'not allowed' into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LakeFull(f"no space left for {target}; free some, then run the same command again") from error
+        if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
+            raise LakeError(f"{target} cannot be written ({error.strerror}); choose another --lake") from error
+        raise
+
+
+def datasets(url: str) -> list[str]:
+    """Names of the datasets in a lake: the folders that hold manifests. Raises LakeError."""
+    probe = Lake(url, "probe")
+    root = probe.root.rsplit("/", 1)[0]
+    if not probe.fs.exists(root):
+        return []
+    folders = [str(item["name"]) for item in probe.fs.ls(root, detail=True) if item["type"] == "directory"]
+    return sorted(Path(folder).name for folder in folders if probe.fs.exists(f"{folder}/manifests"))

@@ -1,0 +1,25 @@
+"""What every stage gives back, and what it records of the libraries that did the work."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from sp_data.manifest import Manifest
+
+State = Literal["done", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """A stage's manifest, and whether it had to work for it."""
+
+    manifest: Manifest
+    state: State
+
+
+def library_versions(*packages: str) -> dict[str, str]:
+    """Package -> installed version, with Python's own and sp-data's. Raises PackageNotFoundError."""
+    return {"python": platform.python_version()} | {name: version(name) for name in ("sp-data", *packages)}
