@@ -103,10 +103,11 @@ class CorruptFile(DataError):
 
 
 class VerifyFailed(DataError):
-    """`problems` holds all of them; the message names the first."""
+    """`problems` holds all of them; the message names the first. `num_checked` samples were looked at."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], num_checked: int) -> None:
         first, others = problems[0], len(problems) - 1
         tail = f" (and {others:,} more: --json lists them)" if others else ""
         super().__init__(f"{first}{tail}")
         self.problems = problems
+        self.num_checked = num_checked

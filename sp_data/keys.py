@@ -69,7 +69,8 @@ class KeyLayout:
         """ "000070042" -> (7, 42). Raises LayoutError for a key of another width or with other characters."""
         if len(key) != self.width or not (key.isascii() and key.isdecimal()):
             raise LayoutError(f"key {key!r} is not made of {self.width} digits, as layout {self} asks for")
-        return divmod(int(key), 10**self.index_width)
+        shard, index = divmod(int(key), int(10**self.index_width))
+        return shard, index
 
     def split_all(self, keys: Iterable[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Shard numbers and indices of many keys, two int64 arrays `(n,)` in their order. Raises LayoutError."""

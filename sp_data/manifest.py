@@ -134,6 +134,13 @@ def publish(lake: Lake, manifest: Manifest) -> None:
     lake.write_bytes(f"manifests/{manifest.stage}/latest.json", data, durable=True)
 
 
+def make_latest(lake: Lake, manifest: Manifest) -> None:
+    """Point `latest.json` at a manifest that exists already (a recipe that was changed back, say)."""
+    newest = latest(lake, manifest.stage)
+    if newest is None or newest.identity != manifest.identity:
+        lake.write_bytes(f"manifests/{manifest.stage}/latest.json", _to_json(manifest), durable=True)
+
+
 def load(lake: Lake, stage: str, identity: str) -> Manifest | None:
     """The manifest of this identity, or None. Raises CorruptFile if it cannot be read as one."""
     return _load(lake, manifest_path(stage, identity))

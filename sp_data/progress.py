@@ -1,7 +1,9 @@
-"""How a stage tells how far it is, without knowing who looks on: a terminal, a log, a Prefect task, or nobody."""
+"""How a stage tells how far it is, without knowing who looks on: a terminal, a log, or nobody."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Protocol
 
 
@@ -24,3 +26,20 @@ class Silent:
 
 
 SILENT = Silent()
+_onlooker: Progress = SILENT
+
+
+def onlooker() -> Progress:
+    """Who looks on in this process: for callers between the command and the library, such as Prefect tasks."""
+    return _onlooker
+
+
+@contextlib.contextmanager
+def looking_on(progress: Progress) -> Iterator[None]:
+    """Let `progress` look on at everything this process does meanwhile."""
+    global _onlooker
+    before, _onlooker = _onlooker, progress
+    try:
+        yield
+    finally:
+        _onlooker = before

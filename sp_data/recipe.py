@@ -9,15 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from sp_data.errors import RecipeError
 
-HOW = {"sp_data": "how"}
+HOW: dict[str, JsonValue] = {"sp_data": "how"}
 """Marks a field that says how to work, not what to make: it is left out of every identity."""
 
 
@@ -120,7 +120,7 @@ class Curate(Part):
     opt_out_categories: tuple[str, ...] = ("Opted out",)
     val_share: float = Field(0.05, ge=0, lt=0.5)
     test_share: float = Field(0.05, ge=0, lt=0.5)
-    processes: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+    threads: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
 
 
 class Shard(Part):
@@ -196,7 +196,7 @@ _DEMO: dict[str, Any] = {
         "requests_per_second": 0,
         "caption_templates": ["a kid in a {coat} coat and a {hat} {hat kind} at the {place}"],
     },
-    "shard": {"image_size_px": 64, "samples_per_shard": 64},
+    "shard": {"image_size_px": 64, "samples_per_shard": 100},
     "embed": {"clip_model": "demo", "name": "tiny", "dim": 128},
 }
 NAMED: dict[str, dict[str, Any]] = {"southpark": _SOUTHPARK, "demo": _DEMO}

@@ -57,21 +57,21 @@ PAIRS = tuple((coat, hat) for coat in COLOURS for hat in COLOURS if (coat, hat) 
 
 # No name holds a word that captions use for a colour, a hat, a hair colour or a place. A few are not ASCII, and one
 # has an apostrophe, because real titles do.
-FIRST_NAMES = tuple(
-    """Ada Alma Anton Arlo Asa Bea Benno Bertil Bruno Carla Casper Celia Clara Conrad Cora Dag Della Dora Edith Egon
-    Eli Ella Elsa Emil Enid Erik Esme Ezra Fay Felix Finn Flora Frida Fritz Gilda Greta Gus Hanna Hedda Henk Hugo Ida
-    Igor Ilse Ines Ingrid Iris Ivo Jens Jonas Jory Juno Kaja Karl Kit Lars Leif Lena Lev Liv Lotte Ludo Mabel Magnus
-    Maja Malte Mika Milo Mona Nell Nico Nils Noor Noël Odd Oona Otis Otto Pia Pim Quinn Rasmus Rhea Rolf Runa Sif Stig
-    Sunniva Sven Tess Thea Tilda Timo Tove Ulf Una Vera Viggo Wanda Wim Ylva Zoë""".split()
-)
-LAST_NAMES = tuple(
-    """Alder Arbor Ash Barley Beck Birch Borg Bramble Brandt Briar Burdock Calder Cedar Clover Comfrey Crane Crisp
-    Dahl Dale Dove Drummer Elm Ember Fennel Fern Fiddler Finch Flint Frost Gable Garland Gorse Grebe Grove Hale Harrow
-    Hart Hawk Heath Hedge Heron Holm Ives Jarvis Juniper Kettle Kite Lark Larch Linden Lund Marsh Martin Mason Meadow
-    Moss Nettle Nilsen Nord O'Dell Oakley Osier Otter Pebble Pike Pine Plover Quill Quist Rask Reed Rook Rowan Rush
-    Rye Sedge Shingle Sloe Snipe Sorrel Stone Strand Swift Tarn Teasel Thistle Thorne Tuck Vale Vetch Wade Weaver
-    Willow Winter Wren Yarrow York Ødegård Østby""".split()
-)
+FIRST_NAMES = """
+Ada Alma Anton Arlo Asa Bea Benno Bertil Bruno Carla Casper Celia Clara Conrad Cora Dag Della Dora Edith Egon
+Eli Ella Elsa Emil Enid Erik Esme Ezra Fay Felix Finn Flora Frida Fritz Gilda Greta Gus Hanna Hedda Henk Hugo Ida
+Igor Ilse Ines Ingrid Iris Ivo Jens Jonas Jory Juno Kaja Karl Kit Lars Leif Lena Lev Liv Lotte Ludo Mabel Magnus
+Maja Malte Mika Milo Mona Nell Nico Nils Noor Noël Odd Oona Otis Otto Pia Pim Quinn Rasmus Rhea Rolf Runa Sif Stig
+Sunniva Sven Tess Thea Tilda Timo Tove Ulf Una Vera Viggo Wanda Wim Ylva Zoë
+"""
+LAST_NAMES = """
+Alder Arbor Ash Barley Beck Birch Borg Bramble Brandt Briar Burdock Calder Cedar Clover Comfrey Crane Crisp
+Dahl Dale Dove Drummer Elm Ember Fennel Fern Fiddler Finch Flint Frost Gable Garland Gorse Grebe Grove Hale Harrow
+Hart Hawk Heath Hedge Heron Holm Ives Jarvis Juniper Kettle Kite Lark Larch Linden Lund Martin Mason Meadow
+Moss Nettle Nilsen Nord O'Dell Oakley Osier Otter Pebble Pike Pine Plover Quill Quist Rask Reed Rook Rowan Rush
+Rye Sedge Shingle Sloe Snipe Sorrel Stone Strand Swift Tarn Teasel Thistle Thorne Tuck Vale Vetch Wade Weaver
+Willow Winter Wren Yarrow York Ødegård Østby
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,11 @@ class Kid:
     scale: float
     gaze: float  # -1 looks left, 1 looks right
     mouth: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a held-out pair: what the demo shows of those must come from the model alone."""
+        if (self.coat, self.hat) in HELD_OUT:
+            raise ValueError(f"a {self.coat} coat with a {self.hat} hat is held out and never drawn")
 
 
 def kids(n: int, seed: int) -> list[Kid]:
@@ -124,9 +129,10 @@ def _kid(number: int, seed: int) -> Kid:
 
 def _name(number: int, seed: int) -> str:
     """Walks through all pairs of a first and a last name in a scattered order before it needs a numeral."""
-    num_names = len(FIRST_NAMES) * len(LAST_NAMES)
+    first_names, last_names = FIRST_NAMES.split(), LAST_NAMES.split()
+    num_names = len(first_names) * len(last_names)
     generation, position = divmod(number, num_names)
     # 3,607 is prime and divides no list's length, so every position is visited once a generation.
-    first, last = divmod((position * 3607 + seed * 1009) % num_names, len(LAST_NAMES))
-    name = f"{FIRST_NAMES[first]} {LAST_NAMES[last]}"
+    first, last = divmod((position * 3607 + seed * 1009) % num_names, len(last_names))
+    name = f"{first_names[first]} {last_names[last]}"
     return name if generation == 0 else f"{name} {generation + 1}"

@@ -1,0 +1,63 @@
+"""Child processes that cannot outlive us: their own process group, ended with the context, killed with the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+GRACE_S = 5.0
+
+
+@contextlib.contextmanager
+def python_child(
+    module: str, *arguments: str, log: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m module arguments…` with its output in `log`; whatever ends the context ends the whole group."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        end_group(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a child that leads its own process group, and everything it started."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            continue
+    # The leader is gone; a grandchild that ignored the first signal is not.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def die_with_parent() -> None:
+    """Called first thing in a child: the kernel kills it when its parent dies, even by SIGKILL."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        # The parent died before we asked.
+        os._exit(1)
+
+
+def tail(log: Path, num_lines: int = 5) -> str:
+    """The last lines of a log, on one line, for an error's sentence."""
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return " | ".join(lines[-num_lines:])

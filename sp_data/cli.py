@@ -1,0 +1,383 @@
+"""The `sp-data` command. Each function is one command; what takes long to import is imported when it is needed.
+
+Exit 0: done; 1: failed, with the cause and the cure in one line; 2: bad usage. `--json` prints one object on standard
+output and nothing else there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from sp_data import errors
+
+if TYPE_CHECKING:
+    from sp_data.lake import Lake
+    from sp_data.recipe import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help: rich would take longer to import than the rest of the command.
+    rich_markup_mode=None,
+    help="From a fandom wiki to a fine-tuned DALL-E 2. Start with: sp-data run demo",
+)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="[RECIPE]", help="southpark, demo, or a .yaml file.", show_default=True)
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="southpark, demo, or a .yaml file; default: the only dataset in the lake."),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")
+]
+LakeOption = Annotated[str, typer.Option("--lake", envvar="SP_LAKE", help="Where the data lies: a folder or a URL.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and the result.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DEFAULT_LAKE = "./lake"
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    until: Annotated[str, typer.Option(help="The last stage to run.")] = "verify",
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Run the whole road as a Prefect flow run."""
+    from sp_data.road import STAGES, is_stage
+
+    if not is_stage(until):
+        raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
+    asked, place = _recipe(recipe, set_), lake
+    begun = time.monotonic()
+    _prefect_settings()
+    from flows.dataset import dataset
+    from sp_data.terminal import shown, stage_table
+
+    with shown(quiet=quiet):
+        result = dataset(recipe=asked, lake=place, until=until)
+    seconds = round(time.monotonic() - begun, 1)
+    report = _report_place(_lake(asked, place), result.report)
+    if json_:
+        stages = [stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS) for stage in result.stages]
+        _print_json({"seconds": seconds, "dataset": asked.name, "report": report, "stages": stages, "judge": None})
+    elif not quiet:
+        stage_table([stage.model_dump(by_alias=True) for stage in result.stages])
+        unchanged = all(stage.state == "unchanged" for stage in result.stages)
+        typer.echo(f"{asked.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
+
+
+JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
+
+
+def _one_stage(name: str, recipe: Recipe, place: str, quiet: bool, json_: bool, **how: Any) -> None:
+    from sp_data.progress import onlooker
+    from sp_data.road import remember_recipe, run_stage
+    from sp_data.terminal import shown, stage_table
+
+    lake = _lake(recipe, place)
+    begun = time.monotonic()
+    with shown(quiet=quiet):
+        remember_recipe(recipe, lake)
+        result = run_stage(name, recipe, lake, progress=onlooker(), **how)
+    counts = result.manifest.counts
+    line = {
+        "name": name,
+        "in": counts.in_,
+        "out": counts.out,
+        "dropped": counts.num_dropped,
+        "seconds": round(time.monotonic() - begun, 1),
+        "state": result.state,
+    }
+    if json_:
+        _print_json({"dataset": recipe.name, "stages": [line]})
+    elif not quiet:
+        stage_table([line])
+
+
+@app.command()
+def scrape(
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """List the wiki's pictures with their captions and fetch the originals."""
+    _one_stage("scrape", _recipe(recipe, set_), lake, quiet, json_)
+
+
+@app.command()
+def curate(
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Decide what is kept, in which split, and why the rest is not."""
+    _one_stage("curate", _recipe(recipe, set_), lake, quiet, json_)
+
+
+@app.command()
+def shard(
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write new pictures into webdataset shards (img2dataset)."""
+    _one_stage("shard", _recipe(recipe, set_), lake, quiet, json_)
+
+
+@app.command()
+def embed(
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Embed the pictures and captions of new shards (clip-retrieval)."""
+    _one_stage("embed", _recipe(recipe, set_), lake, quiet, json_)
+
+
+@app.command()
+def reorder(
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Stand-alone: folder with img_emb_N.npy, or with img_emb/ and text_emb/.")
+    ] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Stand-alone: folder with metadata_N.parquet.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Stand-alone: folder for img_emb/ and text_emb/.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(metavar="S+I", help="Stand-alone: digits of a key for shard and index, e.g. 5+4.")
+    ] = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Put the embeddings in the order of the pictures, of a dataset or of any clip-retrieval output."""
+    given = {"--embeddings": embeddings, "--metadata": metadata, "--output": output}
+    if not any(given.values()):
+        if layout:
+            raise errors.UsageError("--layout is for --embeddings; a dataset's own comes from its shard manifest")
+        _one_stage("reorder", _recipe(recipe, set_), lake, quiet, json_)
+        return
+    if embeddings is None or metadata is None or output is None:
+        lacking = next(name for name, value in given.items() if value is None)
+        raise errors.UsageError(f"{lacking} is missing: --embeddings, --metadata and --output belong together")
+    from sp_data.dataset.reorder import reorder_folder
+    from sp_data.keys import KeyLayout
+    from sp_data.progress import onlooker
+    from sp_data.terminal import shown
+
+    asked = KeyLayout.parse(layout) if layout else None
+    with shown(quiet=quiet):
+        done = reorder_folder(embeddings, metadata, output, asked, progress=onlooker())
+    if json_:
+        _print_json(
+            {
+                "layout": str(done.layout),
+                "kinds": list(done.kinds),
+                "shards": done.num_shards,
+                "rows": done.num_rows,
+                "zero_rows": done.num_zero_rows,
+            }
+        )
+    elif not quiet:
+        typer.echo(
+            f"reordered {done.num_rows:,} rows into {done.num_shards:,} shards ({', '.join(done.kinds)}), "
+            f"layout {done.layout}, {done.num_zero_rows:,} rows zero: {output}"
+        )
+
+
+@app.command()
+def verify(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="As --recipe.")] = None,
+    recipe_option: RecipeOption = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte and embed every picture again.")] = False,
+    reembed: Annotated[int | None, typer.Option(min=0, help="How many pictures to embed again.")] = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Check every joint of the dataset; exit 1 with the first that is wrong."""
+    from dataclasses import asdict
+
+    from sp_data.progress import onlooker
+    from sp_data.road import run_stage
+    from sp_data.terminal import shown
+
+    asked = _recipe_of_dataset(recipe or recipe_option, set_, lake)
+    place = _lake(asked, lake)
+    try:
+        with shown(quiet=quiet):
+            result = run_stage("verify", asked, place, progress=onlooker(), deep=deep, reembed=reembed)
+    except errors.VerifyFailed as failed:
+        if not json_:
+            raise
+        problems = [asdict(problem) for problem in failed.problems]
+        _print_json({"ok": False, "checked": failed.num_checked, "problems": problems})
+        raise typer.Exit(1) from failed
+    checked = result.manifest.counts.out
+    if json_:
+        _print_json({"ok": True, "checked": checked, "problems": []})
+    elif not quiet:
+        again = " (unchanged since it was verified)" if result.state == "unchanged" else ""
+        typer.echo(f"{asked.name}: {checked:,} samples hold{again}")
+
+
+@app.command()
+def report(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="As --recipe.")] = None,
+    recipe_option: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    json_: JsonOption = False,
+) -> None:
+    """Write the page that shows what was kept and dropped."""
+    from sp_data.report.page import load_road, write_report
+    from sp_data.road import STAGES
+
+    asked = _recipe_of_dataset(recipe or recipe_option, None, lake)
+    place = _lake(asked, lake)
+    road = load_road(place, STAGES)
+    if not road:
+        raise errors.StageNotDone(f"dataset {asked.name!r} has no manifest yet; run `sp-data run {asked.name}` first")
+    path = _report_place(place, write_report(place, road))
+    if json_:
+        _print_json({"dataset": asked.name, "report": path})
+    else:
+        typer.echo(path)
+
+
+@app.command()
+def status(
+    recipe: RecipeOption = None, set_: SetOption = None, lake: LakeOption = DEFAULT_LAKE, json_: JsonOption = False
+) -> None:
+    """Say what is done, stale, damaged or missing, with sizes."""
+    from sp_data.road import stand
+    from sp_data.terminal import status_table
+
+    asked = _recipe_of_dataset(recipe, set_, lake)
+    rows = [
+        {
+            "name": one.name,
+            "state": one.state,
+            "digest": one.manifest.digest if one.manifest else None,
+            "made_at": one.manifest.made_at if one.manifest else None,
+            "bytes": one.manifest.num_bytes if one.manifest else None,
+            "reason": one.reason,
+        }
+        for one in stand(asked, _lake(asked, lake)).values()
+    ]
+    if json_:
+        _print_json({"dataset": asked.name, "stages": rows})
+    else:
+        typer.echo(asked.name)
+        status_table(rows)
+
+
+def _recipe(name: str, sets: list[str] | None) -> Recipe:
+    from sp_data.recipe import load_recipe
+
+    return load_recipe(name, sets or [])
+
+
+def _recipe_of_dataset(name: str | None, sets: list[str] | None, place: str) -> Recipe:
+    """The recipe a dataset was made with, kept beside it; or the one that is named, where there is no such dataset."""
+    from sp_data.lake import Lake, datasets
+    from sp_data.recipe import load_recipe
+    from sp_data.road import recall_recipe
+
+    if name is None:
+        there = datasets(place)
+        if len(there) != 1:
+            what = f"datasets {', '.join(there)}" if there else "no dataset"
+            raise errors.UsageError(f"lake {place} holds {what}: say which with --recipe")
+        name = there[0]
+    if not sets and "/" not in name and (kept := recall_recipe(Lake(place, name))):
+        return kept
+    return load_recipe(name, sets or [])
+
+
+def _lake(recipe: Recipe, place: str) -> Lake:
+    from sp_data.lake import Lake
+
+    return Lake(place, recipe.name)
+
+
+def _report_place(lake: Lake, path: str) -> str:
+    """The report as something to open: a path as short as it goes on this machine, else its URL."""
+    full = lake.full(path)
+    if not lake.is_local:
+        return full
+    here = Path.cwd()
+    return str(Path(full).relative_to(here)) if Path(full).is_relative_to(here) else full
+
+
+def _prefect_settings() -> None:
+    """Before Prefect is imported: room for a first start, no reports home, and our own words on the terminal."""
+    for name, value in {
+        # The migrations of a new Prefect home take longer than the 20 s it waits for by default.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "sp_data",
+        "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
+        # The terminal shows our bars or lines; Prefect's go to its server.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def main() -> NoReturn:
+    """Run the command and turn every failure into one sentence and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except errors.SpDataError as error:
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _end("interrupted; what was finished is kept: the same command goes on from there", 1)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _end(_system_sentence(error), 1)
+    sys.exit(0)
+
+
+def _system_sentence(error: OSError) -> str:
+    import errno
+
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left{where}; free some, then run the same command again"
+    return f"{error.strerror}{where}; see that it is there and may be used, then run the same command again"
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    typer.echo(f"sp-data: {sentence}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From originals to a verified dataset: curate, shards, embeddings, reorder, verify."""

@@ -1,0 +1,127 @@
+"""A CLIP, as clip-retrieval loads it, and where a recipe's name for one leads.
+
+Everything clip-retrieval takes is taken: `ViT-L/14`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `hf_clip:/a/folder`,
+`/a/file.pt`. `demo` is the project's own tiny one. Weights that lie on this machine are hashed into the stage's
+identity, so that another training of the same file name is another embedding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from sp_data import demo
+from sp_data.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+DEMO = "demo"
+
+
+def clip_retrieval_name(clip_model: str) -> str:
+    """What clip-retrieval calls this model."""
+    return f"hf_clip:{demo.clip_folder()}" if clip_model == DEMO else clip_model
+
+
+def weights_digest(clip_model: str) -> str | None:
+    """sha256 (hex) over the files of a model that lies on this machine; None for one that has a public name."""
+    path = Path(_location(clip_retrieval_name(clip_model)))
+    if not path.is_absolute() or not path.exists():
+        return None
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    hasher = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            hasher.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return hasher.hexdigest()
+
+
+def _location(name: str) -> str:
+    """What of clip-retrieval's name is a path, if anything is: hf_clip:PATH, open_clip:ARCHITECTURE/PATH, PATH."""
+    prefix, colon, rest = name.partition(":")
+    if not colon:
+        return name
+    return rest.partition("/")[2] if prefix == "open_clip" else rest
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A loaded model with what clip-retrieval's reader and mapper need."""
+
+    mapper: Callable[[dict[str, Any]], dict[str, Any]]
+    preprocess: Callable[[Any], torch.Tensor]
+    tokenizer: Callable[[list[str]], torch.Tensor]
+    device: str
+    dim: int
+
+    def embed(
+        self, pictures: list[Any], captions: list[str]
+    ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+        """Image and text embeddings, each `(n, dim)` float16 of unit length, of PIL images and their captions."""
+        import torch
+
+        batch = {
+            "image_tensor": torch.stack([self.preprocess(picture) for picture in pictures]),
+            "text_tokens": self.tokenizer(captions),
+            "image_filename": [""] * len(pictures),
+            "text": captions,
+            "metadata": ["{}"] * len(pictures),
+        }
+        made = self.mapper(batch)
+        return made["image_embs"], made["text_embs"]
+
+
+def load_clip(clip_model: str, expected_dim: int) -> Clip:
+    """Load a model through clip-retrieval.
+
+    Raises StageError if it cannot be loaded, or if its embeddings are not `expected_dim` wide.
+    """
+    name = clip_retrieval_name(clip_model)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        with _quiet():
+            from all_clip import load_clip as load
+            from clip_retrieval.clip_inference.mapper import ClipMapper
+
+            mapper = ClipMapper(
+                enable_image=True,
+                enable_text=True,
+                enable_metadata=True,
+                use_mclip=False,
+                clip_model=name,
+                use_jit=False,
+                mclip_model="",
+            )
+            _, preprocess, tokenizer = load(clip_model=name, use_jit=False, warmup_batch_size=1, clip_cache_path=None)
+            tokens = tokenizer(["a"]).to(mapper.device)
+            dim = int(mapper.model_txt(tokens).shape[-1])
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise StageError(
+            f"CLIP {clip_model!r} cannot be loaded ({str(error).splitlines()[0]}); "
+            "check embed.clip_model, and the network if its weights are downloaded"
+        ) from error
+    if dim != expected_dim:
+        raise StageError(
+            f"CLIP {clip_model!r} makes embeddings of {dim} numbers, the recipe says embed.dim = {expected_dim}; "
+            "set one to fit the other before anything is trained on them"
+        )
+    return Clip(mapper, preprocess, cast("Callable[[list[str]], torch.Tensor]", tokenizer), str(mapper.device), dim)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries print their progress; standard output is ours (--json)."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield

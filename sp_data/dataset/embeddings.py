@@ -1,0 +1,189 @@
+"""Embeddings: one row of CLIP for each picture and each caption, by clip-retrieval's reader, mapper and writer.
+
+    embeddings/<clip>/img_emb/img_emb_00007.npy       (n, dim) float16, unit length
+    embeddings/<clip>/text_emb/text_emb_00007.npy     (n, dim) float16, unit length
+    embeddings/<clip>/metadata/metadata_00007.parquet row r names the key of row r in both
+
+One partition a shard, named by it: a batch never crosses a shard, so a row does not depend on what ran beside it. The
+model is loaded once for all shards; clip-retrieval's own runner loads it for each partition.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from sp_data import manifest as manifests
+from sp_data.canonical import digest_of
+from sp_data.dataset.clip import Clip, load_clip, weights_digest
+from sp_data.dataset.tidy import tar_keys
+from sp_data.errors import CorruptFile, StageError
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Counts, Manifest, Part
+from sp_data.progress import SILENT, Progress
+from sp_data.recipe import Embed
+from sp_data.stage import VERSION_OF, StageResult, library_versions
+
+log = logging.getLogger(__name__)
+
+STAGE = "embed"
+VERSION = VERSION_OF[STAGE]
+NUM_PARTITIONS_NAMED = 99_999
+"""clip-retrieval pads a partition's number to the digits of their count: five, as img2dataset pads its shards."""
+MAX_NORM_ERROR = 5e-3
+"""float16 keeps 11 bits, so a unit vector's length is off by less than this."""
+
+
+def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
+    """Embed every shard that has no embeddings of this CLIP yet.
+
+    Raises StageError if the model cannot be loaded or has another width than the recipe says, CorruptFile if a shard
+    is cut or clip-retrieval wrote something that is no embedding.
+    """
+    with lake.writer():
+        inputs = {"shard": sharded.digest}
+        recipe = {**settings.what(), "weights": weights_digest(settings.clip_model)}
+        identity = manifests.identity_of(STAGE, VERSION, recipe, inputs)
+        if done := manifests.is_done(lake, STAGE, identity):
+            manifests.make_latest(lake, done)
+            return StageResult(done, "unchanged")
+        layout = KeyLayout.parse(sharded.details["layout"])
+        shards = sharded.details["shards"]
+        progress.begin(STAGE, sum(shard["num_samples"] for shard in shards), "pictures")
+        parts: list[Part] = []
+        clip: Clip | None = None
+        for shard in shards:
+            name = layout.shard_name(shard["number"])
+            tar = sharded.file(f"shards/{name}.tar")
+            made_of = digest_of([VERSION, recipe, tar.sha256])
+            part = manifests.find_part(lake, STAGE, f"{settings.name}-{name}", made_of)
+            if part is None:
+                clip = clip or load_clip(settings.clip_model, settings.dim)
+                part = _embed_shard(clip, name, shard["number"], made_of, settings, lake)
+            parts.append(part)
+            progress.advance(shard["num_samples"])
+        num_rows = sum(int(part.details["num_rows"]) for part in parts)
+        num_lost = sum(len(part.details["lost"]) for part in parts)
+        made = Manifest.make(
+            stage=STAGE,
+            version=VERSION,
+            recipe=recipe,
+            inputs=inputs,
+            counts=Counts(
+                in_=num_rows + num_lost,
+                out=num_rows,
+                dropped={"clip-retrieval gave no row": num_lost} if num_lost else {},
+            ),
+            files=[entry for part in parts for entry in part.files],
+            details={
+                "clip": settings.name,
+                "clip_model": settings.clip_model,
+                "dim": settings.dim,
+                "dtype": "float16",
+                "lost": sorted(key for part in parts for key in part.details["lost"]),
+            },
+            versions=library_versions("clip-retrieval", "torch", "transformers", "numpy")
+            | {"precision": "float32 computed, float16 stored"},
+            previous=manifests.latest(lake, STAGE),
+        )
+        manifests.publish(lake, made)
+        log.info("embed: %d rows of %d numbers for %d shards", num_rows, settings.dim, len(parts))
+        return StageResult(made, "done")
+
+
+def _embed_shard(clip: Clip, name: str, number: int, made_of: str, settings: Embed, lake: Lake) -> Part:
+    with lake.scratch(STAGE) as scratch, lake.local(f"shards/{name}.tar") as tar:
+        expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
+        run_clip_retrieval(clip, tar, scratch, number, settings.batch_size)
+        folders = {
+            "img_emb": scratch / "img_emb" / f"img_emb_{name}.npy",
+            "text_emb": scratch / "text_emb" / f"text_emb_{name}.npy",
+            "metadata": scratch / "metadata" / f"metadata_{name}.parquet",
+        }
+        keys = check_partition(folders, settings.dim) if folders["metadata"].exists() else []
+        if strangers := set(keys) - expected:
+            raise CorruptFile(f"embeddings of shard {name} name key {min(strangers)}, which {lake.full(name)} lacks")
+        entries = [
+            lake.publish_if_new(file, f"embeddings/{settings.name}/{folder}/{file.name}")
+            for folder, file in folders.items()
+            if file.exists()
+        ]
+    lost = sorted(expected - set(keys))
+    part = Part(
+        name=f"{settings.name}-{name}",
+        identity=made_of,
+        files=tuple(entries),
+        details={"num_rows": len(keys), "lost": lost},
+    )
+    manifests.publish_part(lake, STAGE, part)
+    log.info("embed %s: %d rows, %d lost", name, len(keys), len(lost))
+    return part
+
+
+def run_clip_retrieval(clip: Clip, tar: Path, output: Path, number: int, batch_size: int) -> None:
+    """What clip-retrieval's runner does for one partition, with a model that is loaded already."""
+    with contextlib.redirect_stdout(sys.stderr):
+        from clip_retrieval.clip_inference.reader import WebdatasetReader
+        from clip_retrieval.clip_inference.writer import NumpyWriter
+
+        reader = WebdatasetReader(
+            sampler=_take_all,
+            preprocess=clip.preprocess,
+            tokenizer=clip.tokenizer,
+            input_dataset=[str(tar)],
+            batch_size=batch_size,
+            num_prepro_workers=0,
+            enable_metadata=True,
+        )
+        writer = NumpyWriter(
+            partition_id=number,
+            output_folder=str(output),
+            enable_text=True,
+            enable_image=True,
+            enable_metadata=True,
+            output_partition_count=NUM_PARTITIONS_NAMED,
+        )
+        for batch in reader:
+            writer(clip.mapper(batch))
+        writer.flush()
+
+
+def _take_all(urls: list[str]) -> list[str]:
+    return urls
+
+
+def check_partition(files: dict[str, Path], dim: int) -> list[str]:
+    """Keys of one partition, in row order, once its three files agree.
+
+    Raises CorruptFile, with the file and the row, for rows that do not match in number, another width or dtype, NaN,
+    or a length that is not 1; StageError for a key that comes twice.
+    """
+    keys: list[str] = pq.read_table(files["metadata"], columns=["image_path"])["image_path"].to_pylist()
+    if len(set(keys)) != len(keys):
+        twice = next(key for row, key in enumerate(keys) if key in keys[:row])
+        raise StageError(f"{files['metadata'].name} names key {twice} twice: expected each picture once")
+    for folder in ("img_emb", "text_emb"):
+        rows = np.load(files[folder], mmap_mode="r")
+        if rows.shape != (len(keys), dim) or rows.dtype != np.float16:
+            raise CorruptFile(
+                f"{files[folder].name} is {rows.shape} {rows.dtype}: expected ({len(keys)}, {dim}) float16, "
+                "one row for each row of its metadata"
+            )
+        if (wrong := first_not_unit(rows)) is not None:
+            raise CorruptFile(f"{files[folder].name} row {wrong} (key {keys[wrong]}) is not of unit length, or NaN")
+    return keys
+
+
+def first_not_unit(rows: Any) -> int | None:
+    """Index of the first row of `(n, dim)` whose length is not 1 (NaN is not), None if all are."""
+    norms = np.linalg.norm(np.asarray(rows, dtype=np.float32), axis=1)
+    # NaN compares false, so ask which rows are right rather than which are wrong.
+    right = np.abs(norms - 1) <= MAX_NORM_ERROR
+    return None if right.all() else int(np.argmin(right))

@@ -1,0 +1,112 @@
+"""A finished shard of img2dataset, rewritten so that equal inputs give equal bytes.
+
+img2dataset writes samples in the order in which they finished, with the time of day in the tar and the path on this
+machine as the url. Rewritten once: sorted by key, times zero, the wiki's address as the url.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sp_data.errors import CorruptFile
+from sp_data.keys import KeyLayout
+
+SUCCESS = "success"
+LOST = "lost"
+"""Status of an input row of which img2dataset wrote nothing at all."""
+EXTENSIONS = ("jpg", "json", "txt")
+Sample = tuple[str, dict[str, bytes]]
+
+
+def read_tar(path: Path) -> Iterator[Sample]:
+    """(key, extension -> bytes) of each sample, in the tar's order. Raises CorruptFile for a cut or foreign tar."""
+    try:
+        with tarfile.open(path) as tar:
+            key = ""
+            parts: dict[str, bytes] = {}
+            for member in tar:
+                stem, _, extension = member.name.partition(".")
+                if stem != key and parts:
+                    yield key, parts
+                    parts = {}
+                key = stem
+                stream = tar.extractfile(member)
+                if stream is None:
+                    raise CorruptFile(f"{path}: member {member.name!r} is no file; expected .jpg, .txt and .json only")
+                parts[extension] = stream.read()
+            if parts:
+                yield key, parts
+    except tarfile.TarError as error:
+        raise CorruptFile(f"{path} is no whole tar ({error}); delete it and run the shard stage again") from error
+
+
+def tar_keys(path: Path) -> dict[str, set[str]]:
+    """Key -> extensions, reading the headers only. Raises CorruptFile."""
+    found: dict[str, set[str]] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                stem, _, extension = member.name.partition(".")
+                found.setdefault(stem, set()).add(extension)
+    except tarfile.TarError as error:
+        raise CorruptFile(f"{path} is no whole tar ({error}); delete it and run the shard stage again") from error
+    return found
+
+
+def write_tar(samples: list[Sample], path: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, parts in samples:
+            for extension in EXTENSIONS:
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(parts[extension])
+                tar.addfile(info, io.BytesIO(parts[extension]))
+
+
+def tidy_parquet(raw: Path, urls: list[str], layout: KeyLayout, shard: int) -> pa.Table:
+    """img2dataset's parquet with one row an input row, in key order, and the wiki's addresses in `url`.
+
+    `urls[i]` is the address of the sample with index i.
+    """
+    table = pq.read_table(raw)
+    row_of = {key: row for row, key in enumerate(table["key"].to_pylist())}
+    keys = [layout.key(shard, index) for index in range(len(urls))]
+    if strangers := sorted(row_of.keys() - set(keys)):
+        raise CorruptFile(f"{raw}: key {strangers[0]} is not of shard {layout.shard_name(shard)} with layout {layout}")
+    found = pa.array([row_of.get(key) for key in keys], pa.int64())
+    table = table.take(found)
+    lost = pa.array([key not in row_of for key in keys])
+    table = _with(table, "key", pa.array(keys, pa.string()))
+    table = _with(table, "url", pa.array(urls, pa.string()))
+    status = [LOST if gone else said for gone, said in zip(lost.to_pylist(), table["status"].to_pylist(), strict=True)]
+    return _with(table, "status", pa.array(status, pa.string()))
+
+
+def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def tidy_samples(raw: Path, table: pa.Table) -> list[Sample]:
+    """img2dataset's samples in key order, `url` in their .json as in `table`.
+
+    Raises CorruptFile if the tar and the parquet beside it do not name the same samples.
+    """
+    url_of = {
+        row["key"]: row["url"] for row in table.select(["key", "url", "status"]).to_pylist() if row["status"] == SUCCESS
+    }
+    samples = dict(read_tar(raw))
+    if samples.keys() != url_of.keys():
+        odd = sorted(samples.keys() ^ url_of.keys())[0]
+        raise CorruptFile(f"{raw}: sample {odd} is in the tar or in the parquet beside it, but not in both")
+    return [(key, {**samples[key], "json": _json(samples[key]["json"], url_of[key])}) for key in sorted(samples)]
+
+
+def _json(data: bytes, url: str) -> bytes:
+    said = json.loads(data)
+    return json.dumps({**said, "url": url}, ensure_ascii=False, sort_keys=True, indent=1).encode("utf-8")

@@ -1,0 +1,129 @@
+"""What api.php says about pages, for each prop of action=query: imageinfo, categories, revisions, info.
+
+A prop adds fields to the pages of a batch and returns what continues it, empty when it is through with the batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sp_data.demo.listings import BadContinue, Parameters
+from sp_data.demo.titles import article_path, image_url, key
+from sp_data.demo.world import File, Page, World
+
+Answer = dict[str, object]
+
+MAX_CONTENTS = 50  # pages whose wikitext one answer carries
+
+
+@dataclass(slots=True)
+class Batch:
+    """The pages of one answer, existing ones by id, and the request they answer."""
+
+    world: World
+    origin: str
+    given: dict[str, str]
+    said: Answer = field(default_factory=dict)
+    heads: list[Answer] = field(default_factory=list)
+
+    def existing(self) -> list[tuple[Answer, Page]]:
+        return [(head, self.world.pages[str(head["title"])]) for head in self.heads if "pageid" in head]
+
+
+def imageinfo(batch: Batch) -> dict[str, str]:
+    wanted = Parameters(batch.given, "ii").get("prop", "timestamp|user").split("|")
+    for head in batch.heads:
+        if head.get("ns") == 6:
+            file = batch.world.files.get(str(head["title"]).removeprefix("File:"))
+            head["imagerepository"] = "" if file is None else "local"
+            if file is not None:
+                head["imageinfo"] = [_imageinfo(file, wanted, batch.origin, str(head.get("pageid", "")))]
+    return {}
+
+
+def _imageinfo(file: File, wanted: list[str], origin: str, page_id: str) -> Answer:
+    fields: dict[str, Answer] = {
+        "timestamp": {"timestamp": file.timestamp},
+        "user": {"user": file.uploader},
+        "size": {"size": len(file.data), "width": file.width, "height": file.height},
+        "canonicaltitle": {"canonicaltitle": f"File:{file.name}"},
+        "url": {
+            "url": image_url(file.name, file.timestamp, origin),
+            "descriptionurl": origin + article_path(f"File:{file.name}"),
+            "descriptionshorturl": f"{origin}/index.php?curid={page_id}",
+        },
+        "sha1": {"sha1": file.sha1},
+        "mime": {"mime": file.mime},
+    }
+    return {name: value for field_, values in fields.items() if field_ in wanted for name, value in values.items()}
+
+
+def categories(batch: Batch) -> dict[str, str]:
+    """The limit holds for all pages of the batch together, as it does in MediaWiki."""
+    parameters = Parameters(batch.given, "cl")
+    limit = parameters.limit("categories", batch.said)
+    rows = [(page.page_id, key(name), name, head) for head, page in batch.existing() for name in page.categories]
+    if where := parameters.get("continue"):
+        number, name = _numbered(where)
+        rows = [row for row in rows if row[:2] >= (number, name)]
+    for _, _, title, head in rows[:limit]:
+        head.setdefault("categories", [])
+        listed = head["categories"]
+        assert isinstance(listed, list)
+        listed.append({"ns": 14, "title": title})
+    return {"clcontinue": f"{rows[limit][0]}|{rows[limit][1]}"} if len(rows) > limit else {}
+
+
+def revisions(batch: Batch) -> dict[str, str]:
+    """The one revision of every page; beyond 50 pages with content the answer breaks off and continues."""
+    parameters = Parameters(batch.given, "rv")
+    wanted = parameters.get("prop", "ids|timestamp|flags|comment|user").split("|")
+    rows = batch.existing()
+    if where := parameters.get("continue"):
+        first, _ = _numbered(where)
+        rows = [row for row in rows if row[1].page_id >= first]
+    limit = MAX_CONTENTS if "content" in wanted else len(rows)
+    for head, page in rows[:limit]:
+        head["revisions"] = [_revision(page, wanted, slots=parameters.get("slots") in ("main", "*"))]
+    if len(rows) <= limit:
+        return {}
+    return {"rvcontinue": f"{rows[limit][1].page_id}|{rows[limit][1].revision_id}"}
+
+
+def _revision(page: Page, wanted: list[str], slots: bool) -> Answer:
+    content = {"contentmodel": "wikitext", "contentformat": "text/x-wiki", "content": page.wikitext}
+    fields: dict[str, Answer] = {
+        "ids": {"revid": page.revision_id, "parentid": 0},
+        "flags": {"minor": False},
+        "user": {"user": "Cutter"},
+        "timestamp": {"timestamp": page.timestamp},
+        "comment": {"comment": ""},
+        "content": {"slots": {"main": content}} if slots else dict(content),
+    }
+    return {name: value for field_, values in fields.items() if field_ in wanted for name, value in values.items()}
+
+
+def info(batch: Batch) -> dict[str, str]:
+    language = {"pagelanguage": "en", "pagelanguagehtmlcode": "en", "pagelanguagedir": "ltr"}
+    for head, page in batch.existing():
+        head |= {"contentmodel": "wikitext", **language, "touched": page.timestamp, "lastrevid": page.revision_id}
+        head["length"] = len(page.wikitext.encode())
+        if page.redirect is not None:
+            head["redirect"] = True
+        head["new"] = True
+    return {}
+
+
+def _numbered(where: str) -> tuple[int, str]:
+    """Reads `41|Pictures_of_kids`. Raises BadContinue."""
+    number, bar, rest = where.partition("|")
+    if not bar or not number.isdigit():
+        raise BadContinue
+    return int(number), rest
+
+
+PROPS: dict[str, Callable[[Batch], dict[str, str]]] = {
+    "imageinfo": imageinfo,
+    "categories": categories,
+    "revisions": revisions,
+    "info": info,
+}

@@ -1,0 +1,220 @@
+"""The made-up wiki as data: its pages, its files, and who is on them. server.py serves it, nothing here does I/O.
+
+    world.pages["Ada Birch"]     -> Page(page_id=41, namespace=0, wikitext="{{Infobox kid\\n|name = Ada Birch ...")
+    world.files["Ada Birch.png"] -> File(data=b"\\x89PNG...", sha1="9f3c...", uploader="Cutter", ...)
+
+One article and one picture a kid, a portal that lists them all, classes that reuse their pictures, and the awkward
+files of awkward.py, each on a page of its own. Equal arguments give equal bytes, in every process.
+"""
+
+import hashlib
+import random
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from PIL import Image
+
+from sp_data.demo import awkward, titles, wikitext
+from sp_data.demo.artist import draw
+from sp_data.demo.kids import Kid, kids
+
+SEED = 1997
+UPLOADERS = ("Cutter", "Scissors", "Señor Glue", "Paper Cut")
+FOUNDED = datetime(2016, 1, 1, tzinfo=UTC)
+BETWEEN_EDITS = timedelta(minutes=97)
+CLASS_SIZE = 12
+NUM_ODD = 8
+
+LINK = re.compile(r"\[\[(File|Category):([^|\]]+)")
+GALLERY_LINE = re.compile(r"^([^|\n<>\[\]{}=]+\.\w{3,4})\|", re.MULTILINE)
+INFOBOX_IMAGE = re.compile(r"^\|image = (.+)$", re.MULTILINE)
+TEMPLATE = re.compile(r"\{\{([A-Z][\w -]*?)\s*[|}\n]")
+REDIRECT = re.compile(r"^#REDIRECT \[\[(.+?)\]\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page at its only revision. `categories` and `images` are titles with their prefix, sorted."""
+
+    page_id: int
+    revision_id: int
+    namespace: int
+    title: str
+    timestamp: str  # ISO 8601, as the API gives it
+    wikitext: str
+    categories: tuple[str, ...]
+    images: tuple[str, ...]
+    redirect: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file at its only version. `sha1` is hex; a sound is 0 x 0 px. Its page is `File:` + `name`."""
+
+    name: str
+    data: bytes
+    mime: str
+    width: int
+    height: int
+    sha1: str
+    uploader: str
+    timestamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Pages by title, in the order of their ids; files by name, in the order of upload; kids in order of number."""
+
+    name: str
+    pages: dict[str, Page]
+    files: dict[str, File]
+    kids: tuple[Kid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A file that is about to be uploaded, of a kid or of nobody."""
+
+    name: str
+    data: bytes
+    mime: str = "image/png"
+    size: tuple[int, int] = (256, 256)
+    summary: str = ""
+    licence: str = "CC-BY-SA"
+    category: str = "Pictures of kids"
+
+
+def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
+    """A wiki of `num_kids` ordinary kids, and eight odd ones whose pictures need care. 6 ms a kid.
+
+    Raises ValueError for fewer than 24 kids: the galleries need some to choose from.
+    """
+    if num_kids < 2 * CLASS_SIZE:
+        raise ValueError(f"a wiki needs at least {2 * CLASS_SIZE} kids, not {num_kids}")
+    everybody = kids(num_kids + NUM_ODD, seed)
+    ordinary, odd = everybody[:num_kids], everybody[num_kids:]
+    dice = random.Random(f"wiki {seed}")
+    editor = _Editor()
+    editor.found()
+    owners = [(kid, _of(kid, f"{kid.name}.png", awkward.png(draw(kid)))) for kid in ordinary] + _odd_pictures(odd[:-1])
+    for kid, picture in owners:
+        editor.upload(picture)
+        editor.edit(kid.name, wikitext.kid_page(kid, picture.name, dice.choice(ordinary), dice))
+    newcomer = odd[-1]
+    editor.upload(_of(newcomer, f"{newcomer.name}.png", awkward.png(draw(newcomer))))
+    editor.edit(newcomer.name, wikitext.thumb_page(newcomer, f"{newcomer.name}.png"))
+    editor.seen_twice(ordinary[1:4])
+    for year in range(1990, 1990 + max(2, num_kids // 100)):
+        editor.edit(f"Class of {year}", wikitext.class_page(year, dice.sample(ordinary, CLASS_SIZE), dice))
+    for nickname, kid in zip(("The late kid", "Kid from the logo"), ordinary, strict=False):
+        editor.edit(nickname, f"#REDIRECT [[{kid.name}]]")
+    editor.edit("Portal:Characters", wikitext.portal_page([(picture.name, kid.name) for kid, picture in owners]))
+    return World("Paper Kids Wiki", editor.pages(), editor.files, tuple(everybody))
+
+
+def _of(
+    kid: Kid, name: str, data: bytes, mime: str = "image/png", size: tuple[int, int] = (256, 256), licence: str = ""
+) -> _Picture:
+    licence = licence or ("CC-BY-SA", "Fairuse", "Fairuse")[kid.number % 3]
+    return _Picture(name, data, mime, size, f"{kid.name}, as seen at the {kid.place}.", licence)
+
+
+def _odd_pictures(odd: list[Kid]) -> list[tuple[Kid, _Picture]]:
+    """Pictures that need care: cut short, moving, turned, deep, refused by their author, mislabelled, round."""
+    cut, moving, turned, deep, private, mislabelled, round_ = odd
+    frames = [draw(moving, 128), draw(moving, 128).transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    upright = draw(turned, 320).crop((32, 0, 288, 320))
+    return [
+        (cut, _of(cut, f"{cut.name}.png", awkward.truncated_png(draw(cut)))),
+        (moving, _of(moving, f"{moving.name}.gif", awkward.animated_gif(frames), "image/gif", (128, 128))),
+        (turned, _of(turned, f"{turned.name}.jpg", awkward.rotated_jpeg(upright), "image/jpeg", (256, 320))),
+        (deep, _of(deep, f"{deep.name}.png", awkward.deep_png(draw(deep)))),
+        (private, _of(private, f"{private.name}.png", awkward.png(draw(private)), licence="Opt-out")),
+        (mislabelled, _of(mislabelled, f"{mislabelled.name}.png", awkward.jpeg(draw(mislabelled)), "image/jpeg")),
+        (round_, _of(round_, f"{round_.name}.png", awkward.transparent_png(draw(round_)))),
+    ]
+
+
+class _Editor:
+    """Writes the wiki page by page; ids and times count up as it goes."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, File] = {}
+        self._texts: dict[str, tuple[str, str]] = {}  # title -> (time of the edit, wikitext)
+
+    def edit(self, title: str, text: str) -> str:
+        """Creates a page; returns when."""
+        timestamp = (FOUNDED + len(self._texts) * BETWEEN_EDITS).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._texts[title] = timestamp, text.strip()
+        return timestamp
+
+    def upload(self, picture: _Picture) -> None:
+        text = wikitext.file_page(picture.summary, picture.licence, picture.category)
+        timestamp = self.edit(f"File:{picture.name}", text)
+        uploader = UPLOADERS[len(self.files) % len(UPLOADERS)]
+        sha1 = hashlib.sha1(picture.data, usedforsecurity=False).hexdigest()
+        self.files[picture.name] = File(
+            picture.name, picture.data, picture.mime, *picture.size, sha1, uploader, timestamp
+        )
+
+    def found(self) -> None:
+        """The pages that every wiki has, and what is no kid's."""
+        for title, text in (wikitext.TEMPLATES | wikitext.CATEGORIES | wikitext.PLACES).items():
+            self.edit(title, text)
+        self.edit("Main Page", wikitext.MAIN_PAGE)
+        logo = _Picture(
+            "Paper Kids logo.svg", awkward.SVG, "image/svg+xml", (120, 60), "The logo.", category="Pictures"
+        )
+        self.upload(logo)
+        self.upload(
+            _Picture("Theme song.ogg", awkward.ogg(), "application/ogg", (0, 0), "La la la.", category="Pictures")
+        )
+        self.edit("Theme song", "[[File:Theme song.ogg]]\nThe '''theme song''' is mostly rustling.")
+
+    def seen_twice(self, seen: list[Kid]) -> None:
+        """The same picture again, byte by byte, re-encoded, and resized; and one of nobody: a single pixel."""
+        twin, scanned, small = seen
+        copies = {
+            "Twins?": _of(twin, f"{twin.name} copy.png", self.files[f"{twin.name}.png"].data),
+            "Scanned": _of(scanned, f"{scanned.name} scan.jpg", awkward.jpeg(draw(scanned)), "image/jpeg"),
+            "Smaller": _of(
+                small, f"{small.name} small.png", awkward.png(draw(small).resize((240, 240))), size=(240, 240)
+            ),
+            "A spacer": _Picture(
+                "Pixel.png", awkward.pixel_png(), size=(1, 1), summary="A spacer.", category="Pictures"
+            ),
+        }
+        for picture in copies.values():
+            self.upload(picture)
+        lines = "\n".join(f"{picture.name}|{said}" for said, picture in copies.items())
+        self.edit("Seen twice", f"Some pictures came in more than once.\n<gallery>\n{lines}\n</gallery>")
+
+    def pages(self) -> dict[str, Page]:
+        """Everything written so far; page ids count from 1."""
+        return {
+            title: self._page(number, title, timestamp, text)
+            for number, (title, (timestamp, text)) in enumerate(self._texts.items(), 1)
+        }
+
+    def _page(self, number: int, title: str, timestamp: str, text: str) -> Page:
+        # What stands in a template's <includeonly> is said of the pages that use it, not of itself.
+        said = "" if title.startswith("Template:") else text
+        linked = [name for kind, name in LINK.findall(said) if kind == "File"]
+        images = {f"File:{name}" for name in (*linked, *GALLERY_LINE.findall(said), *INFOBOX_IMAGE.findall(said))}
+        categories = {f"Category:{name}" for kind, name in LINK.findall(said) if kind == "Category"}
+        categories |= {found for name in TEMPLATE.findall(said) if (found := wikitext.TEMPLATE_CATEGORIES.get(name))}
+        if any(image.removeprefix("File:") not in self.files for image in images):
+            categories.add("Category:Pages with broken file links")
+        redirect = REDIRECT.match(said)
+        return Page(
+            page_id=number,
+            revision_id=1000 + number,
+            namespace=titles.namespace_of(title),
+            title=title,
+            timestamp=timestamp,
+            wikitext=text,
+            categories=tuple(sorted(categories)),
+            images=tuple(sorted(images)),
+            redirect=redirect[1] if redirect else None,
+        )

@@ -1,0 +1,99 @@
+"""The run's report: one self-contained HTML page that says what was kept, what was dropped, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from sp_data import manifest as manifests
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.report import samples
+from sp_data.report.samples import Shown
+from sp_data.report.sheet import data_uri, jpeg
+
+NUM_KEPT = 60
+NUM_DROPPED_A_REASON = 12
+NUM_REFUSED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class StageLine:
+    """A row of the page's first table."""
+
+    name: str
+    counts_in: int
+    counts_out: int
+    dropped: dict[str, int]
+    digest: str
+    made_at: str
+    num_bytes: int
+
+
+def write_report(lake: Lake, road: dict[str, Manifest]) -> str:
+    """Publish the page for these manifests and return its path in the lake; one that is there already is kept."""
+    last = list(road.values())[-1]
+    path = f"reports/{last.stage}-{last.identity[:16]}.html"
+    with lake.writer():
+        if not lake.exists(path):
+            lake.write_bytes(path, render(lake, road).encode("utf-8"))
+    return path
+
+
+def render(lake: Lake, road: dict[str, Manifest]) -> str:
+    """The page as text; it needs nothing beside it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sp_data.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    curated = road.get("curate")
+    return environment.get_template("report.html.j2").render(
+        dataset=lake.dataset,
+        stages=[_line(manifest) for manifest in road.values()],
+        lost=_lost(road),
+        refused=[_card(one) for one in samples.refused(lake, road["scrape"])[:NUM_REFUSED]] if "scrape" in road else [],
+        kept=[_card(one) for one in samples.kept(lake, curated, NUM_KEPT)] if curated else [],
+        num_kept=curated.counts.out if curated else 0,
+        dropped=[_card(one) for one in samples.dropped(lake, curated, NUM_DROPPED_A_REASON)] if curated else [],
+        dropped_counts=curated.counts.dropped if curated else {},
+        splits=curated.details["splits"] if curated else {},
+        lineage=[(manifest.stage, manifest.inputs, manifest.versions) for manifest in road.values()],
+    )
+
+
+def _line(manifest: Manifest) -> StageLine:
+    return StageLine(
+        manifest.stage,
+        manifest.counts.in_,
+        manifest.counts.out,
+        manifest.counts.dropped,
+        manifest.digest,
+        manifest.made_at,
+        manifest.num_bytes,
+    )
+
+
+def _lost(road: dict[str, Manifest]) -> list[tuple[str, str, int]]:
+    """(stage, reason, how many) of everything that was dropped on the way."""
+    return [
+        (manifest.stage, reason, count)
+        for manifest in road.values()
+        for reason, count in sorted(manifest.counts.dropped.items())
+    ]
+
+
+def _card(one: Shown) -> dict[str, Any]:
+    return {
+        "picture": data_uri(jpeg(one.picture, 80)) if one.picture is not None else "",
+        "title": one.title,
+        "line": one.line,
+        "url": one.url,
+        "group": one.group,
+    }
+
+
+def load_road(lake: Lake, stages: tuple[str, ...]) -> dict[str, Manifest]:
+    """The newest manifest of each stage, as far as there is one."""
+    found = {stage: manifests.latest(lake, stage) for stage in stages}
+    return {stage: manifest for stage, manifest in found.items() if manifest is not None}

@@ -1,0 +1,97 @@
+"""Pictures to show for a stage: a few of what it kept, and of what it dropped with why."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import Image
+
+from sp_data.dataset.curate import read_dropped, read_kept
+from sp_data.dataset.pictures import UNREADABLE
+from sp_data.dataset.tidy import read_tar
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.wiki.catalogue import OK, catalogue_rows, read_catalogue
+
+THUMB_PX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture on a page: its thumbnail (None if its bytes are no picture), its name, and a line below it."""
+
+    picture: Image.Image | None
+    title: str
+    line: str
+    url: str = ""
+    group: str = ""
+
+
+def originals(lake: Lake, scraped: Manifest, limit: int) -> list[Shown]:
+    """Original pictures as they came from the wiki, spread evenly over the catalogue."""
+    rows = [row for row in catalogue_rows(read_catalogue(lake, scraped)) if row.status == OK]
+    chosen = rows[:: max(1, len(rows) // limit)][:limit]
+    return [Shown(_thumbnail(lake, row.original or ""), row.title, row.caption, row.url) for row in chosen]
+
+
+def refused(lake: Lake, scraped: Manifest) -> list[Shown]:
+    """Files of the wiki that did not become originals, with their reason; there is nothing to show of most."""
+    rows = [row for row in catalogue_rows(read_catalogue(lake, scraped)) if row.status != OK]
+    return [Shown(None, row.title, row.status, row.url, group="scrape") for row in rows]
+
+
+def kept(lake: Lake, curated: Manifest, limit: int) -> list[Shown]:
+    """Kept pictures, spread evenly over the table."""
+    rows = read_kept(lake, curated).select(["title", "caption", "path", "url", "split"]).to_pylist()
+    chosen = rows[:: max(1, len(rows) // limit)][:limit] if limit else []
+    return [
+        Shown(_thumbnail(lake, row["path"]), row["title"], row["caption"], row["url"], row["split"]) for row in chosen
+    ]
+
+
+def dropped(lake: Lake, curated: Manifest, limit_a_reason: int) -> list[Shown]:
+    """Dropped pictures by reason, a few of each."""
+    rows = read_dropped(lake, curated).to_pylist()
+    shown: list[Shown] = []
+    for reason in sorted({row["reason"] for row in rows}):
+        of_reason = [row for row in rows if row["reason"] == reason][:limit_a_reason]
+        shown += [
+            Shown(_thumbnail(lake, row["original"]), row["title"], row["detail"], group=reason) for row in of_reason
+        ]
+    return shown
+
+
+def from_shards(lake: Lake, sharded: Manifest, limit: int) -> list[Shown]:
+    """The first pictures of the shards, a few of each, as training will see them."""
+    layout = KeyLayout.parse(sharded.details["layout"])
+    names = [layout.shard_name(shard["number"]) for shard in sharded.details["shards"]]
+    shown: list[Shown] = []
+    for name in names[:: max(1, len(names) // 4)][:4]:
+        with lake.local(f"shards/{name}.tar") as path:
+            for (key, parts), _ in zip(read_tar(path), range(limit // 4), strict=False):
+                said = json.loads(parts["json"])
+                picture = Image.open(io.BytesIO(parts["jpg"]))
+                shown.append(Shown(picture, said["title"], said["caption"], said["url"], key))
+    return shown
+
+
+def _thumbnail(lake: Lake, path: str) -> Image.Image | None:
+    if not path or not lake.exists(path):
+        return None
+    with lake.local(path) as local:
+        try:
+            with Image.open(local) as opened:
+                opened.thumbnail((THUMB_PX, THUMB_PX))
+                over = opened.convert("RGBA")
+        except (Image.DecompressionBombError, *UNREADABLE):
+            # It was dropped for just that, and the page says so.
+            return None
+    return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+
+
+def pictures_of(shown: list[Shown]) -> Iterator[Image.Image]:
+    return (one.picture for one in shown if one.picture is not None)

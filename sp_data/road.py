@@ -1,0 +1,166 @@
+"""The road: which stages there are, what each reads, and which of its manifests is current.
+
+A stage is a function of the manifests before it, its part of the recipe, and the lake. This module knows the order and
+finds the manifests; the work is in the stages' own modules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard, get_args
+
+from sp_data import manifest as manifests
+from sp_data.errors import StageNotDone
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.progress import SILENT, Progress
+from sp_data.recipe import Recipe, build
+from sp_data.stage import VERSION_OF, StageResult
+
+RECIPE_FILE = "recipe.json"
+StageName = Literal["scrape", "curate", "shard", "embed", "reorder", "verify"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+INPUTS: dict[str, tuple[str, ...]] = {
+    "scrape": (),
+    "curate": ("scrape",),
+    "shard": ("curate",),
+    "embed": ("shard",),
+    "reorder": ("shard", "embed"),
+    "verify": ("scrape", "curate", "shard", "embed", "reorder"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How one stage stands: `stale` was made by another recipe or from other inputs, `damaged` lost a file."""
+
+    name: str
+    state: Literal["done", "stale", "damaged", "missing"]
+    manifest: Manifest | None
+    reason: str = ""
+
+
+def is_stage(name: str) -> TypeGuard[StageName]:
+    return name in STAGES
+
+
+def run_stage(
+    name: str,
+    recipe: Recipe,
+    lake: Lake,
+    *,
+    progress: Progress = SILENT,
+    deep: bool = False,
+    reembed: int | None = None,
+) -> StageResult:
+    """Run one stage on what the stages before it left.
+
+    `deep` and `reembed` are for `verify`. Raises StageNotDone if an earlier stage is missing, stale or damaged.
+    """
+    standing = stand(recipe, lake, until=name)
+    inputs = {stage: _usable(standing[stage], lake, for_stage=name) for stage in INPUTS[name]}
+    # Each stage's libraries are imported when it runs, not with this module.
+    if name == "scrape":
+        from sp_data.wiki.scrape import scrape
+
+        return scrape(recipe.source, lake, progress=progress)
+    if name == "curate":
+        from sp_data.dataset.curate import curate
+
+        return curate(inputs["scrape"], recipe.curate, lake, progress=progress)
+    if name == "shard":
+        from sp_data.dataset.shards import shard
+
+        return shard(inputs["curate"], recipe.shard, lake, progress=progress)
+    if name == "embed":
+        from sp_data.dataset.embeddings import embed
+
+        return embed(inputs["shard"], recipe.embed, lake, progress=progress)
+    if name == "reorder":
+        from sp_data.dataset.reorder import reorder
+
+        return reorder(inputs["shard"], inputs["embed"], recipe.reorder, lake, progress=progress)
+    if name == "verify":
+        from sp_data.dataset.verify import verify
+
+        return verify(inputs, recipe, lake, deep=deep, reembed=reembed, progress=progress)
+    raise ValueError(f"no stage {name!r}: expected one of {', '.join(STAGES)}")
+
+
+def _usable(status: Status, lake: Lake, *, for_stage: str) -> Manifest:
+    # `verify` takes what is damaged too: naming it is its work.
+    fit = ("done", "damaged") if for_stage == "verify" else ("done",)
+    if status.manifest is None or status.state not in fit:
+        raise StageNotDone(
+            f"{for_stage} needs {status.name} of dataset {lake.dataset!r}, which is {status.state}{_because(status)}; "
+            f"run `sp-data {status.name}` first, or `sp-data run` for the whole road"
+        )
+    return status.manifest
+
+
+def _because(status: Status) -> str:
+    return f" ({status.reason})" if status.reason else ""
+
+
+def stand(recipe: Recipe, lake: Lake, until: str = STAGES[-1]) -> dict[str, Status]:
+    """How each stage up to `until` stands, in the road's order."""
+    found: dict[str, Status] = {}
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        found[stage] = _stand_of(stage, recipe, lake, found)
+    return found
+
+
+def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status]) -> Status:
+    newest = manifests.latest(lake, stage)
+    if newest is None:
+        return Status(stage, "missing", None)
+    unfit = [name for name in INPUTS[stage] if before[name].state in ("missing", "stale")]
+    if unfit:
+        return Status(stage, "stale", newest, f"{unfit[0]} is {before[unfit[0]].state}")
+    if newest.version != VERSION_OF[stage]:
+        return Status(stage, "stale", newest, f"it was made by version {newest.version} of the stage")
+    part = _parts()[stage](recipe)
+    if newest.recipe != part:
+        return Status(stage, "stale", newest, f"the recipe says {_difference(newest.recipe, part)}")
+    for name in INPUTS[stage]:
+        manifest = before[name].manifest
+        if manifest is not None and newest.inputs.get(name) != manifest.digest:
+            return Status(stage, "stale", newest, f"{name} was made again since")
+    if missing := manifests.missing_files(lake, newest.files):
+        return Status(stage, "damaged", newest, f"{lake.full(missing[0][0].path)} {missing[0][1]}")
+    return Status(stage, "done", newest)
+
+
+def _parts() -> dict[str, Callable[[Recipe], dict[str, Any]]]:
+    from sp_data.dataset.clip import weights_digest
+
+    return {
+        "scrape": lambda recipe: recipe.source.what(),
+        "curate": lambda recipe: recipe.curate.what(),
+        "shard": lambda recipe: recipe.shard.what(),
+        "embed": lambda recipe: {**recipe.embed.what(), "weights": weights_digest(recipe.embed.clip_model)},
+        "reorder": lambda recipe: recipe.reorder.what(),
+        "verify": lambda recipe: recipe.verify.what(),
+    }
+
+
+def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
+    field = next(name for name in sorted({*was, *now}) if was.get(name) != now.get(name))
+    return f"{field} = {now.get(field)!r}, it was {was.get(field)!r}"
+
+
+def remember_recipe(recipe: Recipe, lake: Lake) -> None:
+    """Keep the recipe beside its dataset, so that later commands need not be told it again."""
+    data = recipe.model_dump_json(indent=1).encode() + b"\n"
+    if not lake.exists(RECIPE_FILE) or lake.read_bytes(RECIPE_FILE) != data:
+        with lake.writer():
+            lake.write_bytes(RECIPE_FILE, data)
+
+
+def recall_recipe(lake: Lake) -> Recipe | None:
+    """The recipe that a dataset was last made with, None if there is no such dataset. Raises RecipeError."""
+    if not lake.exists(RECIPE_FILE):
+        return None
+    return build(json.loads(lake.read_bytes(RECIPE_FILE)), lake.full(RECIPE_FILE))

@@ -1,0 +1,85 @@
+"""What a person sees of a run: a bar a stage on a terminal, plain lines in a log, and a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+LOG_FORMAT = "%(asctime)s %(message)s"
+
+
+class Bars:
+    """One line with a bar for each stage that works."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stage: TaskID | None = None
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        self._stage = self._progress.add_task(stage, total=total, unit=unit)
+
+    def advance(self, count: int = 1) -> None:
+        if self._stage is not None:
+            self._progress.advance(self._stage, count)
+
+
+@contextlib.contextmanager
+def shown(*, quiet: bool) -> Iterator[None]:
+    """Show progress on standard error meanwhile: bars if it is a terminal, log lines if not, nothing if `quiet`."""
+    from sp_data.progress import looking_on
+
+    logger = logging.getLogger("sp_data")
+    if quiet:
+        logger.setLevel(logging.ERROR)
+        yield
+    elif sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description:<14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+        )
+        logger.setLevel(logging.WARNING)
+        with Progress(*columns, console=Console(stderr=True)) as progress, looking_on(Bars(progress)):
+            yield
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(LOG_FORMAT, "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+def stage_table(stages: Sequence[dict[str, Any]]) -> None:
+    """Print the closing table of a run: stage, in, out, dropped, seconds, state."""
+    table = Table("stage", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("in", "out", "dropped", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    for stage in stages:
+        numbers = (f"{stage[name]:,}" for name in ("in", "out", "dropped"))
+        table.add_row(stage["name"], *numbers, f"{stage['seconds']:.1f}", stage["state"])
+    Console().print(table)
+
+
+def status_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print how each stage stands."""
+    table = Table("stage", "state", "digest", "made at", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("bytes", justify="right")
+    table.add_column("why")
+    for row in rows:
+        size = "" if row["bytes"] is None else f"{row['bytes']:,}"
+        table.add_row(row["name"], row["state"], (row["digest"] or "")[:12], row["made_at"] or "", size, row["reason"])
+    Console().print(table)

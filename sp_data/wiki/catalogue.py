@@ -1,0 +1,130 @@
+"""The catalogue: one row a file of the wiki, whatever became of it. What every later stage starts from.
+
+    CatalogueRow(title='File:Ada Birch.png', name='Ada Birch.png', page_id=8, sha1='5f0c…', bytes=1143,
+                 mime='image/png', ..., licence='Fairuse', owner_title='Ada Birch', owner_revision=10,
+                 captions=[Caption(text='Ada at the lake', source='gallery', page='Ada Birch'), ...],
+                 caption='a kid in a red coat', status='ok', original='originals/5f/5f0c….png')
+
+It is a parquet file, catalogue/<first 16 of the rows' digest>.parquet, sorted by title; equal rows make equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from sp_data.canonical import digest_of
+from sp_data.errors import CorruptFile
+from sp_data.lake import FileEntry, Lake
+from sp_data.manifest import Manifest
+from sp_data.wiki.captions import SourceKind
+
+ROWS_A_GROUP = 10_000
+OK = "ok"
+
+
+class Caption(BaseModel):
+    """A caption a picture could have; `page` is where it was found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    source: SourceKind
+    page: str
+
+
+class CatalogueRow(BaseModel):
+    """A file of the wiki. `status` is 'ok', or the reason why there is no original."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    """Canonical: 'File:' and the name, in every language."""
+    name: str
+    page_id: int | None
+    url: str
+    sha1: str
+    """Hex, as the wiki says; the original was checked against it."""
+    bytes: int
+    mime: str
+    width: int
+    height: int
+    uploaded_at: str
+    """ISO 8601, UTC."""
+    uploader: str | None
+    licence: str | None
+    """Name of the licence template on the file's page."""
+    categories: tuple[str, ...]
+    templates: tuple[str, ...]
+    owner_title: str | None
+    """The page whose infobox shows the picture, or that has its name."""
+    owner_page_id: int | None
+    owner_revision: int | None
+    captions: tuple[Caption, ...]
+    """Best first."""
+    caption: str
+    """The chosen one."""
+    status: str
+    original: str | None
+    """Where the bytes lie in the lake, if status is 'ok'."""
+
+
+_TEXTS = pa.list_(pa.string())
+_CAPTION = pa.struct([("text", pa.string()), ("source", pa.string()), ("page", pa.string())])
+_COLUMN_TYPES: dict[str, pa.DataType] = {
+    "page_id": pa.int64(),
+    "bytes": pa.int64(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "categories": _TEXTS,
+    "templates": _TEXTS,
+    "owner_page_id": pa.int64(),
+    "owner_revision": pa.int64(),
+    "captions": pa.list_(_CAPTION),
+}
+SCHEMA = pa.schema([(name, _COLUMN_TYPES.get(name, pa.string())) for name in CatalogueRow.model_fields])
+
+
+def rows_digest(rows: Iterable[CatalogueRow]) -> str:
+    """sha256 (hex) over rows in their order: what was on the wiki, and what became of it."""
+    return digest_of([digest_of(row.model_dump(mode="json")) for row in rows])
+
+
+def write_catalogue(lake: Lake, rows: list[CatalogueRow], digest: str) -> FileEntry:
+    """Publish rows, sorted by title, as the catalogue named by their digest."""
+    table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=SCHEMA)
+    with lake.scratch("catalogue") as folder:
+        made = folder / "catalogue.parquet"
+        pq.write_table(table, made, compression="zstd", row_group_size=ROWS_A_GROUP)
+        return lake.publish(made, f"catalogue/{digest[:16]}.parquet")
+
+
+def read_catalogue(lake: Lake, manifest: Manifest) -> pa.Table:
+    """The catalogue of a scrape's manifest, columns as in SCHEMA. Raises CorruptFile."""
+    (entry,) = manifest.files
+    with lake.local(entry.path) as path:
+        return _read(path, lake.full(entry.path))
+
+
+def _read(path: Path, shown: str) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptFile(f"{shown} cannot be read as parquet ({error}); delete it and scrape again") from error
+    if table.schema.names != SCHEMA.names:
+        raise CorruptFile(
+            f"{shown} has the columns {table.schema.names}, not a catalogue's; delete it and scrape again"
+        )
+    return table
+
+
+def catalogue_rows(table: pa.Table) -> Iterator[CatalogueRow]:
+    """The table's rows, sorted by title."""
+    for batch in table.to_batches(max_chunksize=1000):
+        for row in cast("list[dict[str, object]]", batch.to_pylist()):
+            yield CatalogueRow.model_validate(row)

@@ -1,0 +1,125 @@
+"""Manners towards a wiki: how fast to ask, when to ask again, what robots.txt says, and which hosts not to touch."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+from urllib.robotparser import RobotFileParser
+
+from urllib3.util.retry import Retry
+
+from sp_data import __version__
+from sp_data.errors import WikiBlocked
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
+AGENT = "sp-data"
+"""The name that robots.txt rules are looked up for."""
+PURPOSE = "pictures and captions for a dataset"
+LONGEST_WAIT_S = 300.0
+"""A wiki that asks for more patience than this gets all of it: the run ends and is started again later."""
+RETRIED = (429, 500, 502, 503, 504)
+
+
+def user_agent(contact: str) -> str:
+    """Honest and reachable: Fandom's guard lets such agents pass and stops those that pose as browsers."""
+    about = "; ".join(part for part in (PURPOSE, " ".join(contact.split())) if part)
+    # A header holds latin-1 only; anything else in a contact would break every request.
+    return f"{AGENT}/{__version__} ({about})".encode("latin-1", "replace").decode("latin-1")
+
+
+class Patience(Retry):
+    """urllib3's Retry for a guest: connection errors, 429 and 5xx, Retry-After obeyed, backoff with jitter.
+
+    Waits 0, 1, 2, 4, 8 s (and up to 1 s of jitter) where the wiki does not say how long. Raises WikiBlocked, out of
+    the request, where it asks for more than LONGEST_WAIT_S.
+    """
+
+    @classmethod
+    def of_a_guest(cls) -> Self:
+        return cls(
+            total=5,
+            connect=2,
+            read=3,
+            status_forcelist=RETRIED,
+            allowed_methods=frozenset({"GET"}),
+            backoff_factor=0.5,
+            backoff_jitter=1.0,
+            raise_on_status=False,
+            respect_retry_after_header=True,
+        )
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        wait_s = super().get_retry_after(response)
+        if wait_s is not None:
+            check_wait(wait_s)
+        return wait_s
+
+
+def check_wait(wait_s: float) -> None:
+    """Raises WikiBlocked if that is longer than a run should sleep."""
+    if wait_s > LONGEST_WAIT_S:
+        raise WikiBlocked(
+            f"the wiki asks to be left alone for {wait_s / 60:.0f} minutes; what was fetched is kept, "
+            "run the same command again after that"
+        )
+
+
+@dataclass(slots=True)
+class Pace:
+    """At most so many requests a second and host, one after the other; 0 = no limit."""
+
+    requests_per_second: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _next: dict[str, float] = field(default_factory=dict)
+
+    def wait(self, host: str) -> None:
+        if not self.requests_per_second:
+            return
+        due = self._next.get(host, 0.0)
+        now = self.clock()
+        if due > now:
+            self.sleep(due - now)
+        # A little more than asked for, and never twice the same: a fleet of scrapers must not beat in time.
+        gap = random.uniform(1.0, 1.2) / self.requests_per_second
+        self._next[host] = max(now, due) + gap
+
+
+@dataclass(slots=True)
+class Robots:
+    """robots.txt of every host that is asked for anything; `read` fetches its text, '' where there is none."""
+
+    read: Callable[[str], str]
+    _rules: dict[str, RobotFileParser] = field(default_factory=dict)
+
+    def check(self, url: str) -> None:
+        """Raises WikiBlocked if the host of `url` does not want our agent there."""
+        parts = urlsplit(url)
+        place = f"{parts.scheme}://{parts.netloc}"
+        if place not in self._rules:
+            rules = RobotFileParser()
+            rules.parse(self.read(f"{place}/robots.txt").splitlines())
+            self._rules[place] = rules
+        if not self._rules[place].can_fetch(AGENT, url):
+            raise WikiBlocked(
+                f"{place}/robots.txt does not allow {AGENT} to fetch {parts.path}; ask the wiki's owners, "
+                "or choose another source.wiki"
+            )
+
+
+def is_private(host: str) -> bool:
+    """Whether a host lies on this machine or inside a private network. One that cannot be looked up does not count:
+    then nothing can be fetched from it either, or a proxy does the looking up."""
+    try:
+        addresses = {item[4][0] for item in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return any(not ipaddress.ip_address(str(address).partition("%")[0]).is_global for address in addresses)

@@ -1,0 +1,139 @@
+"""The pictures' original bytes: each fetched once, checked against the wiki's size and sha1, kept by sha1.
+
+    originals/5f/5f0c….png                     whole and checked
+    quarantine/sha1-mismatch-5f0c….png         came whole, but is not what the wiki says it is; kept to be looked at
+
+What goes wrong with one picture is a reason in its row. What goes wrong with the wiki ends the run; the pictures that
+came before it stay, and are not asked for again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from sp_data.lake import Lake
+from sp_data.wiki.catalogue import OK
+from sp_data.wiki.client import WikiClient
+from sp_data.wiki.listing import WikiFile
+from sp_data.wiki.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, unreachable
+
+log = logging.getLogger(__name__)
+
+TRIES = 4
+"""How often a picture whose body breaks off is asked for."""
+FAILURES_IN_A_ROW = 5
+"""After so many pictures in a row with HTTP 5xx it is not the pictures."""
+EXTENSIONS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/gif": ".gif",
+    "image/webp": ".webp",
+    "image/svg+xml": ".svg",
+    "image/avif": ".avif",
+    "image/bmp": ".bmp",
+    "image/tiff": ".tif",
+}
+
+CUT_OFF = "cut-off"
+TOO_LARGE = "too-large"
+SHA1_MISMATCH = "sha1-mismatch"
+NOT_FOUND = "not-found"
+HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What came: how many bytes, their sha1 (hex), and whether it ended where it should."""
+
+    num_bytes: int
+    sha1: str
+    status: str
+
+
+def original_path(file: WikiFile) -> str:
+    """'originals/5f/5f0c….png': by content, so that two names of the same bytes share one file."""
+    return f"originals/{file.sha1[:2]}/{file.sha1}{EXTENSIONS.get(file.mime, '.bin')}"
+
+
+class Originals:
+    """Fetches pictures into a lake, one after the other."""
+
+    def __init__(self, client: WikiClient, lake: Lake) -> None:
+        self.num_fetched = 0
+        self.num_bytes = 0
+        self._client = client
+        self._lake = lake
+        self._failures = 0
+
+    def ensure(self, file: WikiFile) -> str:
+        """'ok' if the original lies in the lake now, else the reason. Raises WikiBlocked, WikiUnreachable."""
+        source = self._client.source
+        if file.mime not in source.mime_types:
+            return f"mime-not-wanted ({file.mime})"
+        if not file.sha1 or not file.url:
+            return HIDDEN
+        if file.bytes > source.max_file_bytes:
+            return TOO_LARGE
+        if self._lake.size(original_path(file)) == file.bytes:
+            return OK
+        status = CUT_OFF
+        with self._lake.scratch("original") as folder:
+            for _ in range(TRIES):
+                status = self._fetch(file, folder / "body")
+                if status != CUT_OFF:
+                    break
+        if status != OK:
+            log.warning("%s: %s", file.title, status)
+        return status
+
+    def _fetch(self, file: WikiFile, into: Path) -> str:
+        try:
+            with self._client.transport.original(file.url) as response:
+                if response.status_code != 200:
+                    return self._refused(file, response.status_code)
+                self._failures = 0
+                body = receive(response, into, self._client.source.max_file_bytes)
+        except AddressRefused as error:
+            return f"address-refused ({error})"
+        if body.status != OK:
+            return body.status
+        if (body.num_bytes, body.sha1) != (file.bytes, file.sha1):
+            self._lake.publish(into, f"quarantine/{SHA1_MISMATCH}-{Path(original_path(file)).name}")
+            return SHA1_MISMATCH
+        self._lake.publish(into, original_path(file))
+        self.num_fetched += 1
+        self.num_bytes += body.num_bytes
+        return OK
+
+    def _refused(self, file: WikiFile, status: int) -> str:
+        if status in (404, 410):
+            return NOT_FOUND
+        if status >= 500:
+            self._failures += 1
+            if self._failures == FAILURES_IN_A_ROW:
+                raise unreachable(file.url, f"answers HTTP {status} for {FAILURES_IN_A_ROW} pictures in a row")
+        return f"http-{status}"
+
+
+def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:
+    """Write a response's body into a file; status 'ok', 'cut-off' or 'too-large' (then no more than that is read)."""
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        return Body(0, "", TOO_LARGE)
+    hasher, num_bytes = hashlib.sha1(usedforsecurity=False), 0
+    with into.open("wb") as stream:
+        try:
+            for chunk in response.iter_content(CHUNK_BYTES):
+                num_bytes += len(chunk)
+                if num_bytes > max_bytes:
+                    return Body(num_bytes, "", TOO_LARGE)
+                hasher.update(chunk)
+                stream.write(chunk)
+        except BROKE_OFF:
+            return Body(num_bytes, "", CUT_OFF)
+    return Body(num_bytes, hasher.hexdigest(), OK)

@@ -1,0 +1,22 @@
+"""What a stage task returns: small enough to be a result, enough to find everything else in the lake."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StageReference(BaseModel):
+    """One stage of one run; the manifest of `identity` in the lake has the rest."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    name: str
+    state: Literal["done", "unchanged"]
+    in_: int = Field(alias="in")
+    out: int
+    dropped: int
+    seconds: float
+    identity: str
+    digest: str

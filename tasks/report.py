@@ -1,0 +1,22 @@
+"""The run's page as a Prefect task."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
+
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe
+from sp_data.report.page import load_road, write_report
+from sp_data.road import STAGES
+
+
+@task(cache_policy=NO_CACHE)
+def report(recipe: Recipe, lake: str, until: str) -> str:
+    """Write the page that shows what was kept and dropped; returns its path in the lake."""
+    place = Lake(lake, recipe.name)
+    path = write_report(place, load_road(place, STAGES[: STAGES.index(until) + 1]))
+    address = f"file://{place.full(path)}" if place.is_local else place.full(path)
+    create_link_artifact(link=address, key=f"{recipe.name}-report".lower(), description="What was kept and dropped")
+    return path

@@ -1,0 +1,48 @@
+"""What every stage task does: call one library function, publish one artifact, return a small reference.
+
+No Prefect cache: it trusts a path, not the bytes behind it. The library's manifest decides what is done.
+"""
+
+from __future__ import annotations
+
+import time
+
+from prefect.artifacts import create_markdown_artifact
+
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.progress import onlooker
+from sp_data.recipe import Recipe
+from sp_data.report.markdown import stage_markdown
+from sp_data.road import remember_recipe, run_stage
+from tasks.reference import StageReference
+
+
+def run_and_publish(name: str, recipe: Recipe, lake_url: str) -> StageReference:
+    """Run one stage, show it in the Prefect UI, and say what came out."""
+    lake = Lake(lake_url, recipe.name)
+    begun = time.monotonic()
+    remember_recipe(recipe, lake)
+    result = run_stage(name, recipe, lake, progress=onlooker())
+    seconds = round(time.monotonic() - begun, 1)
+    publish_artifact(lake, result.manifest, result.state)
+    counts = result.manifest.counts
+    return StageReference(
+        name=name,
+        state=result.state,
+        in_=counts.in_,
+        out=counts.out,
+        dropped=counts.num_dropped,
+        seconds=seconds,
+        identity=result.manifest.identity,
+        digest=result.manifest.digest,
+    )
+
+
+def publish_artifact(lake: Lake, manifest: Manifest, state: str) -> None:
+    """A markdown artifact with the counts, a contact sheet, and the lineage."""
+    create_markdown_artifact(
+        key=f"{lake.dataset}-{manifest.stage}".lower().replace("_", "-").replace(".", "-"),
+        markdown=stage_markdown(lake, manifest, state),
+        description=f"{manifest.stage} of {lake.dataset}: {manifest.counts.out:,} of {manifest.counts.in_:,}",
+    )
