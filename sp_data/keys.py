@@ -19,6 +19,8 @@ from sp_data.errors import LayoutError
 
 IMG2DATASET_SHARD_WIDTH = 5
 """img2dataset's default for `oom_shard_count`."""
+MIN_SHARDS_THERE = 0.95
+"""Share of the shard numbers that keys must name before their reading counts as proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,11 @@ class Reading:
     def plausible(self) -> bool:
         """Whether img2dataset could have written these keys.
 
-        Shards are numbered without gaps from 0 (a shard whose every download failed may miss, so a few gaps are
-        allowed), and the index is no wider than its largest value needs.
+        Shards are numbered from 0 without gaps, but for the odd shard whose every download failed; and the index is no
+        wider than its largest value needs.
         """
         needed = len(str(self.last_index)) if self.layout.index_width else 0
-        return self.num_shards * 2 > self.last_shard + 1 and needed == self.layout.index_width
+        return self.num_shards >= MIN_SHARDS_THERE * (self.last_shard + 1) and needed == self.layout.index_width
 
     def __str__(self) -> str:
         return (

@@ -7,6 +7,7 @@ fields marked `HOW`, which change how the work is done but not what comes out.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -105,7 +106,12 @@ class Source(Part):
     def is_loopback(self) -> bool:
         """Whether the wiki runs on this machine (names below .localhost always do: RFC 6761)."""
         host = (urlsplit(self.wiki).hostname or "").lower()
-        return host in ("localhost", "::1") or host.endswith(".localhost") or host.startswith("127.")
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
 
 
 class Curate(Part):

@@ -125,14 +125,14 @@ class _Query:
         more: dict[str, str] = {}
         if "generator" in self.given:
             titles, more = list_titles(self.given["generator"], self.world, titles, self.given, self.said)
-        found = [self.head(title) for title in dict.fromkeys(titles)]
+        self.batch.heads += [self.head(title) for title in dict.fromkeys(titles)]
         # Missing pages come first: MediaWiki counts them with negative ids.
-        self.batch.heads += sorted(found, key=lambda head: int(str(head.get("pageid", -1))))
+        self.batch.heads.sort(key=lambda head: int(str(head.get("pageid", -1))))
         return more
 
     def given_titles(self) -> list[str]:
         texts = [text for text in self.given.get("titles", "").split("|") if text]
-        ids = [text for text in self.given.get("pageids", "").split("|") if text]
+        ids = [text for text in self.given.get("pageids", "").split("|") if text.isdigit()]
         for name, values in (("titles", texts), ("pageids", ids)):
             if len(values) > MAX_TITLES:
                 raise ApiError(
@@ -140,7 +140,9 @@ class _Query:
                     f'Too many values supplied for parameter "{name}". The limit is {MAX_TITLES}.',
                     **{"limit": MAX_TITLES, "lowlimit": MAX_TITLES, "highlimit": 500},
                 )
-        titles = [page.title for page in self.world.pages.values() if str(page.page_id) in ids]
+        title_of = {str(page.page_id): page.title for page in self.world.pages.values()} if ids else {}
+        titles = [title_of[page_id] for page_id in ids if page_id in title_of]
+        self.batch.heads += [{"pageid": int(number), "missing": True} for number in ids if number not in title_of]
         renamed: list[Answer] = []
         redirects: list[Answer] = []
         for text in texts:

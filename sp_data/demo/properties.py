@@ -26,7 +26,9 @@ class Batch:
     heads: list[Answer] = field(default_factory=list)
 
     def existing(self) -> list[tuple[Answer, Page]]:
-        return [(head, self.world.pages[str(head["title"])]) for head in self.heads if "pageid" in head]
+        return [
+            (head, self.world.pages[str(head["title"])]) for head in self.heads if {"pageid", "title"} <= head.keys()
+        ]
 
 
 def imageinfo(batch: Batch) -> dict[str, str]:
@@ -44,7 +46,8 @@ def _imageinfo(file: File, wanted: list[str], origin: str, page_id: str) -> Answ
     fields: dict[str, Answer] = {
         "timestamp": {"timestamp": file.timestamp},
         "user": {"user": file.uploader},
-        "size": {"size": len(file.data), "width": file.width, "height": file.height},
+        "size": {"size": len(file.data), "width": file.width, "height": file.height}
+        | ({} if file.duration_s is None else {"duration": file.duration_s}),
         "canonicaltitle": {"canonicaltitle": f"File:{file.name}"},
         "url": {
             "url": image_url(file.name, file.timestamp, origin),
@@ -104,9 +107,11 @@ def _revision(page: Page, wanted: list[str], slots: bool) -> Answer:
 
 def info(batch: Batch) -> dict[str, str]:
     language = {"pagelanguage": "en", "pagelanguagehtmlcode": "en", "pagelanguagedir": "ltr"}
+    for head in batch.heads:
+        if "ns" in head:  # a missing page has a language too, an invalid title has none
+            head |= {"contentmodel": "wikitext", **language}
     for head, page in batch.existing():
-        head |= {"contentmodel": "wikitext", **language, "touched": page.timestamp, "lastrevid": page.revision_id}
-        head["length"] = len(page.wikitext.encode())
+        head |= {"touched": page.timestamp, "lastrevid": page.revision_id, "length": len(page.wikitext.encode())}
         if page.redirect is not None:
             head["redirect"] = True
         head["new"] = True

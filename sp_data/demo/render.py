@@ -94,7 +94,7 @@ class _Renderer:
             parts.append(
                 f'<figure class="pi-item pi-image" data-source="image"><a href="{escape(self.url(file))}"'
                 f' class="image image-thumbnail" title="">'
-                f"{self.image(file, INFOBOX_PX, file.name, 'pi-image-thumbnail', lazy=False)}</a>{shown}</figure>"
+                f"{self.image(file, INFOBOX_PX, key(f'File:{file.name}'), 'pi-image-thumbnail')}</a>{shown}</figure>"
             )
         for header, labels in (("Looks", LABELS), ("Whereabouts", {"place": "Place"})):
             rows = "".join(self.row(name, label, fields[name]) for name, label in labels.items() if fields.get(name))
@@ -137,7 +137,9 @@ class _Renderer:
             else f'<a class="image lightbox" href="{escape(self.url(file))}">'
         )
         words = re.sub(r"<[^>]+>", "", said)
-        picture = self.image(file, GALLERY_PX, words or file.name, "thumbimage", lazy)
+        picture = self.image(file, GALLERY_PX, words or key(f"File:{name}"), "thumbimage")
+        if lazy:
+            picture = f"{_lazy(picture)}<noscript>{picture}</noscript>"
         return (
             f'<div class="wikia-gallery-item" id="{anchor}" style="width:{GALLERY_PX}px;">'
             f'<div class="thumb" style="{box}"><div class="gallery-image-wrapper accent" id="{anchor}-wrapper" '
@@ -154,32 +156,40 @@ class _Renderer:
         width_px = next((int(option[:-2]) for option in said if re.fullmatch(r"\d+px", option)), 220)
         alt = next((option[4:] for option in said if option.startswith("alt=")), name)
         caption = next((option for option in said if not re.fullmatch(r"\d+px|alt=.*", option)), "")
-        image = self.image(file, width_px, alt, "thumbimage", lazy=True)
+        image = _lazy(self.image(file, width_px, alt, "thumbimage"))
         picture = f'<a href="{escape(self.url(file))}" class="image">{image}</a>'
         if "|thumb" not in options:
             return picture
         return (
             f'<div class="thumb tright"><div class="thumbinner" style="width:{width_px + 2}px;">{picture}'
-            f'<div class="thumbcaption">{self.inline(caption)}</div></div></div>'
+            f'<div class="thumbcaption"><div class="magnify"><a href="{article_path("File:" + name)}" class="internal" '
+            f'title="Enlarge"></a></div>{self.inline(caption)}</div></div></div>'
         )
 
-    def image(self, file: File, width_px: int, alt: str, classes: str, lazy: bool) -> str:
-        width = min(width_px, file.width)
-        height = round(file.height * width / file.width)
-        source = escape(self.url(file, width if width < file.width else None))
-        common = (
-            f'alt="{escape(alt)}" width="{width}" height="{height}" data-image-name="{escape(file.name)}" '
-            f'data-image-key="{escape(image_url(file.name, "", "").split("/")[4])}"'
-        )
-        real = f'<img src="{source}" {common} class="{classes}"/>'
-        if not lazy:
-            return real
+    def image(self, file: File, width_px: int, alt: str, classes: str) -> str:
+        """Small pictures are shown large, as on the real wikis, but never asked for at more than their own width."""
+        height_px = round(file.height * width_px / file.width) if file.width else width_px
+        source = self.url(file, width_px if width_px < file.width else None)
+        image_key = image_url(file.name, "", "").split("/")[4]
         return (
-            f'<img src="{BLANK}" {common} class="{classes} lazyload" data-src="{source}"/><noscript>{real}</noscript>'
+            f'<img src="{escape(source)}" alt="{escape(alt)}" width="{width_px}" height="{height_px}" '
+            f'data-image-name="{escape(file.name)}" data-image-key="{escape(image_key)}" class="{classes}"/>'
         )
 
     def url(self, file: File, width_px: int | None = None) -> str:
         return image_url(file.name, file.timestamp, self.origin, width_px)
+
+
+def _lazy(image: str) -> str:
+    """The same image, loaded by a script when it comes into view."""
+    image = re.sub(r' class="([^"]*)"/>', r' class="\1 lazyload"/>', image)
+    return re.sub(r'<img src="([^"]*)"(.*)/>', rf'<img src="{BLANK}"\2 data-src="\1"/>', image)
+
+
+def eager(body: str) -> str:
+    """Undoes the laziness of a page's pictures, for readers without that script."""
+    body = re.sub(r"<noscript>.*?</noscript>", "", body)
+    return re.sub(r'<img src="data:[^"]*"([^>]*?) data-src="([^"]*)"/>', r'<img src="\2"\1/>', body)
 
 
 def _link(world: World, target: str, shown: str) -> str:

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from sp_data.demo.render import html
+from sp_data.demo.render import eager, html
 from sp_data.demo.titles import article_path, image_url
 from sp_data.demo.world import Page, World
 
@@ -14,7 +14,7 @@ aside { float: right; width: 18rem; margin: 0 0 1rem 1.5rem; background: #eeeade
 aside h2 { margin: .3rem 0; font-size: 1.05rem } aside img { width: 100%; height: auto } figure { margin: 0 }
 .pi-data { display: flex } .pi-data-label { width: 6rem; margin: 0; font-size: 14px }
 .wikia-gallery { display: flex; flex-wrap: wrap; gap: .8rem } .wikia-gallery-item { font-size: 14px }
-.wikia-gallery-item img { width: 185px; height: 185px; object-fit: contain } img.lazyload { display: none }
+.wikia-gallery-item img { width: 185px; height: 185px; object-fit: contain }
 """
 ROBOTS = """User-agent: *
 Disallow: /wiki/Special:
@@ -34,8 +34,7 @@ Disallow: /
 
 def article(world: World, page: Page, origin: str) -> str:
     """A whole HTML document about `page`."""
-    # Browsers without our scraper's patience get the pictures at once: the twins in <noscript>, without the lazy ones.
-    body = html(world, page, "").replace("<noscript>", "").replace("</noscript>", "")
+    body = eager(html(world, page, ""))
     if page.namespace == 6 and (file := world.files.get(page.title.removeprefix("File:"))) is not None:
         address = image_url(file.name, file.timestamp, "")
         size = f"{file.width} × {file.height} px, {len(file.data):,} bytes"

@@ -10,7 +10,7 @@ files of awkward.py, each on a page of its own. Equal arguments give equal bytes
 import hashlib
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from PIL import Image
@@ -50,7 +50,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file at its only version. `sha1` is hex; a sound is 0 x 0 px. Its page is `File:` + `name`."""
+    """One file at its only version. `sha1` is hex. Its page is `File:` + `name`.
+
+    A file whose size MediaWiki cannot tell (a sound, a picture that breaks off) is 0 x 0 px, as it states it.
+    """
 
     name: str
     data: bytes
@@ -60,6 +63,7 @@ class File:
     sha1: str
     uploader: str
     timestamp: str
+    duration_s: float | None = None  # of what moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class _Picture:
     summary: str = ""
     licence: str = "CC-BY-SA"
     category: str = "Pictures of kids"
+    duration_s: float | None = None
 
 
 def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
@@ -124,10 +129,11 @@ def _odd_pictures(odd: list[Kid]) -> list[tuple[Kid, _Picture]]:
     """Pictures that need care: cut short, moving, turned, deep, refused by their author, mislabelled, round."""
     cut, moving, turned, deep, private, mislabelled, round_ = odd
     frames = [draw(moving, 128), draw(moving, 128).transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    jumping = awkward.animated_gif(frames)
     upright = draw(turned, 320).crop((32, 0, 288, 320))
     return [
-        (cut, _of(cut, f"{cut.name}.png", awkward.truncated_png(draw(cut)))),
-        (moving, _of(moving, f"{moving.name}.gif", awkward.animated_gif(frames), "image/gif", (128, 128))),
+        (cut, _of(cut, f"{cut.name}.png", awkward.truncated_png(draw(cut)), size=(0, 0))),
+        (moving, replace(_of(moving, f"{moving.name}.gif", jumping, "image/gif", (128, 128)), duration_s=0.4)),
         (turned, _of(turned, f"{turned.name}.jpg", awkward.rotated_jpeg(upright), "image/jpeg", (256, 320))),
         (deep, _of(deep, f"{deep.name}.png", awkward.deep_png(draw(deep)))),
         (private, _of(private, f"{private.name}.png", awkward.png(draw(private)), licence="Opt-out")),
@@ -155,7 +161,7 @@ class _Editor:
         uploader = UPLOADERS[len(self.files) % len(UPLOADERS)]
         sha1 = hashlib.sha1(picture.data, usedforsecurity=False).hexdigest()
         self.files[picture.name] = File(
-            picture.name, picture.data, picture.mime, *picture.size, sha1, uploader, timestamp
+            picture.name, picture.data, picture.mime, *picture.size, sha1, uploader, timestamp, picture.duration_s
         )
 
     def found(self) -> None:
@@ -204,8 +210,6 @@ class _Editor:
         images = {f"File:{name}" for name in (*linked, *GALLERY_LINE.findall(said), *INFOBOX_IMAGE.findall(said))}
         categories = {f"Category:{name}" for kind, name in LINK.findall(said) if kind == "Category"}
         categories |= {found for name in TEMPLATE.findall(said) if (found := wikitext.TEMPLATE_CATEGORIES.get(name))}
-        if any(image.removeprefix("File:") not in self.files for image in images):
-            categories.add("Category:Pages with broken file links")
         redirect = REDIRECT.match(said)
         return Page(
             page_id=number,

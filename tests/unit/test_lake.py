@@ -1,0 +1,171 @@
+"""The lake: whole files or none, one writer, nothing outside, local and in memory alike."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sp_data.errors import LakeBusy, LakeError, LakeFull
+from sp_data.lake import Lake, datasets
+
+
+@pytest.fixture(params=["local", "memory"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    url = str(tmp_path / "lake") if request.param == "local" else f"memory://{tmp_path.name}"
+    return Lake(url, "kids")
+
+
+def test_what_is_written_is_read(lake: Lake) -> None:
+    entry = lake.write_bytes("shards/00000.tar", b"kid")
+    assert (entry.path, entry.bytes) == ("shards/00000.tar", 3)
+    assert lake.read_bytes("shards/00000.tar") == b"kid"
+    assert lake.sha256("shards/00000.tar") == entry.sha256
+    assert lake.entry("shards/00000.tar") == entry
+    with lake.open("shards/00000.tar") as stream:
+        assert stream.read() == b"kid"
+    with lake.local("shards/00000.tar") as path:
+        assert path.read_bytes() == b"kid"
+        assert path.name == "00000.tar"
+
+
+def test_sizes_and_listings(lake: Lake) -> None:
+    lake.write_bytes("shards/00001.tar", b"ab")
+    lake.write_bytes("shards/deeper/00000.tar", b"a")
+    assert lake.size("shards/00001.tar") == 2
+    assert lake.size("shards/00002.tar") is None
+    assert lake.size("shards") is None
+    assert lake.list("shards") == ["shards/00001.tar", "shards/deeper/00000.tar"]
+    assert lake.list("nothing") == []
+    lake.remove("shards/00001.tar")
+    lake.remove("shards/00001.tar")
+    assert lake.list("shards") == ["shards/deeper/00000.tar"]
+
+
+def test_publishing_the_same_bytes_again_leaves_the_file_alone(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"), "kids")
+    lake.write_bytes("a", b"same")
+    before = Path(lake.full("a")).stat()
+    made = tmp_path / "made"
+    made.write_bytes(b"same")
+    lake.publish_if_new(made, "a")
+    assert Path(lake.full("a")).stat().st_ino == before.st_ino
+    made.write_bytes(b"else")
+    lake.publish_if_new(made, "a")
+    assert lake.read_bytes("a") == b"else"
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "", "a\0b"])
+def test_no_path_leaves_the_dataset(lake: Lake, path: str) -> None:
+    with pytest.raises(LakeError, match="leaves the dataset"):
+        lake.write_bytes(path, b"")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden"])
+def test_a_dataset_is_a_plain_folder_name(name: str) -> None:
+    with pytest.raises(LakeError, match="plain folder name"):
+        Lake("memory://x", name)
+
+
+def test_an_unknown_protocol_is_one_sentence() -> None:
+    with pytest.raises(LakeError, match="cannot be opened"):
+        Lake("gopher://x", "kids")
+
+
+def test_no_space_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(str(tmp_path), "kids")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(LakeFull, match=r"no space left for .*/a; free some"):
+        lake.write_bytes("a", b"1")
+    monkeypatch.undo()
+    assert not lake.exists("a")
+    assert list((tmp_path / "kids" / ".scratch").iterdir()) == []
+
+
+def test_a_root_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("")
+    with pytest.raises(LakeError, match="choose another --lake"):
+        Lake(str(tmp_path / "lake"), "kids").write_bytes("a", b"1")
+
+
+def test_two_writers_of_one_process_are_refused(lake: Lake) -> None:
+    refused: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            with lake.writer():
+                pass
+        except LakeBusy as busy:
+            refused.append(busy)
+
+    with lake.writer(), lake.writer():
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
+    with lake.writer():
+        pass
+
+
+HOLD = """
+    import sys, time
+    from sp_data.lake import Lake
+    with Lake(sys.argv[1], "kids").writer():
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def holder(root: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD), str(root)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_writer_in_another_process_is_named_and_its_lock_dies_with_it(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "kids")
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(LakeBusy, match=f"written by process {process.pid} on"), lake.writer():
+            pass
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    begun = time.monotonic()
+    with lake.writer():
+        assert time.monotonic() - begun < 1
+
+
+def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "kids")
+    process = holder(tmp_path)
+    left = tmp_path / "kids" / ".scratch" / "shard-x" / "00000.tar"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with lake.writer():
+        assert not left.exists()
+
+
+def test_datasets_are_the_folders_with_manifests(tmp_path: Path) -> None:
+    assert datasets(str(tmp_path / "none")) == []
+    for name in ("kids", "southpark"):
+        Lake(str(tmp_path), name).write_bytes("manifests/scrape/latest.json", b"{}")
+    (tmp_path / "else").mkdir()
+    assert datasets(str(tmp_path)) == ["kids", "southpark"]

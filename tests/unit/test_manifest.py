@@ -1,0 +1,118 @@
+"""Manifests: done means the files are there, and identity changes exactly with what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sp_data import manifest as manifests
+from sp_data.errors import CorruptFile
+from sp_data.lake import Lake
+from sp_data.manifest import Counts, Manifest, Part, identity_of
+
+parts = st.fixed_dictionaries(
+    {
+        "stage": st.sampled_from(["curate", "shard"]),
+        "version": st.integers(1, 3),
+        "recipe": st.dictionaries(st.sampled_from("abc"), st.integers(0, 2), max_size=2),
+        "inputs": st.dictionaries(st.sampled_from(["scrape", "curate"]), st.sampled_from(["d1", "d2"]), max_size=2),
+    }
+)
+
+
+@pytest.fixture(params=["local", "memory"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    url = str(tmp_path / "lake") if request.param == "local" else f"memory://{tmp_path.name}"
+    return Lake(url, "kids")
+
+
+def make(lake: Lake, **changes: Any) -> Manifest:
+    files = [lake.write_bytes("data/a.bin", b"12345"), lake.write_bytes("data/b.bin", b"67")]
+    fields: dict[str, Any] = {
+        "stage": "curate",
+        "version": 1,
+        "recipe": {"min_side_px": 64},
+        "inputs": {"scrape": "abc"},
+        "counts": Counts(in_=3, out=2, dropped={"too-small": 1}),
+        "files": files,
+        "details": {"splits": {"train": 2}},
+    }
+    return Manifest.make(**{**fields, **changes})
+
+
+@given(parts, parts)
+def test_identity_changes_when_and_only_when_what_it_names_changes(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert (identity_of(**one) == identity_of(**other)) == (one == other)
+
+
+def test_a_manifest_is_done_while_its_files_are_there_with_their_sizes(lake: Lake) -> None:
+    made = make(lake)
+    assert manifests.is_done(lake, "curate", made.identity) is None
+    manifests.publish(lake, made)
+    assert manifests.is_done(lake, "curate", made.identity) == made
+    lake.write_bytes("data/a.bin", b"1234")
+    assert manifests.is_done(lake, "curate", made.identity) is None
+    assert [what for _, what in manifests.missing_files(lake, made.files)] == ["has 4 bytes instead of 5"]
+    lake.write_bytes("data/a.bin", b"12345")
+    assert manifests.is_done(lake, "curate", made.identity) == made
+    lake.remove("data/b.bin")
+    assert manifests.is_done(lake, "curate", made.identity) is None
+
+
+def test_a_changed_byte_is_found_by_a_deep_look_only(lake: Lake) -> None:
+    made = make(lake)
+    lake.write_bytes("data/a.bin", b"12X45")
+    assert manifests.missing_files(lake, made.files) == []
+    ((entry, what),) = manifests.missing_files(lake, made.files, deep=True)
+    assert entry.path == "data/a.bin"
+    assert "sha256" in what
+
+
+def test_the_newest_manifest_is_the_latest_and_the_old_one_stays(lake: Lake) -> None:
+    first, second = make(lake), make(lake, version=2)
+    manifests.publish(lake, first)
+    manifests.publish(lake, second)
+    assert manifests.latest(lake, "curate") == second
+    assert manifests.load(lake, "curate", first.identity) == first
+    manifests.make_latest(lake, first)
+    assert manifests.latest(lake, "curate") == first
+
+
+def test_the_digest_is_of_what_was_made_and_not_of_when(lake: Lake) -> None:
+    stats = lake.write_bytes("data/stats.json", b"12:00", timed=True)
+    later = lake.write_bytes("data/stats.json", b"13:37", timed=True)
+    one, other = make(lake, files=[stats]), make(lake, files=[later], versions={"numpy": "2"}, previous=make(lake))
+    assert one.digest == other.digest
+    assert one.digest != make(lake).digest
+    assert one.digest != make(lake, files=[stats], details={}).digest
+
+
+def test_a_broken_manifest_is_an_error_with_its_place(lake: Lake) -> None:
+    lake.write_bytes("manifests/curate/latest.json", b'{"stage": "cura')
+    with pytest.raises(CorruptFile, match=r"latest\.json is no manifest"):
+        manifests.latest(lake, "curate")
+
+
+@pytest.mark.parametrize(
+    "counts", [{"in": 3, "out": 2}, {"in": 1, "out": 1, "dropped": {"x": 1}}, {"in": 1, "out": -1}]
+)
+def test_counts_that_do_not_add_up_are_refused(counts: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Counts.model_validate(counts)
+
+
+def test_a_part_is_found_for_its_own_identity_and_with_its_files_only(lake: Lake) -> None:
+    part = Part(name="00007", identity="i", files=(lake.write_bytes("shards/00007.tar", b"tar"),))
+    manifests.publish_part(lake, "shard", part)
+    assert manifests.find_part(lake, "shard", "00007", "i") == part
+    assert manifests.find_part(lake, "shard", "00007", "j") is None
+    assert manifests.find_part(lake, "shard", "00008", "i") is None
+    lake.remove("shards/00007.tar")
+    assert manifests.find_part(lake, "shard", "00007", "i") is None
+    lake.write_bytes(manifests.part_path("shard", "00007"), b"half a part")
+    assert manifests.find_part(lake, "shard", "00007", "i") is None
