@@ -11,11 +11,7 @@ from sp_data.demo.listings import ApiError, BadContinue, Parameters, list_titles
 from sp_data.demo.properties import PROPS, Answer, Batch
 from sp_data.demo.render import html
 from sp_data.demo.siteinfo import siteinfo
-from sp_data.demo.titles import (
-    InvalidTitle,
-    namespace_of,
-    normalised,
-)
+from sp_data.demo.titles import InvalidTitle, namespace_of, normalised
 from sp_data.demo.world import World
 
 MAX_TITLES = 50
@@ -90,6 +86,7 @@ class _Query:
         if "siteinfo" in self.known("meta", ("siteinfo",)):
             wanted = Parameters(self.given, "si").get("prop", "general").split("|")
             self.query |= siteinfo(self.world, self.origin, wanted)
+        self.known("list", ())
         more = self.find_pages()
         modules = self.known("prop", PROPS)
         unfinished: dict[str, str] = {}
@@ -138,7 +135,9 @@ class _Query:
                 raise ApiError(
                     "toomanyvalues",
                     f'Too many values supplied for parameter "{name}". The limit is {MAX_TITLES}.',
-                    **{"limit": MAX_TITLES, "lowlimit": MAX_TITLES, "highlimit": 500},
+                    limit=MAX_TITLES,
+                    lowlimit=MAX_TITLES,
+                    highlimit=500,
                 )
         title_of = {str(page.page_id): page.title for page in self.world.pages.values()} if ids else {}
         titles = [title_of[page_id] for page_id in ids if page_id in title_of]

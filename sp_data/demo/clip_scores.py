@@ -10,17 +10,18 @@ from all_clip import load_clip
 from numpy.typing import NDArray
 
 from sp_data.demo.artist import draw
-from sp_data.demo.kids import COLOURS, HAIR, HAT_KINDS, HELD_OUT, PLACES, SKIN, Kid, caption, kids
+from sp_data.demo.kids import COLOURS, HAT_KINDS, HELD_OUT, PLACES, Kid, caption, kids
+from sp_data.demo.phrases import ATTRIBUTES
 
 SEED = 777  # nobody else draws from it
 BATCH = 64
 PROMPTS = {
-    "coat": ("a kid in a {} coat", tuple(COLOURS)),
-    "hat": ("a kid with a {} hat", tuple(COLOURS)),
-    "hat_kind": ("a kid in a {}", HAT_KINDS),
-    "hair": ("a kid with {} hair", tuple(HAIR)),
-    "skin": ("a kid with {} skin", tuple(SKIN)),
-    "place": ("a kid at the {}", PLACES),
+    "coat": "a kid in a {} coat",
+    "hat": "a kid with a {} hat",
+    "hat_kind": "a kid in a {}",
+    "hair": "a kid with {} hair",
+    "skin": "a kid with {} skin",
+    "place": "a kid at the {}",
 }
 Vectors = NDArray[np.float32]
 
@@ -60,7 +61,8 @@ def score(folder: Path, num_kids: int = 512) -> Scores:
     clip, unseen = Clip(folder), kids(num_kids, SEED)
     images = clip.images(unseen)
     zero_shot = {}
-    for attribute, (prompt, values) in PROMPTS.items():
+    for attribute, prompt in PROMPTS.items():
+        values = ATTRIBUTES[attribute]
         nearest = (images @ clip.texts([prompt.format(value) for value in values]).T).argmax(1)
         zero_shot[attribute] = float(
             np.mean([values[at] == getattr(kid, attribute) for at, kid in zip(nearest, unseen, strict=True)])
@@ -88,7 +90,8 @@ def _held_out(clip: Clip, seen: list[Kid], images: Vectors) -> float:
     """
 
     def mean(attribute: str, value: str) -> Vectors:
-        return images[[getattr(kid, attribute) == value for kid in seen]].mean(0)
+        centre: Vectors = images[[getattr(kid, attribute) == value for kid in seen]].mean(0)
+        return centre
 
     pairs = list(itertools.product(COLOURS, COLOURS))
     spots = np.stack([mean("coat", coat) + mean("hat", hat) - images.mean(0) for coat, hat in pairs])
@@ -99,5 +102,6 @@ def _held_out(clip: Clip, seen: list[Kid], images: Vectors) -> float:
 
 
 def _unit(rows: torch.Tensor) -> Vectors:
-    unit = np.asarray(rows, dtype=np.float32)
-    return unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    unit: Vectors = rows.float().numpy()
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return unit

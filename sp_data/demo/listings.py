@@ -7,7 +7,7 @@ next request, so a listing can be taken up anywhere, by anyone, as on a real wik
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sp_data.demo.titles import key, namespace_of, normalised
+from sp_data.demo.titles import InvalidTitle, key, namespace_of, normalised
 from sp_data.demo.world import Page, World
 
 MAX_LIMIT = 500
@@ -146,7 +146,10 @@ def _images(world: World, sources: list[str], parameters: Parameters) -> Listing
 def _category_members(world: World, sources: list[str], parameters: Parameters) -> Listing:
     if not parameters.get("title"):
         raise ApiError("missingparam", 'One of the parameters "gcmtitle" and "gcmpageid" is required.')
-    category = normalised(parameters.get("title"))
+    try:
+        category = normalised(parameters.get("title"))
+    except InvalidTitle:
+        category = ""
     if namespace_of(category) != 14:
         raise ApiError("invalidcategory", "The category name you entered is not valid.")
     kinds = ("page", "subcat", "file")

@@ -75,6 +75,10 @@ def random_phrase(kid: Kid, draw: random.Random) -> Phrase:
         facts.add(f"place {kid.place}")
     if draw.random() < 0.2:
         worn.reverse()
+    if draw.random() < 0.1:  # as one types into a search box
+        return Phrase(
+            ", ".join([*(item.removeprefix("a ") for item in worn), *looks, *place.split("the ")[1:]]), frozenset(facts)
+        )
     return Phrase(_subject(kid, draw) + _clothes(worn, looks, draw) + place, frozenset(facts))
 
 

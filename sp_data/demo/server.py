@@ -69,7 +69,7 @@ class DemoWiki:
         self._images = {hash_path(file.name): file for file in world.files.values()}
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.wiki = self
-        self._thread = threading.Thread(target=self._server.serve_forever, name="demo-wiki", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="demo-wiki", daemon=True)
 
     @property
     def port(self) -> int:

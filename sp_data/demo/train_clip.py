@@ -1,6 +1,7 @@
 """Trains the demo's tiny CLIP and writes it as the Hugging Face folder that clip-retrieval loads by `hf_clip:`.
 
     python -m sp_data.demo.train_clip [--steps 900] [--pictures 12000] [--out sp_data/demo/clip]
+    python -m sp_data.demo.train_clip --steps 0         # only score what is there
 
 64 px in, 128 numbers out, for images and for text. Pictures are drawn with other seeds than the demo's and pass
 through what the road does to them (256 px, JPEG). clip-retrieval tokenizes for every model with OpenAI's vocabulary
@@ -33,6 +34,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from sp_data.demo import clip_folder
 from sp_data.demo.artist import Kid, draw, kids
+from sp_data.demo.clip_scores import score
 from sp_data.demo.phrases import ATTRIBUTES, FACTS, WORDS, Phrase, facts_of, full_phrase, random_phrase
 
 SEED = 20_240_000  # far from the seeds that demos use
@@ -70,7 +72,6 @@ TOKENIZER = {
 
 def config(vocab_size: int, start: int, end: int) -> CLIPConfig:
     """The architecture: a 4-layer vision tower and a narrow 3-layer text tower (its table is most of the file)."""
-    # Both the `dtype` of v5 and that of v4 would otherwise follow the file, whose weights are float16 to save space.
     text = {"vocab_size": vocab_size, "hidden_size": 40, "intermediate_size": 160, "num_hidden_layers": 3}
     text |= {"num_attention_heads": 5, "bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
     vision = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -78,7 +79,11 @@ def config(vocab_size: int, start: int, end: int) -> CLIPConfig:
     towers = {
         name: {**tower, "projection_dim": DIM} for name, tower in (("text_config", text), ("vision_config", vision))
     }
-    return CLIPConfig(**towers, projection_dim=DIM, dtype="float32", architectures=["CLIPModel"])
+    # The dtype is what the model computes in; without it newer loaders would follow the file, which is float16.
+    made: CLIPConfig = CLIPConfig(  # type: ignore[no-untyped-call]
+        **towers, projection_dim=DIM, dtype="float32", architectures=["CLIPModel"]
+    )
+    return made
 
 
 class SmallVocabulary:
@@ -104,7 +109,7 @@ def photograph(kid: Kid) -> NDArray[np.uint8]:
     dice = random.Random(f"photograph {kid.name} {kid.number}")
     file = io.BytesIO()
     draw(kid, 256).save(file, "JPEG", quality=dice.randint(88, 96))
-    picture = Image.open(file)
+    picture: Image.Image = Image.open(file)
     if dice.random() < 1 / 6:
         picture = picture.resize((32, 32), Image.Resampling.BOX)
     filters = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
@@ -142,12 +147,13 @@ def naming_loss(named: Tensor, facts: Tensor) -> Tensor:
     One linear layer names the facts of images and of captions alike. It leaves with the training, but without it the
     small things (hair, the kind of hat) would take ten times as long to be noticed.
     """
-    loss = torch.zeros(())
-    sizes = [len(values) for values in ATTRIBUTES.values()]
-    for logits, truth in zip(named.split(sizes, dim=1), facts.split(sizes, dim=1), strict=True):
-        stated = truth.any(1)
+    loss, first = torch.zeros(()), 0
+    for values in ATTRIBUTES.values():
+        columns = slice(first, first + len(values))
+        stated = facts[:, columns].any(1)
         if stated.any():
-            loss = loss + functional.cross_entropy(logits[stated], truth[stated])
+            loss = loss + functional.cross_entropy(named[stated, columns], facts[stated, columns])
+        first += len(values)
     return loss
 
 
@@ -179,12 +185,12 @@ def train(steps: int, num_pictures: int) -> tuple[CLIPModel, SmallVocabulary]:
         similarity = images @ texts.T * model.logit_scale.exp().clamp(max=50)
         true, stated = truth[chosen], table([phrase.facts for phrase in full + partial])
         loss = naming_loss(naming(10 * images), true) + naming_loss(naming(10 * texts), stated) / 2
-        for columns, said in zip(similarity.split(BATCH, dim=1), stated.split(BATCH), strict=True):
+        for columns, said in zip(similarity.chunk(2, dim=1), stated.chunk(2), strict=True):
             loss = loss + contrastive_loss(columns, said, true)
         # Nearest is not yet near: the prior has an easier road between clouds that lie on each other.
         loss = loss + 2 * (1 - (images * texts[:BATCH]).sum(1).mean())
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
@@ -211,6 +217,7 @@ def save(model: CLIPModel, vocabulary: SmallVocabulary, folder: Path) -> None:
     weights[positions][TRAINED_TOKENS:] = weights[positions][TRAINED_TOKENS - 1]
     halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in weights.items()}
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone
     config(END_TOKEN + 1, START_TOKEN, END_TOKEN).to_json_file(folder / "config.json")
     _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
     _write_json(folder / "tokenizer_config.json", TOKENIZER)
@@ -249,8 +256,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=12_000)
     parser.add_argument("--out", type=Path, default=clip_folder())
     arguments = parser.parse_args()
-    model, vocabulary = train(arguments.steps, arguments.pictures)
-    save(model, vocabulary, arguments.out)
+    if arguments.steps:
+        save(*train(arguments.steps, arguments.pictures), arguments.out)
+    print(score(arguments.out))
 
 
 if __name__ == "__main__":

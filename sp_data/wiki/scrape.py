@@ -46,8 +46,15 @@ def scrape(source: Source, lake: Lake, *, progress: Progress = SILENT) -> StageR
     Raises RecipeError (manners), WikiError, LakeError. What was fetched until then stays.
     """
     source.check_manners()
+    # The lake first: a busy one must not cost the wiki a request.
     with lake.writer(), _open(source) as client:
-        started = time.monotonic()
+        return scrape_with(client, lake, progress=progress)
+
+
+def scrape_with(client: WikiClient, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
+    """The same with a client that is there already."""
+    started = time.monotonic()
+    with lake.writer():
         listing = list_files(client)
         file_pages = read_file_pages(client, listing.files)
         index = Index((file.name for file in listing.files), listing.aliases)
@@ -56,7 +63,7 @@ def scrape(source: Source, lake: Lake, *, progress: Progress = SILENT) -> StageR
         originals = Originals(client, lake)
         statuses = _fetch_all(originals, listing, progress)
         rows = [
-            _row(file, file_pages.get(file.name, NO_PAGE), index, source.caption_templates, statuses[file.name])
+            _row(file, file_pages.get(file.name, NO_PAGE), index, client.source.caption_templates, statuses[file.name])
             for file in listing.files
         ]
         log.info(
@@ -68,7 +75,7 @@ def scrape(source: Source, lake: Lake, *, progress: Progress = SILENT) -> StageR
             client.transport.num_requests,
             time.monotonic() - started,
         )
-        return _publish(source, lake, rows, fetched=originals.num_fetched > 0)
+        return _publish(client.source, lake, rows, fetched=originals.num_fetched > 0)
 
 
 def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:

@@ -1,0 +1,42 @@
+"""Fixtures for every test.
+
+demo_recipe     the demo's recipe with 100 kids
+road_lake       (session) a lake in which the whole road ran once on 100 kids; never written to by a test
+lake_copy       a copy of it that a test may damage
+mediawiki       (session) a real MediaWiki on loopback: tests/mediawiki/fixture.py
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe, load_recipe
+from sp_data.road import STAGES, remember_recipe, run_stage
+
+pytest_plugins = ["mediawiki.fixture"]
+
+NUM_KIDS = 100
+
+
+@pytest.fixture(scope="session")
+def demo_recipe() -> Recipe:
+    return load_recipe("demo", [f"source.demo.num_kids={NUM_KIDS}", "shard.samples_per_shard=20"])
+
+
+@pytest.fixture(scope="session")
+def road_lake(demo_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    lake = Lake(str(tmp_path_factory.mktemp("road") / "lake"), demo_recipe.name)
+    remember_recipe(demo_recipe, lake)
+    for stage in STAGES:
+        assert run_stage(stage, demo_recipe, lake).state == "done"
+    return lake
+
+
+@pytest.fixture
+def lake_copy(road_lake: Lake, tmp_path: Path) -> Lake:
+    shutil.copytree(Path(road_lake.root).parent, tmp_path / "lake")
+    return Lake(str(tmp_path / "lake"), road_lake.dataset)

@@ -1,0 +1,150 @@
+"""The whole road on a hundred kids: what lies in the lake afterwards, and what a second run does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from sp_data import manifest as manifests
+from sp_data.dataset.curate import read_dropped, read_kept
+from sp_data.dataset.tidy import read_tar
+from sp_data.errors import StageNotDone
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.recipe import Recipe, load_recipe
+from sp_data.road import STAGES, run_stage, stand
+
+
+def latest(lake: Lake, stage: str) -> Manifest:
+    manifest = manifests.latest(lake, stage)
+    assert manifest is not None
+    return manifest
+
+
+def files_of(lake: Lake) -> dict[str, tuple[int, int]]:
+    """Path -> (inode, time of writing) of every file: what tells a file made again from one left alone."""
+    paths = [path for path in Path(lake.root).rglob("*") if path.is_file() and path.name != ".writer"]
+    return {str(path.relative_to(lake.root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def test_every_stage_takes_what_the_one_before_let_out(road_lake: Lake) -> None:
+    road = {stage: latest(road_lake, stage) for stage in STAGES}
+    for before, after in itertools.pairwise(STAGES):
+        assert road[after].counts.in_ == road[before].counts.out, f"{before} -> {after}"
+        assert road[after].inputs[before] == road[before].digest
+    assert road["scrape"].counts.in_ > 100
+    assert road["verify"].counts.out >= 95
+
+
+def test_the_awkward_pictures_are_dropped_for_their_reasons(road_lake: Lake) -> None:
+    reasons = Counter(row["reason"] for row in read_dropped(road_lake, latest(road_lake, "curate")).to_pylist())
+    assert reasons == {"cut-off": 1, "duplicate": 1, "near-duplicate": 2, "opted-out": 1, "too-small": 1}
+
+
+def test_a_sample_is_the_same_picture_in_every_file(road_lake: Lake) -> None:
+    """Follow every key: tar, parquet, embeddings' metadata, reordered row."""
+    sharded, embedded = latest(road_lake, "shard"), latest(road_lake, "embed")
+    layout = KeyLayout.parse(sharded.details["layout"])
+    captions = {row["title"]: row["caption"] for row in read_kept(road_lake, latest(road_lake, "curate")).to_pylist()}
+    seen = set()
+    for shard in sharded.details["shards"]:
+        name = layout.shard_name(shard["number"])
+        clip = embedded.details["clip"]
+        metadata = pq.read_table(road_lake.full(f"embeddings/{clip}/metadata/metadata_{name}.parquet")).to_pylist()
+        partition = np.load(road_lake.full(f"embeddings/{clip}/img_emb/img_emb_{name}.npy"))
+        reordered = np.load(road_lake.full(f"reordered/{clip}/img_emb/img_emb_{name}.npy"))
+        row_of = {row["image_path"]: row for row in metadata}
+        for key, parts in read_tar(Path(road_lake.full(f"shards/{name}.tar"))):
+            said = json.loads(parts["json"])
+            assert said["key"] == key
+            assert parts["txt"].decode() == said["caption"] == captions[said["title"]] == row_of[key]["caption"]
+            row = [row["image_path"] for row in metadata].index(key)
+            np.testing.assert_array_equal(reordered[layout.split(key)[1]], partition[row])
+            assert said["url"].startswith("http://paper-kids.localhost/")
+            assert said["split"] == shard["split"]
+            seen.add(said["title"])
+    assert seen == set(captions)
+
+
+def test_nothing_in_the_shards_tells_where_they_were_made(road_lake: Lake) -> None:
+    for path in Path(road_lake.full("shards")).glob("*.tar"):
+        assert str(road_lake.root).encode() not in path.read_bytes()
+    for path in Path(road_lake.full("shards")).glob("*.parquet"):
+        assert not any("file://" in str(row) for row in pq.read_table(path).to_pylist())
+
+
+def test_a_second_run_writes_nothing(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    before = files_of(lake_copy)
+    assert [run_stage(stage, demo_recipe, lake_copy).state for stage in STAGES] == ["unchanged"] * len(STAGES)
+    assert files_of(lake_copy) == before
+
+
+@pytest.mark.parametrize("kind", ["img_emb", "text_emb"])
+def test_a_lost_reordered_file_is_made_again_and_only_that(demo_recipe: Recipe, lake_copy: Lake, kind: str) -> None:
+    before, digests = files_of(lake_copy), {stage: latest(lake_copy, stage).digest for stage in STAGES}
+    lost = f"reordered/tiny/{kind}/{kind}_00001.npy"
+    Path(lake_copy.full(lost)).unlink()
+    assert stand(demo_recipe, lake_copy)["reorder"].state == "damaged"
+    states = {stage: run_stage(stage, demo_recipe, lake_copy).state for stage in STAGES}
+    assert states.pop("reorder") == "done"
+    assert set(states.values()) == {"unchanged"}
+    after = files_of(lake_copy)
+    written = {path for path in after if after[path] != before.get(path)}
+    assert {path for path in written if not path.startswith("manifests/reorder/")} == {lost}
+    assert {stage: latest(lake_copy, stage).digest for stage in STAGES} == digests
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "shards/00001.tar",
+        "shards/00001.parquet",
+        "embeddings/tiny/img_emb/img_emb_00001.npy",
+        "embeddings/tiny/metadata/metadata_00001.parquet",
+    ],
+)
+def test_any_lost_file_comes_back_with_the_same_bytes(demo_recipe: Recipe, lake_copy: Lake, lost: str) -> None:
+    digests = {stage: latest(lake_copy, stage).digest for stage in STAGES}
+    Path(lake_copy.full(lost)).unlink()
+    for stage in STAGES:
+        run_stage(stage, demo_recipe, lake_copy)
+    assert {stage: latest(lake_copy, stage).digest for stage in STAGES} == digests
+
+
+def test_a_later_catalogue_adds_shards_and_leaves_the_old_ones(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """More kids on the wiki: the old shards stay to the byte, the new kids come in new ones."""
+    before = latest(lake_copy, "shard")
+    more = load_recipe("demo", ["source.demo.num_kids=110", "shard.samples_per_shard=20"])
+    for stage in STAGES:
+        run_stage(stage, more, lake_copy)
+    after = latest(lake_copy, "shard")
+    kept = {entry.path for entry in before.files}
+    assert {entry for entry in after.files if entry.path in kept} == set(before.files)
+    old_numbers = {shard["number"] for shard in before.details["shards"]}
+    new = [shard for shard in after.details["shards"] if shard["number"] not in old_numbers]
+    assert min(shard["number"] for shard in new) == max(old_numbers) + 1
+    assert sum(shard["num_rows"] for shard in new) == 10 + len(after.details["tombstones"])
+    assert after.counts.out == before.counts.out + 10
+    assert latest(lake_copy, "verify").counts.in_ >= after.counts.out
+
+
+def test_a_stage_without_the_one_before_says_which(demo_recipe: Recipe, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "demo")
+    with pytest.raises(StageNotDone, match=r"embed needs shard of dataset 'demo', which is missing"):
+        run_stage("embed", demo_recipe, lake)
+
+
+def test_a_changed_recipe_makes_what_follows_stale(road_lake: Lake) -> None:
+    changed = load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", "curate.min_side_px=65"])
+    states = {name: status.state for name, status in stand(changed, road_lake).items()}
+    assert states == {"scrape": "done", **dict.fromkeys(STAGES[1:], "stale")}
+    assert "min_side_px = 65, it was 64" in stand(changed, road_lake)["curate"].reason
+    with pytest.raises(StageNotDone, match=r"needs curate .* stale .*min_side_px"):
+        run_stage("shard", changed, road_lake)

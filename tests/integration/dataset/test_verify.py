@@ -1,0 +1,219 @@
+"""Verify catches what is wrong in meaning, with every size, digest and manifest made to agree with it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sp_data import manifest as manifests
+from sp_data.dataset.reorder import reorder_folder
+from sp_data.dataset.tidy import read_tar, write_tar
+from sp_data.dataset.verify import Problem
+from sp_data.errors import VerifyFailed
+from sp_data.keys import KeyLayout
+from sp_data.lake import FileEntry, Lake
+from sp_data.manifest import Manifest, made_digest
+from sp_data.recipe import Recipe
+from sp_data.road import STAGES, run_stage
+
+IMG = "reordered/tiny/img_emb/img_emb_00000.npy"
+ROAD = STAGES[:-1]
+
+
+def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]:
+    with pytest.raises(VerifyFailed) as failed:
+        run_stage("verify", recipe, lake, deep=deep)
+    assert str(failed.value.problems[0]) in str(failed.value)
+    return failed.value.problems
+
+
+def forge(lake: Lake) -> None:
+    """Make every manifest agree with the files as they are now: sizes, sha256, digests, and the inputs after them."""
+    digests: dict[str, str] = {}
+    for stage in ROAD:
+        manifest = manifests.latest(lake, stage)
+        assert manifest is not None
+        files = tuple(_entry(lake, entry) for entry in manifest.files)
+        inputs = {name: digests.get(name, digest) for name, digest in manifest.inputs.items()}
+        digest = made_digest(files, manifest.counts, manifest.details)
+        identity = manifests.identity_of(stage, manifest.version, manifest.recipe, inputs)
+        forged = manifest.model_copy(update={"files": files, "inputs": inputs, "digest": digest, "identity": identity})
+        manifests.publish(lake, forged)
+        digests[stage] = digest
+
+
+def _entry(lake: Lake, entry: FileEntry) -> FileEntry:
+    return lake.entry(entry.path, timed=entry.timed) if lake.exists(entry.path) else entry
+
+
+def change(lake: Lake, path: str, how: Callable[[np.ndarray], np.ndarray]) -> None:
+    rows = how(np.load(lake.full(path)))
+    np.save(lake.full(path), rows)
+
+
+def swap(rows: np.ndarray) -> np.ndarray:
+    rows[[0, 1]] = rows[[1, 0]]
+    return rows
+
+
+def shift(rows: np.ndarray) -> np.ndarray:
+    return np.roll(rows, 1, axis=0)
+
+
+def zero(rows: np.ndarray) -> np.ndarray:
+    rows[3] = 0
+    return rows
+
+
+def test_a_sound_dataset_holds_deep_too(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    forge(lake_copy)
+    assert run_stage("verify", demo_recipe, lake_copy, deep=True).manifest.counts.out >= 95
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (swap, "does not hold the embedding of its picture; it is that of key 0000001"),
+        (shift, "does not hold the embedding of its picture; it is that of key 0000019"),
+        (zero, "it is zero"),
+        (lambda rows: rows.astype(np.float64), r"holds (20, 128) float64, expected (20, 128) float16"),
+        (lambda rows: rows[:-1], r"holds (19, 128) float16, expected (20, 128)"),
+        (lambda rows: rows * np.float16(2), "it is no embedding of this shard"),
+    ],
+)
+def test_wrong_rows_are_named_though_every_digest_agrees(
+    demo_recipe: Recipe, lake_copy: Lake, how: Callable[[np.ndarray], np.ndarray], said: str
+) -> None:
+    change(lake_copy, IMG, how)
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert (first.check, first.file) == ("rows", IMG)
+    assert said in first.message
+
+
+def test_widths_of_3_and_4_instead_of_5_and_2_are_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    folder = Path(lake_copy.full("reordered/tiny"))
+    shutil.rmtree(folder)
+    embeddings = Path(lake_copy.full("embeddings/tiny"))
+    reorder_folder(embeddings, embeddings / "metadata", folder, KeyLayout(3, 4))
+    found = problems(demo_recipe, lake_copy)
+    assert any("the keys seem to have been cut as 3+4 instead of 5+2" in problem.message for problem in found)
+
+
+def test_rows_exchanged_before_reordering_are_found_by_embedding_again(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """Both the embeddings and what was reordered from them are wrong in the same way: only the pictures know."""
+    for path in ("embeddings/tiny/img_emb/img_emb_00000.npy", IMG):
+        change(lake_copy, path, swap)
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy, deep=True)
+    assert {(problem.check, problem.key) for problem in found} == {("pictures", "0000000"), ("pictures", "0000001")}
+    assert "the row of 0000001 is nearest" in found[0].message
+
+
+def test_one_changed_byte_of_a_tar_is_named_by_a_deep_look(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    path = Path(lake_copy.full("shards/00002.tar"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    assert problems(demo_recipe, lake_copy, deep=True)[0].file == "shards/00002.tar"
+
+
+def rewrite_tar(lake: Lake, how: Callable[[list[tuple[str, dict[str, bytes]]]], None]) -> None:
+    path = Path(lake.full("shards/00000.tar"))
+    samples = list(read_tar(path))
+    how(samples)
+    write_tar(samples, path)
+
+
+def test_a_picture_replaced_in_its_tar_is_found_by_embedding_again(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    def exchange(samples: list[tuple[str, dict[str, bytes]]]) -> None:
+        samples[4][1]["jpg"], samples[5][1]["jpg"] = samples[5][1]["jpg"], samples[4][1]["jpg"]
+
+    rewrite_tar(lake_copy, exchange)
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy, deep=True)
+    assert {(problem.check, problem.key) for problem in found} == {("pictures", "0000004"), ("pictures", "0000005")}
+
+
+def test_a_caption_moved_to_its_neighbour_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    def exchange(samples: list[tuple[str, dict[str, bytes]]]) -> None:
+        samples[4][1]["txt"], samples[5][1]["txt"] = samples[5][1]["txt"], samples[4][1]["txt"]
+
+    rewrite_tar(lake_copy, exchange)
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy, deep=True)
+    assert ("captions", "0000004") in {(problem.check, problem.key) for problem in found}
+
+
+def test_a_sample_that_left_its_tar_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    rewrite_tar(lake_copy, lambda samples: samples.__delitem__(7))
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert (first.check, first.key) == ("keys", "0000007")
+
+
+def test_a_caption_changed_after_embedding_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    path = lake_copy.full("embeddings/tiny/metadata/metadata_00000.parquet")
+    table = pq.read_table(path)
+    captions = table["caption"].to_pylist()
+    captions[2] = "a kid of somebody else"
+    pq.write_table(table.set_column(table.schema.get_field_index("caption"), "caption", pa.array(captions)), path)
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert (first.check, first.key) == ("captions", "0000002")
+
+
+def test_a_page_in_two_splits_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    sharded = manifests.latest(lake_copy, "shard")
+    assert sharded is not None
+    other = next(shard for shard in sharded.details["shards"] if shard["split"] != "train")
+    train, held_out = ("shards/00000.parquet", f"shards/{other['number']:05d}.parquet")
+    page = pq.read_table(lake_copy.full(train))["page"][0].as_py()
+    table = pq.read_table(lake_copy.full(held_out))
+    pages = [page, *table["page"].to_pylist()[1:]]
+    column = table.schema.get_field_index("page")
+    pq.write_table(table.set_column(column, "page", pa.array(pages)), lake_copy.full(held_out))
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert (first.check, first.file) == ("splits", held_out)
+    assert repr(page) in first.message
+
+
+def test_counts_that_do_not_meet_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    curated = manifests.latest(lake_copy, "curate")
+    assert curated is not None
+    edited = json.loads(lake_copy.read_bytes("manifests/curate/latest.json"))
+    edited["counts"]["out"] -= 1
+    edited["counts"]["dropped"]["too-small"] += 1
+    lake_copy.write_bytes("manifests/curate/latest.json", json.dumps(edited).encode())
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert first.check == "counts"
+    assert "curate let out 105, shard took in 106" in first.message
+
+
+def test_a_cut_npy_is_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    path = Path(lake_copy.full(IMG))
+    path.write_bytes(path.read_bytes()[:-2])
+    found = problems(demo_recipe, lake_copy)
+    assert (found[0].check, found[0].file) == ("files", IMG)
+    forge(lake_copy)
+    assert "img_emb_00000.npy is no whole .npy file" in problems(demo_recipe, lake_copy)[0].message
+
+
+def test_a_problem_is_found_by_manifests_without_problems_only(lake_copy: Lake) -> None:
+    """`forge` itself changes nothing that verify looks at: else the tests above would prove nothing."""
+    before = {stage: manifests.latest(lake_copy, stage) for stage in ROAD}
+    forge(lake_copy)
+    after = {stage: manifests.latest(lake_copy, stage) for stage in ROAD}
+    assert [m.digest for m in before.values() if m] == [m.digest for m in after.values() if m]
+    assert isinstance(before["scrape"], Manifest)
+    assert io.BytesIO(lake_copy.read_bytes(IMG)).read(6) == b"\x93NUMPY"

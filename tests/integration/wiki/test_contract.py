@@ -1,0 +1,187 @@
+"""The same facts, asserted of the demo's wiki and of a real MediaWiki, so that the made-up one cannot drift."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import pytest
+import requests
+
+from sp_data.errors import WikiApiError, WikiBlocked
+from sp_data.wiki import rendered, wikitext
+from sp_data.wiki.client import Json, WikiClient
+from sp_data.wiki.listing import list_files
+from sp_data.wiki.pages import read_articles, read_file_pages, read_rendered
+
+ALL_FILES = {"generator": "allimages"}
+
+
+def names(pages: list[Json]) -> list[str]:
+    return [page["title"] for page in pages]
+
+
+def text_of(client: WikiClient, title: str) -> str:
+    (page,) = client.pages({"titles": title, "prop": "revisions", "rvprop": "content|ids", "rvslots": "main"})
+    return str(page["revisions"][0]["slots"]["main"]["content"])
+
+
+def test_the_wiki_tells_its_namespaces(subject):
+    with subject.client() as client:
+        assert client.namespaces.file_name("Image:a_b.png") == "A b.png"
+        assert client.namespaces.category_name("category:x") == "X"
+        assert client.namespaces.file_name("Portal:Characters") is None
+
+
+@pytest.mark.parametrize("limit", [7, 50, "max"])
+def test_every_file_is_listed_once_however_long_the_answers_are(subject, limit):
+    with subject.client() as client:
+        found = names(list(client.pages({**ALL_FILES, "gailimit": limit})))
+    assert len(found) == len(set(found))
+    assert {title.removeprefix("File:") for title in found} == set(subject.originals)
+
+
+def test_imageinfo_tells_the_truth_about_the_bytes(subject):
+    with subject.client() as client:
+        files = list_files(client).files
+    assert [file.title for file in files] == sorted(file.title for file in files)
+    for file in files:
+        original = subject.original(file.name)
+        assert (file.bytes, file.sha1) == (len(original), hashlib.sha1(original).hexdigest())
+        assert file.url.startswith(("http://127.0.0.1:", "http://paper-kids.localhost/"))
+        assert file.url.rpartition("/")[2].startswith("latest?cb=20")
+        assert file.uploaded_at.endswith("Z")
+        assert file.uploader and file.page_id
+    mimes = {file.name.rpartition(".")[2]: file.mime for file in files}
+    assert mimes["png"] in ("image/png", "image/jpeg")
+    assert mimes["svg"] == "image/svg+xml"
+    assert mimes["ogg"] == "application/ogg"
+
+
+def test_a_page_shows_its_files_and_red_links_are_no_files(subject):
+    with subject.client(select="pages", pages=("Portal:Characters",)) as client:
+        found = {file.name for file in list_files(client).files}
+    assert found < set(subject.originals)
+    assert subject.portrait in found
+    assert subject.not_on_portal not in found
+
+
+def test_a_category_holds_its_files(subject):
+    with subject.client(select="categories", categories=(subject.category,)) as client:
+        listed = list_files(client).files
+    assert {file.name for file in listed} == subject.in_category
+    assert all(subject.category.removeprefix("Category:") in file.categories for file in listed)
+
+
+def test_categories_that_come_in_several_answers_are_joined(subject):
+    with subject.client() as client:
+        whole = list(client.pages({**ALL_FILES, "gailimit": 20, "prop": "imageinfo|categories", "cllimit": "max"}))
+        before = client.transport.num_requests
+        pieces = list(client.pages({**ALL_FILES, "gailimit": 20, "prop": "imageinfo|categories", "cllimit": 7}))
+        assert client.transport.num_requests - before > len(whole) // 20 + 1
+    assert {p["title"]: p.get("categories") for p in pieces} == {p["title"]: p.get("categories") for p in whole}
+    assert all(len(page["imageinfo"]) == 1 for page in pieces)
+
+
+def test_an_error_inside_http_200_is_an_error(subject):
+    with subject.client() as client:
+        with pytest.raises(WikiApiError, match="Too many values") as caught:
+            list(client.pages({"titles": "|".join(map(str, range(51)))}))
+        assert caught.value.code == "toomanyvalues"
+        with pytest.raises(WikiApiError, match=r"no page 'No such page'.*source\.pages") as caught:
+            client.rendered("No such page")
+        assert caught.value.code == "missingtitle"
+        with pytest.raises(WikiApiError) as caught:
+            list(client.pages({**ALL_FILES, "gailimit": 5, "gaicontinue": "A.png", "continue": "nonsense"}))
+        assert caught.value.code == "badcontinue"
+
+
+def test_an_unknown_prop_is_only_a_warning(subject, caplog):
+    with subject.client() as client, caplog.at_level(logging.WARNING):
+        pages = list(client.pages({"titles": subject.article, "prop": "info|nonsense"}))
+    assert names(pages) == [subject.article]
+    assert 'Unrecognized value for parameter "prop": nonsense' in caplog.text
+
+
+def test_what_the_scraper_asks_for_is_all_known(subject, caplog, lake):
+    from sp_data.wiki.scrape import scrape_with
+
+    with subject.client() as client, caplog.at_level(logging.WARNING, logger="sp_data.wiki.client"):
+        scrape_with(client, lake)
+    assert caplog.text == ""
+
+
+def test_a_missing_page_is_told_from_an_empty_one(subject):
+    with subject.client() as client:
+        (page,) = client.pages({"titles": "No such page", "prop": "revisions|imageinfo"})
+    assert page["missing"] is True
+    assert "revisions" not in page
+
+
+def test_articles_are_read_with_their_revisions_and_without_redirects(subject):
+    with subject.client() as client:
+        pages = list(read_articles(client))
+        listed = list(client.pages({"generator": "allpages", "gaplimit": "max", "prop": "info"}))
+    assert len(pages) > 50
+    redirects = {page["title"] for page in listed if page.get("redirect")}
+    assert redirects
+    assert {page.title for page in pages} == {page["title"] for page in listed} - redirects
+    assert {page.title: page.revision for page in pages}.items() <= {p["title"]: p["lastrevid"] for p in listed}.items()
+
+
+def test_file_pages_tell_licence_and_summary(subject):
+    with subject.client() as client:
+        files = list_files(client).files
+        pages = read_file_pages(client, files)
+    assert set(pages) <= {file.name for file in files}
+    assert {page.licence for page in pages.values()} >= {"Fairuse", "CC-BY-SA"}
+    assert any(" as seen " in page.summary for page in pages.values())
+
+
+def test_html_and_wikitext_of_an_article_say_the_same(subject):
+    with subject.client() as client:
+        text = text_of(client, subject.article)
+        by_text = wikitext.read(text, subject.article, 1, 1, client.namespaces)
+        page = client.rendered(subject.article)
+    by_html = rendered.read(page["text"], page["title"], 1, 1)
+    assert page["title"] == subject.article
+    (box_text,), (box_html,) = by_text.infoboxes, by_html.infoboxes
+    assert {use.name for use in box_html.pictures} == {subject.portrait} == {use.name for use in box_text.pictures}
+    unpictured = {field: value for field, value in box_text.fields.items() if field != "caption"}
+    assert dict(box_html.fields) == unpictured
+    assert by_html.lead == by_text.lead != ""
+    assert [(u.name, u.kind, u.caption) for u in by_html.uses] == [(u.name, u.kind, u.caption) for u in by_text.uses]
+
+
+def test_a_portals_gallery_is_read_from_its_html(subject):
+    with subject.client(select="pages") as client:
+        listed = {file.name for file in list_files(client).files}
+        (page,) = read_rendered(client)
+    shown = {use.name: use.caption for use in page.uses if use.kind == "gallery"}
+    assert set(shown) == listed
+    assert shown[subject.portrait] == subject.article
+
+
+def test_the_original_comes_whatever_the_cdn_would_rather_give(subject):
+    original = subject.original(subject.portrait)
+    with subject.client() as client:
+        (url,) = (file.url for file in list_files(client).files if file.name == subject.portrait)
+        with client.transport.original(url) as response:
+            assert response.content == original
+            assert int(response.headers["Content-Length"]) == len(original)
+    session = requests.Session()
+    session.trust_env = False
+    proxies = {"http": subject.proxy} if subject.proxy else {}
+    like_a_browser = {"Accept": "image/avif,image/webp,*/*"}
+    webp = session.get(url, headers=like_a_browser, proxies=proxies, timeout=10)
+    assert webp.headers["Content-Type"] == "image/webp"
+    assert webp.content != original
+    asked_for = session.get(f"{url}&format=original", headers=like_a_browser, proxies=proxies, timeout=10)
+    assert asked_for.content == original
+
+
+def test_robots_txt_keeps_out_of_special_pages_only(subject):
+    with subject.client() as client:
+        client.transport._robots.check(f"{subject.address}/api.php?action=query")
+        with pytest.raises(WikiBlocked, match=r"robots\.txt does not allow sp-data"):
+            client.transport._robots.check(f"{subject.address}/wiki/Special:AllPages")
