@@ -62,6 +62,11 @@ def shown(*, quiet: bool) -> Iterator[None]:
             logger.removeHandler(handler)
 
 
+def _console() -> Console:
+    """Standard output; in a file or a pipe no line is cut to a terminal's width."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
 def stage_table(stages: Sequence[dict[str, Any]]) -> None:
     """Print the closing table of a run: stage, in, out, dropped, seconds, state."""
     table = Table("stage", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -71,7 +76,7 @@ def stage_table(stages: Sequence[dict[str, Any]]) -> None:
     for stage in stages:
         numbers = (f"{stage[name]:,}" for name in ("in", "out", "dropped"))
         table.add_row(stage["name"], *numbers, f"{stage['seconds']:.1f}", stage["state"])
-    Console().print(table)
+    _console().print(table)
 
 
 def status_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -82,4 +87,4 @@ def status_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes']:,}"
         table.add_row(row["name"], row["state"], (row["digest"] or "")[:12], row["made_at"] or "", size, row["reason"])
-    Console().print(table)
+    _console().print(table)

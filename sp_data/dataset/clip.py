@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
-import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def load_clip(clip_model: str, expected_dim: int) -> Clip:
     name = clip_retrieval_name(clip_model)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        with _quiet():
+        with quiet():
             from all_clip import load_clip as load
             from clip_retrieval.clip_inference.mapper import ClipMapper
 
@@ -121,7 +122,13 @@ def load_clip(clip_model: str, expected_dim: int) -> Clip:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries print their progress; standard output is ours (--json)."""
-    with contextlib.redirect_stdout(sys.stderr):
+def quiet() -> Iterator[None]:
+    """Keep what clip-retrieval and its libraries print and warn of by themselves from the terminal.
+
+    Standard output is ours (--json), and none of it asks anybody to do anything; what goes wrong is raised.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        warnings.filterwarnings("ignore", message=r"WebDataset\(shardshuffle=")
+        warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
         yield

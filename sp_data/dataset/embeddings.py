@@ -10,9 +10,7 @@ model is loaded once for all shards; clip-retrieval's own runner loads it for ea
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
-from sp_data.dataset.clip import Clip, load_clip, weights_digest
+from sp_data.dataset.clip import Clip, load_clip, quiet, weights_digest
 from sp_data.dataset.tidy import tar_keys
 from sp_data.errors import CorruptFile, StageError
 from sp_data.keys import KeyLayout
@@ -129,7 +127,7 @@ def _embed_shard(clip: Clip, name: str, number: int, made_of: str, settings: Emb
 
 def run_clip_retrieval(clip: Clip, tar: Path, output: Path, number: int, batch_size: int) -> None:
     """What clip-retrieval's runner does for one partition, with a model that is loaded already."""
-    with contextlib.redirect_stdout(sys.stderr):
+    with quiet():
         from clip_retrieval.clip_inference.reader import WebdatasetReader
         from clip_retrieval.clip_inference.writer import NumpyWriter
 

@@ -124,9 +124,10 @@ def reorder(
                 return _make(target, name, made_of, layout, clip, dim, embedded.details["dtype"], lake)
 
             with ThreadPoolExecutor(settings.threads or os.cpu_count()) as pool:
-                for part in pool.map(make, missing):
+                for part, (target, _, _) in zip(pool.map(make, missing), missing, strict=True):
                     parts.append(part)
                     progress.advance()
+                    _log(Path(part.files[0].path).name, target)
         num_placed = sum(len(target.where.index) for target in targets if target.kind == KINDS[0])
         made = Manifest.make(
             stage=STAGE,
@@ -194,8 +195,12 @@ def _make(
         entry = lake.publish_if_new(scratch / file, f"reordered/{clip}/{target.kind}/{file}")
     part = Part(name=name, identity=made_of, files=(entry,))
     manifests.publish_part(lake, STAGE, part)
-    log.info("reorder %s: %d rows, %d of them zero", file, target.num_rows, target.num_rows - len(target.where.index))
     return part
+
+
+def _log(file: str, target: Target) -> None:
+    # From the thread that runs the stage: a Prefect run's log takes lines from no other.
+    log.info("reorder %s: %d rows, %d of them zero", file, target.num_rows, target.num_rows - len(target.where.index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +245,9 @@ def reorder_folder(
         targets = [Target(shard, kind, size, table.of_shard(shard), partitions) for shard in shards]
         write = _writer(output / kind, layout, first.shape[1], first.dtype)
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            for _ in pool.map(write, targets):
+            for target, file in zip(targets, pool.map(write, targets), strict=True):
                 progress.advance()
+                _log(file, target)
         num_rows = len(table.index)
         results.append(Reordered(layout, tuple(kinds), len(shards), num_rows, len(shards) * size - num_rows))
     return results[0]
@@ -254,21 +260,16 @@ def _folder_of(embeddings: Path, kind: str) -> Path | None:
     return None
 
 
-def _writer(folder: Path, layout: KeyLayout, dim: int, dtype: npt.DTypeLike) -> Callable[[Target], None]:
+def _writer(folder: Path, layout: KeyLayout, dim: int, dtype: npt.DTypeLike) -> Callable[[Target], str]:
     folder.mkdir(parents=True, exist_ok=True)
 
-    def write(target: Target) -> None:
+    def write(target: Target) -> str:
         file = folder / f"{target.kind}_{layout.shard_name(target.shard)}.npy"
         # Outside the folder's listing by its name: dalle2-pytorch's loaders parse every file they find.
         made = folder.parent / f".{file.name}.{os.getpid()}"
         with made.open("wb") as stream:
             np.save(stream, gather(target, layout, dim, dtype))
         made.replace(file)
-        log.info(
-            "reorder %s: %d rows, %d of them zero",
-            file.name,
-            target.num_rows,
-            target.num_rows - len(target.where.index),
-        )
+        return file.name
 
     return write

@@ -7,8 +7,8 @@ that gets MediaWiki's own error or warning, never an empty success.
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sp_data.demo.listings import ApiError, BadContinue, Parameters, list_titles, warn
-from sp_data.demo.properties import PROPS, Answer, Batch
+from sp_data.demo.listings import Answer, ApiError, BadContinue, Parameters, list_titles, warn
+from sp_data.demo.properties import PROPS, Batch
 from sp_data.demo.render import html
 from sp_data.demo.siteinfo import siteinfo
 from sp_data.demo.titles import InvalidTitle, namespace_of, normalised
@@ -124,7 +124,7 @@ class _Query:
             titles, more = list_titles(self.given["generator"], self.world, titles, self.given, self.said)
         self.batch.heads += [self.head(title) for title in dict.fromkeys(titles)]
         # Missing pages come first: MediaWiki counts them with negative ids.
-        self.batch.heads.sort(key=lambda head: int(str(head.get("pageid", -1))))
+        self.batch.heads.sort(key=lambda head: head.get("pageid", -1))
         return more
 
     def given_titles(self) -> list[str]:

@@ -6,11 +6,13 @@ next request, so a listing can be taken up anywhere, by anyone, as on a real wik
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from sp_data.demo.titles import InvalidTitle, key, namespace_of, normalised
 from sp_data.demo.world import Page, World
 
 MAX_LIMIT = 500
+Answer = dict[str, Any]
 SortKey = tuple[str | int, ...]
 
 
@@ -48,13 +50,11 @@ class Parameters:
                 raise ApiError("badvalue", f'Unrecognized value for parameter "{self.prefix}{name}": {value}.')
         return chosen
 
-    def limit(self, module: str, answer: dict[str, object], default: int = 10) -> int:
+    def limit(self, module: str, answer: Answer, default: int = 10) -> int:
         """How many entries; `max` is noted in the answer and too many are warned of, as MediaWiki does."""
         text = self.get("limit", str(default))
         if text == "max":
-            limits = answer.setdefault("limits", {})
-            assert isinstance(limits, dict)
-            limits[module] = MAX_LIMIT
+            answer.setdefault("limits", {})[module] = MAX_LIMIT
             return MAX_LIMIT
         try:
             wanted = int(text)
@@ -67,10 +67,9 @@ class Parameters:
         return min(max(wanted, 1), MAX_LIMIT)
 
 
-def warn(answer: dict[str, object], module: str, text: str) -> None:
+def warn(answer: Answer, module: str, text: str) -> None:
     """Adds a warning of `module` to the answer."""
     warnings = answer.setdefault("warnings", {})
-    assert isinstance(warnings, dict)
     said = warnings.get(module, {}).get("warnings")
     warnings[module] = {"warnings": text if said is None else f"{said}\n{text}"}
 
@@ -85,7 +84,7 @@ class Listing:
 
 
 def list_titles(
-    name: str, world: World, sources: list[str], given: dict[str, str], answer: dict[str, object]
+    name: str, world: World, sources: list[str], given: dict[str, str], answer: Answer
 ) -> tuple[list[str], dict[str, str]]:
     """The titles that generator `name` finds for this request, and what continues it (empty at the end).
 

@@ -6,11 +6,9 @@ A prop adds fields to the pages of a batch and returns what continues it, empty 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sp_data.demo.listings import BadContinue, Parameters
+from sp_data.demo.listings import Answer, BadContinue, Parameters
 from sp_data.demo.titles import article_path, image_url, key
 from sp_data.demo.world import File, Page, World
-
-Answer = dict[str, object]
 
 MAX_CONTENTS = 50  # pages whose wikitext one answer carries
 
@@ -26,16 +24,14 @@ class Batch:
     heads: list[Answer] = field(default_factory=list)
 
     def existing(self) -> list[tuple[Answer, Page]]:
-        return [
-            (head, self.world.pages[str(head["title"])]) for head in self.heads if {"pageid", "title"} <= head.keys()
-        ]
+        return [(head, self.world.pages[head["title"]]) for head in self.heads if {"pageid", "title"} <= head.keys()]
 
 
 def imageinfo(batch: Batch) -> dict[str, str]:
     wanted = Parameters(batch.given, "ii").get("prop", "timestamp|user").split("|")
     for head in batch.heads:
         if head.get("ns") == 6:
-            file = batch.world.files.get(str(head["title"]).removeprefix("File:"))
+            file = batch.world.files.get(head["title"].removeprefix("File:"))
             head["imagerepository"] = "" if file is None else "local"
             if file is not None:
                 head["imageinfo"] = [_imageinfo(file, wanted, batch.origin, str(head.get("pageid", "")))]
@@ -69,10 +65,7 @@ def categories(batch: Batch) -> dict[str, str]:
         number, name = _numbered(where)
         rows = [row for row in rows if row[:2] >= (number, name)]
     for _, _, title, head in rows[:limit]:
-        head.setdefault("categories", [])
-        listed = head["categories"]
-        assert isinstance(listed, list)
-        listed.append({"ns": 14, "title": title})
+        head.setdefault("categories", []).append({"ns": 14, "title": title})
     return {"clcontinue": f"{rows[limit][0]}|{rows[limit][1]}"} if len(rows) > limit else {}
 
 

@@ -2,10 +2,9 @@
 
 from datetime import UTC, datetime
 
+from sp_data.demo.listings import Answer
 from sp_data.demo.titles import CANONICAL, CONTENT_NAMESPACES, NAMESPACES, article_path
 from sp_data.demo.world import World
-
-Answer = dict[str, object]
 
 
 def siteinfo(world: World, origin: str, wanted: list[str]) -> dict[str, Answer]:

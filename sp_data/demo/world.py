@@ -102,12 +102,12 @@ def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
     dice = random.Random(f"wiki {seed}")
     editor = _Editor()
     editor.found()
-    owners = [(kid, _of(kid, f"{kid.name}.png", awkward.png(draw(kid)))) for kid in ordinary] + _odd_pictures(odd[:-1])
+    owners = [(kid, _of(kid, ".png", awkward.png(draw(kid)))) for kid in ordinary] + _odd_pictures(odd[:-1])
     for kid, picture in owners:
         editor.upload(picture)
         editor.edit(kid.name, wikitext.kid_page(kid, picture.name, dice.choice(ordinary), dice))
     newcomer = odd[-1]
-    editor.upload(_of(newcomer, f"{newcomer.name}.png", awkward.png(draw(newcomer))))
+    editor.upload(_of(newcomer, ".png", awkward.png(draw(newcomer))))
     editor.edit(newcomer.name, wikitext.thumb_page(newcomer, f"{newcomer.name}.png"))
     editor.seen_twice(ordinary[1:4])
     for year in range(1990, 1990 + max(2, num_kids // 100)):
@@ -119,10 +119,11 @@ def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
 
 
 def _of(
-    kid: Kid, name: str, data: bytes, mime: str = "image/png", size: tuple[int, int] = (256, 256), licence: str = ""
+    kid: Kid, ending: str, data: bytes, mime: str = "image/png", size: tuple[int, int] = (256, 256), licence: str = ""
 ) -> _Picture:
+    """A picture of `kid`, called by the kid's name and `ending`."""
     licence = licence or ("CC-BY-SA", "Fairuse", "Fairuse")[kid.number % 3]
-    return _Picture(name, data, mime, size, f"{kid.name}, as seen at the {kid.place}.", licence)
+    return _Picture(kid.name + ending, data, mime, size, f"{kid.name}, as seen at the {kid.place}.", licence)
 
 
 def _odd_pictures(odd: list[Kid]) -> list[tuple[Kid, _Picture]]:
@@ -132,13 +133,13 @@ def _odd_pictures(odd: list[Kid]) -> list[tuple[Kid, _Picture]]:
     jumping = awkward.animated_gif(frames)
     upright = draw(turned, 320).crop((32, 0, 288, 320))
     return [
-        (cut, _of(cut, f"{cut.name}.png", awkward.truncated_png(draw(cut)), size=(0, 0))),
-        (moving, replace(_of(moving, f"{moving.name}.gif", jumping, "image/gif", (128, 128)), duration_s=0.4)),
-        (turned, _of(turned, f"{turned.name}.jpg", awkward.rotated_jpeg(upright), "image/jpeg", (256, 320))),
-        (deep, _of(deep, f"{deep.name}.png", awkward.deep_png(draw(deep)))),
-        (private, _of(private, f"{private.name}.png", awkward.png(draw(private)), licence="Opt-out")),
-        (mislabelled, _of(mislabelled, f"{mislabelled.name}.png", awkward.jpeg(draw(mislabelled)), "image/jpeg")),
-        (round_, _of(round_, f"{round_.name}.png", awkward.transparent_png(draw(round_)))),
+        (cut, _of(cut, ".png", awkward.truncated_png(draw(cut)), size=(0, 0))),
+        (moving, replace(_of(moving, ".gif", jumping, "image/gif", (128, 128)), duration_s=0.4)),
+        (turned, _of(turned, ".jpg", awkward.rotated_jpeg(upright), "image/jpeg", (256, 320))),
+        (deep, _of(deep, ".png", awkward.deep_png(draw(deep)))),
+        (private, _of(private, ".png", awkward.png(draw(private)), licence="Opt-out")),
+        (mislabelled, _of(mislabelled, ".png", awkward.jpeg(draw(mislabelled)), "image/jpeg")),
+        (round_, _of(round_, ".png", awkward.transparent_png(draw(round_)))),
     ]
 
 
@@ -182,11 +183,9 @@ class _Editor:
         """The same picture again, byte by byte, re-encoded, and resized; and one of nobody: a single pixel."""
         twin, scanned, small = seen
         copies = {
-            "Twins?": _of(twin, f"{twin.name} copy.png", self.files[f"{twin.name}.png"].data),
-            "Scanned": _of(scanned, f"{scanned.name} scan.jpg", awkward.jpeg(draw(scanned)), "image/jpeg"),
-            "Smaller": _of(
-                small, f"{small.name} small.png", awkward.png(draw(small).resize((240, 240))), size=(240, 240)
-            ),
+            "Twins?": _of(twin, " copy.png", self.files[f"{twin.name}.png"].data),
+            "Scanned": _of(scanned, " scan.jpg", awkward.jpeg(draw(scanned)), "image/jpeg"),
+            "Smaller": _of(small, " small.png", awkward.png(draw(small).resize((240, 240))), size=(240, 240)),
             "A spacer": _Picture(
                 "Pixel.png", awkward.pixel_png(), size=(1, 1), summary="A spacer.", category="Pictures"
             ),

@@ -1,0 +1,246 @@
+"""The client against wikis that are busy, rude, broken or hostile: a small server that says what each test wants."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import socket
+import time
+
+import pytest
+import requests
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from sp_data.errors import RecipeError, WikiApiError, WikiBlocked, WikiUnreachable
+from sp_data.recipe import Source
+from sp_data.wiki import originals
+from sp_data.wiki.client import WikiClient
+from sp_data.wiki.manners import Pace, check_wait, is_private, user_agent
+from sp_data.wiki.transport import AddressRefused
+
+SITEINFO = {"batchcomplete": True, "query": {"general": {"generator": "MediaWiki 1.39"}, "namespaces": {}}}
+
+
+def source(wiki: str, **fields: object) -> Source:
+    return Source.model_validate({"wiki": wiki.rstrip("/"), "select": "all", "requests_per_second": 0, **fields})
+
+
+def serve(server: HTTPServer, *answers: dict | Response, path: str = "/api.php") -> list[Request]:
+    """Give these answers, the last one for ever; siteinfo is answered by itself. Returns the requests as they come."""
+    seen: list[Request] = []
+    waiting = list(answers)
+
+    def answer(request: Request) -> Response:
+        if request.args.get("meta") == "siteinfo":
+            return Response(json.dumps(SITEINFO), content_type="application/json")
+        seen.append(request)
+        said = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        return said if isinstance(said, Response) else Response(json.dumps(said), content_type="application/json")
+
+    server.expect_request(path).respond_with_handler(answer)
+    return seen
+
+
+def page(title: str, **props: object) -> dict:
+    return {"ns": 6, "title": title, **props}
+
+
+def test_pages_of_several_answers_are_merged_until_the_batch_is_complete(httpserver):
+    seen = serve(
+        httpserver,
+        {"query": {"pages": [page("A", categories=[1]), page("B")]}, "continue": {"clcontinue": "x", "continue": "||"}},
+        {
+            "batchcomplete": True,
+            "query": {"pages": [page("A", categories=[1, 2], imageinfo=["i"]), page("B", categories=[3])]},
+            "continue": {"gaicontinue": "C", "continue": "gaicontinue||"},
+        },
+        {"batchcomplete": True, "query": {"pages": [page("C")]}},
+    )
+    with WikiClient(source(httpserver.url_for("/"))) as client:
+        found = list(client.pages({"generator": "allimages"}))
+    assert found == [page("A", categories=[1, 2], imageinfo=["i"]), page("B", categories=[3]), page("C")]
+    assert [request.args.get("clcontinue") for request in seen] == [None, "x", None]
+    assert seen[0].args.to_dict().items() >= {"maxlag": "5", "formatversion": "2", "generator": "allimages"}.items()
+
+
+def test_an_answer_that_goes_on_where_it_was_ends_the_run(httpserver):
+    serve(httpserver, {"query": {}, "continue": {"continue": "x"}})
+    with (
+        WikiClient(source(httpserver.url_for("/"))) as client,
+        pytest.raises(WikiApiError, match="continue where it was"),
+    ):
+        list(client.pages({"generator": "allimages"}))
+
+
+def test_a_lagged_wiki_is_waited_for(httpserver):
+    lag = Response(
+        json.dumps({"error": {"code": "maxlag", "info": "Waiting for a database server: 6 seconds lagged."}}),
+        content_type="application/json",
+        headers={"Retry-After": "0"},
+    )
+    seen = serve(httpserver, lag, lag, {"batchcomplete": True, "query": {"pages": [page("A")]}})
+    with WikiClient(source(httpserver.url_for("/"))) as client:
+        assert list(client.pages({"generator": "allimages"})) == [page("A")]
+    assert len(seen) == 3
+
+
+def test_the_api_may_live_below_w(httpserver):
+    serve(httpserver, {"batchcomplete": True, "query": {"pages": [page("A")]}}, path="/w/api.php")
+    httpserver.expect_request("/api.php").respond_with_data("nothing here", status=404)
+    with WikiClient(source(httpserver.url_for("/"))) as client:
+        assert list(client.pages({"generator": "allimages"})) == [page("A")]
+
+
+def test_gzip_is_asked_for_and_understood(httpserver):
+    body = gzip.compress(json.dumps({"batchcomplete": True, "query": {"pages": [page("A")]}}).encode())
+    packed = Response(body, content_type="application/json", headers={"Content-Encoding": "gzip"})
+    seen = serve(httpserver, packed)
+    with WikiClient(source(httpserver.url_for("/"))) as client:
+        assert list(client.pages({"generator": "allimages"})) == [page("A")]
+    assert "gzip" in seen[0].headers["Accept-Encoding"]
+
+
+def test_json_that_breaks_off_is_asked_for_again_and_then_given_up(httpserver):
+    broken = Response('{"batchcomplete": true, "query"', content_type="application/json")
+    serve(httpserver, broken, {"batchcomplete": True, "query": {"pages": [page("A")]}})
+    with WikiClient(source(httpserver.url_for("/"))) as client:
+        assert list(client.pages({"generator": "allimages"})) == [page("A")]
+    httpserver.clear()
+    serve(httpserver, broken)
+    with (
+        WikiClient(source(httpserver.url_for("/"))) as client,
+        pytest.raises(WikiUnreachable, match="broke off 3 times"),
+    ):
+        list(client.pages({"generator": "allimages"}))
+
+
+def test_a_wiki_that_wants_to_be_left_alone_for_long_is(httpserver):
+    serve(httpserver, Response("slow down", status=429, headers={"Retry-After": "3600"}))
+    started = time.monotonic()
+    with (
+        WikiClient(source(httpserver.url_for("/"))) as client,
+        pytest.raises(WikiBlocked, match="left alone for 60 minutes"),
+    ):
+        list(client.pages({"generator": "allimages"}))
+    assert time.monotonic() - started < 5
+
+
+def test_a_wiki_that_never_stops_saying_429_blocks(httpserver):
+    seen = serve(httpserver, Response("slow down", status=429, headers={"Retry-After": "0"}))
+    with WikiClient(source(httpserver.url_for("/"))) as client, pytest.raises(WikiBlocked, match="too many requests"):
+        list(client.pages({"generator": "allimages"}))
+    assert len(seen) == 6
+
+
+def test_a_silent_wiki_is_named(httpserver):
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        wiki = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with (
+            WikiClient(source(wiki, timeout_s=0.05)) as client,
+            pytest.raises(WikiUnreachable, match=r"did not answer within 0\.05 s; what was fetched is kept"),
+        ):
+            _ = client.namespaces
+
+
+def test_a_wiki_elsewhere_is_asked_nothing_before_manners_are_kept(httpserver):
+    serve(httpserver, {})
+    elsewhere = source("http://wiki.example", requests_per_second=1)
+    proxy = httpserver.url_for("/")
+    with WikiClient(elsewhere, proxy) as client, pytest.raises(RecipeError, match=r"source\.contact is empty"):
+        _ = client.namespaces
+    assert httpserver.log == []
+
+
+@pytest.fixture
+def elsewhere(httpserver) -> WikiClient:
+    """A client of http://wiki.example, which a proxy on this machine plays."""
+    manners = {"requests_per_second": 50, "contact": "me@example.org", "acknowledge_terms": True}
+    return WikiClient(source("http://wiki.example", **manners), httpserver.url_for("/"))
+
+
+@pytest.mark.parametrize(
+    "inside", ["http://127.0.0.1:1/x", "http://10.0.0.7/x", "http://[::1]/x", "http://169.254.169.254/"]
+)
+def test_a_redirect_to_a_private_address_is_refused(httpserver, elsewhere, inside):
+    httpserver.expect_request("/a.png").respond_with_data("", status=302, headers={"Location": inside})
+    with pytest.raises(AddressRefused, match="private"), elsewhere.transport.original("http://cdn.example/a.png"):
+        pass
+    with pytest.raises(AddressRefused, match="private"), elsewhere.transport.original(inside):
+        pass
+
+
+def test_other_redirects_are_followed_but_not_for_ever(httpserver, elsewhere):
+    moved = {"Location": "http://other.example/b.png"}
+    httpserver.expect_request("/a.png").respond_with_data("", status=301, headers=moved)
+    httpserver.expect_request("/b.png").respond_with_data("picture")
+    with elsewhere.transport.original("http://cdn.example/a.png?cb=1") as response:
+        assert response.content == b"picture"
+    assert httpserver.log[1][0].query_string == b"cb=1&format=original"
+    httpserver.clear()
+    httpserver.expect_request("/a.png").respond_with_data("", status=301, headers={"Location": "/a.png"})
+    with pytest.raises(AddressRefused, match="too many"), elsewhere.transport.original("http://cdn.example/a.png"):
+        pass
+    with pytest.raises(AddressRefused, match="web address"), elsewhere.transport.original("file:///etc/passwd"):
+        pass
+
+
+def response(body: bytes, **headers: str) -> requests.Response:
+    made = requests.Response()
+    made.raw = io.BytesIO(body)
+    made.headers.update(headers)
+    return made
+
+
+def test_a_picture_beyond_the_limit_is_not_read_further(tmp_path):
+    into = tmp_path / "body"
+    by_length = originals.receive(response(b"x", **{"Content-Length": "10000000000"}), into, 1000)
+    assert (by_length.status, by_length.num_bytes) == (originals.TOO_LARGE, 0)
+    endless = response(bytes(10 * originals.CHUNK_BYTES))
+    cut = originals.receive(endless, into, 1000)
+    assert (cut.status, cut.num_bytes) == (originals.TOO_LARGE, originals.CHUNK_BYTES)
+    whole = originals.receive(response(b"abc"), into, 3)
+    assert (whole.status, whole.num_bytes, whole.sha1) == ("ok", 3, "a9993e364706816aba3e25717850c26c9cd0d89d")
+    assert into.read_bytes() == b"abc"
+
+
+def test_requests_to_one_host_keep_their_distance():
+    now = 0.0
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    pace = Pace(2.0, clock=lambda: now, sleep=sleep)
+    for _ in range(4):
+        pace.wait("a")
+    pace.wait("b")
+    assert len(slept) == 3
+    assert all(0.5 <= seconds <= 0.6 for seconds in slept)
+    Pace(0, sleep=sleep).wait("a")
+    assert len(slept) == 3
+
+
+def test_the_agent_says_what_it_is_and_whose():
+    assert user_agent("me@example.org\r\nX: y").startswith("sp-data/")
+    assert "\n" not in user_agent("me@example.org\r\nX: y")
+    assert user_agent("Zoë 日本").endswith("Zoë ??)")
+    assert "; " not in user_agent(" ")
+
+
+def test_private_hosts():
+    assert is_private("localhost")
+    assert is_private("192.168.1.1")
+    assert not is_private("no-such-host.invalid")
+    assert not is_private("8.8.8.8")
+
+
+def test_short_waits_are_borne():
+    check_wait(10)
+    with pytest.raises(WikiBlocked, match="left alone for 10 minutes"):
+        check_wait(600)
