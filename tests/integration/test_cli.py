@@ -1,0 +1,172 @@
+"""The command: exit codes, one clear sentence for each thing that can be wrong, and clean output for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sp_data.lake import Lake
+from sp_data.road import STAGES
+
+COMMAND = [str(Path(sys.executable).with_name("sp-data"))]
+
+
+def sp_data(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "SP_LAKE"}
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """What was said on standard error, which must be one line of ours without a traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("sp-data: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["scrape", "demo", "--set", "curate.min_side=1"], 2, r"did you mean 'min_side_px'"),
+        (["scrape", "simpsons"], 2, r"no recipe 'simpsons': expected southpark, demo"),
+        (["scrape", "southpark"], 2, r"source\.contact is empty"),
+        (["scrape", "southpark", "--set", "source.contact=me@example.org"], 2, r"acknowledge_terms=true"),
+        (["curate", "demo"], 1, r"curate needs scrape of dataset 'demo', which is missing; run `sp-data scrape` first"),
+        (["run", "demo", "--until", "paint"], 2, r"--until paint: expected one of scrape, curate"),
+        (["reorder", "--embeddings", "x"], 2, r"--metadata is missing"),
+        (["reorder", "--embeddings", "x", "--metadata", "y", "--output", "z"], 1, r"expected the output of clip-retr"),
+        (["reorder", "--layout", "5+4"], 2, r"--layout is for --embeddings"),
+        (["status"], 2, r"holds no dataset: say which with --recipe"),
+        (["verify"], 2, r"holds no dataset: say which with --recipe"),
+        (["verify", "demo"], 1, r"verify needs scrape .* missing"),
+        (["report", "demo"], 1, r"no manifest yet; run `sp-data run demo` first"),
+        (["scrape", "demo", "--lake", "gopher://x"], 1, r"cannot be opened"),
+        (
+            ["scrape", "demo", "--set", "source.demo=null", "--set", "source.wiki=http://127.0.0.1:9"],
+            1,
+            r"127\.0\.0\.1:9",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_an_exit_code(
+    arguments: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    done = sp_data(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert re.search(said, one_sentence(done))
+    assert done.stdout == ""
+
+
+def test_an_unknown_option_is_bad_usage(tmp_path: Path) -> None:
+    assert sp_data("scrape", "--fast", cwd=tmp_path).returncode == 2
+
+
+def test_every_command_has_help_and_is_in_the_readme() -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8")
+    commands = re.findall(r"^  (\w+) ", sp_data("--help").stdout.partition("Commands:")[2], re.MULTILINE)
+    assert set(commands) >= {"run", *STAGES, "report", "status"}
+    for command in commands:
+        assert "Usage: sp-data " + command in sp_data(command, "--help").stdout
+        assert f"sp-data {command}" in readme, f"README.md does not mention `sp-data {command}`"
+
+
+def test_a_lake_owned_by_another_writer_is_refused(tmp_path: Path) -> None:
+    with Lake(str(tmp_path / "lake"), "demo").writer():
+        done = sp_data("scrape", "demo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"is being written by process {os.getpid()}" in one_sentence(done)
+
+
+def test_a_lake_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file")
+    done = sp_data("scrape", "demo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "choose another --lake" in one_sentence(done)
+
+
+def test_an_interrupt_is_one_sentence_and_leaves_a_lake_to_go_on_with(tmp_path: Path) -> None:
+    command = [
+        *COMMAND,
+        "scrape",
+        "demo",
+        "--set",
+        "source.demo.num_kids=400",
+        "--set",
+        "source.requests_per_second=50",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    originals = tmp_path / "lake" / "demo" / "originals"
+    deadline = time.monotonic() + 60
+    while not originals.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
+    assert done.returncode == 1
+    assert "the same command goes on from there" in one_sentence(done)
+    assert not (tmp_path / "lake" / "demo" / "manifests").exists()
+    assert not any(path.is_file() for path in (tmp_path / "lake" / "demo" / ".scratch").rglob("*"))
+
+
+def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
+    place = str(Path(road_lake.root).parent)
+    status = json.loads(sp_data("status", "--lake", place, "--json").stdout)
+    assert [stage["name"] for stage in status["stages"]] == list(STAGES)
+    assert {stage["state"] for stage in status["stages"]} == {"done"}
+    assert all(stage["bytes"] is not None and stage["digest"] and stage["made_at"] for stage in status["stages"])
+    verified = json.loads(sp_data("verify", "--lake", place, "--json").stdout)
+    assert verified["ok"] is True
+    assert verified["problems"] == []
+    assert verified["checked"] >= 95
+
+
+def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
+    for number in (0, 1):
+        Path(lake_copy.full(f"reordered/tiny/img_emb/img_emb_0000{number}.npy")).unlink()
+    place = str(Path(lake_copy.root).parent)
+    done = sp_data("verify", "--lake", place, "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["ok"] is False
+    assert {problem["file"] for problem in found["problems"]} == {
+        "reordered/tiny/img_emb/img_emb_00000.npy",
+        "reordered/tiny/img_emb/img_emb_00001.npy",
+    }
+    plain = sp_data("verify", "--lake", place)
+    assert plain.returncode == 1
+    assert "img_emb_00000.npy" in one_sentence(plain)
+    assert "more: --json lists them" in one_sentence(plain)
+
+
+def test_quiet_says_nothing(road_lake: Lake, demo_recipe: object) -> None:
+    place = str(Path(road_lake.root).parent)
+    done = sp_data("verify", "--lake", place, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_command_and_the_library_start_without_what_they_do_not_need() -> None:
+    """`sp-data --help` is to be quick: no torch, no Prefect, no numpy until a command needs them."""
+    code = "import sys, sp_data.cli; print([m for m in ('torch', 'prefect', 'numpy', 'pydantic') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_library_never_imports_prefect() -> None:
+    root = Path(__file__).parents[2] / "sp_data"
+    allowed = {"cli.py"}
+    for module in root.rglob("*.py"):
+        lines = module.read_text("utf-8").splitlines()
+        wrong = [line for line in lines if re.match(r"\s*(from|import) (prefect|flows|tasks)\b", line)]
+        if module.name in allowed:
+            assert all(line.startswith("    ") for line in wrong), "cli.py imports flows inside its commands only"
+        else:
+            assert not wrong, f"{module}: {wrong}"
