@@ -23,6 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  --constraints constraints.txt --editable '.[ui,ray,s3,dev]'
 	@touch $@
 
+# Prefect's database of the demo lies in this folder too, unless you have a home or a server of your own.
+demo: export PREFECT_HOME := $(or $(PREFECT_HOME),$(CURDIR)/.prefect)
 demo: $(STAMP)
 	$(BIN)/sp-data run demo --until verify
 

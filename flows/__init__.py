@@ -1,1 +1,17 @@
-"""Prefect flows composed of `tasks`."""
+"""Prefect flows composed of `tasks`.
+
+Importing this package sets what Prefect reads when it is imported itself, unless the environment says otherwise.
+"""
+
+import os
+
+for _name, _value in {
+    # The migrations of a new Prefect home take longer than the 20 s it waits for by default.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    # The library's own lines belong into the run's log; the handler alone would leave out INFO.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "sp_data",
+    "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -62,7 +62,8 @@ def run(
         raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
     asked, place = _recipe(recipe, set_), lake
     begun = time.monotonic()
-    _prefect_settings()
+    # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.dataset import dataset
     from sp_data.terminal import shown, stage_table
 
@@ -267,6 +268,30 @@ def report(
 
 
 @app.command()
+def why(
+    file: Annotated[str | None, typer.Argument(help='Such as "File:Kenny.png"; default: every file.')] = None,
+    recipe: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    json_: JsonOption = False,
+) -> None:
+    """Say what became of a file of the wiki: its key and caption, or the stage that dropped it and why."""
+    from dataclasses import asdict
+
+    from sp_data.dataset.fates import fates
+
+    asked = _recipe_of_dataset(recipe, None, lake)
+    wanted = None if file is None else "File:" + file.removeprefix("File:").replace("_", " ")
+    found = [fate for fate in fates(_lake(asked, lake)) if wanted in (None, fate.title)]
+    if not found:
+        raise errors.UsageError(f"the catalogue of {asked.name!r} has no {wanted!r}: see `sp-data why` for all of them")
+    if json_:
+        _print_json({"dataset": asked.name, "files": [asdict(fate) for fate in found]})
+    else:
+        for fate in found:
+            typer.echo(str(fate))
+
+
+@app.command()
 def status(
     recipe: RecipeOption = None, set_: SetOption = None, lake: LakeOption = DEFAULT_LAKE, json_: JsonOption = False
 ) -> None:
@@ -329,21 +354,6 @@ def _report_place(lake: Lake, path: str) -> str:
         return full
     here = Path.cwd()
     return str(Path(full).relative_to(here)) if Path(full).is_relative_to(here) else full
-
-
-def _prefect_settings() -> None:
-    """Before Prefect is imported: room for a first start, no reports home, and our own words on the terminal."""
-    for name, value in {
-        # The migrations of a new Prefect home take longer than the 20 s it waits for by default.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "sp_data",
-        "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
-        # The terminal shows our bars or lines; Prefect's go to its server.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    }.items():
-        os.environ.setdefault(name, value)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Answers of the made-up wiki's api.php, in the shapes of MediaWiki 1.39 with formatversion=2.
 
-It knows the requests that a polite scraper makes: siteinfo, four generators, four props, and parse. A request beyond
+It knows the requests that a polite scraper makes: siteinfo, four generators, five props, and parse. A request beyond
 that gets MediaWiki's own error or warning, never an empty success.
 """
 

@@ -1,4 +1,4 @@
-"""What api.php says about pages, for each prop of action=query: imageinfo, categories, revisions, info.
+"""What api.php says about pages, for each prop of action=query: imageinfo, categories, revisions, redirects, info.
 
 A prop adds fields to the pages of a batch and returns what continues it, empty when it is through with the batch.
 """
@@ -98,6 +98,28 @@ def _revision(page: Page, wanted: list[str], slots: bool) -> Answer:
     return {name: value for field_, values in fields.items() if field_ in wanted for name, value in values.items()}
 
 
+def redirects(batch: Batch) -> dict[str, str]:
+    """Other titles of each page; the limit holds for all pages of the batch together."""
+    parameters = Parameters(batch.given, "rd")
+    wanted = parameters.get("prop", "pageid|title").split("|")
+    limit = parameters.limit("redirects", batch.said)
+    heads = {page.title: head for head, page in batch.existing()}
+    pages = (page for page in batch.world.pages.values() if page.redirect in heads)
+    rows = sorted((key(str(page.redirect)), page.page_id, page.title) for page in pages)
+    if where := parameters.get("continue"):
+        target, bar, number = where.rpartition("|")
+        if not bar or not number.isdigit():
+            raise BadContinue
+        rows = [row for row in rows if row[:2] >= (target, int(number))]
+    for _, page_id, title in rows[:limit]:
+        page = batch.world.pages[title]
+        listed = heads[str(page.redirect)].setdefault("redirects", [])
+        assert isinstance(listed, list)
+        fields: dict[str, Answer] = {"pageid": {"pageid": page_id}, "title": {"ns": page.namespace, "title": title}}
+        listed.append({name: value for field_ in wanted for name, value in fields.get(field_, {}).items()})
+    return {"rdcontinue": f"{rows[limit][0]}|{rows[limit][1]}"} if len(rows) > limit else {}
+
+
 def info(batch: Batch) -> dict[str, str]:
     language = {"pagelanguage": "en", "pagelanguagehtmlcode": "en", "pagelanguagedir": "ltr"}
     for head in batch.heads:
@@ -123,5 +145,6 @@ PROPS: dict[str, Callable[[Batch], dict[str, str]]] = {
     "imageinfo": imageinfo,
     "categories": categories,
     "revisions": revisions,
+    "redirects": redirects,
     "info": info,
 }

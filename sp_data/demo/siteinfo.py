@@ -1,5 +1,6 @@
 """What api.php says about the wiki itself: meta=siteinfo."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sp_data.demo.listings import Answer
@@ -7,9 +8,14 @@ from sp_data.demo.titles import CANONICAL, CONTENT_NAMESPACES, NAMESPACES, artic
 from sp_data.demo.world import World
 
 
-def siteinfo(world: World, origin: str, wanted: list[str]) -> dict[str, Answer]:
+def siteinfo(world: World, origin: str, wanted: list[str]) -> Answer:
     """The parts of siteinfo that are `wanted`, by name."""
-    parts = {"general": _general, "namespaces": _namespaces, "statistics": _statistics}
+    parts: dict[str, Callable[[World, str], object]] = {
+        "general": _general,
+        "namespaces": _namespaces,
+        "namespacealiases": _aliases,
+        "statistics": _statistics,
+    }
     return {name: part(world, origin) for name, part in parts.items() if name in wanted}
 
 
@@ -50,6 +56,10 @@ def _namespace(number: int) -> Answer:
     if number == 8:
         said["namespaceprotection"] = "editinterface"
     return said
+
+
+def _aliases(world: World, origin: str) -> list[Answer]:
+    return [{"id": 6, "alias": "Image"}, {"id": 7, "alias": "Image talk"}]
 
 
 def _statistics(world: World, origin: str) -> Answer:

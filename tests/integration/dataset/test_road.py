@@ -13,6 +13,7 @@ import pytest
 
 from sp_data import manifest as manifests
 from sp_data.dataset.curate import read_dropped, read_kept
+from sp_data.dataset.fates import fates
 from sp_data.dataset.tidy import read_tar
 from sp_data.errors import StageNotDone
 from sp_data.keys import KeyLayout
@@ -148,3 +149,15 @@ def test_a_changed_recipe_makes_what_follows_stale(road_lake: Lake) -> None:
     assert "min_side_px = 65, it was 64" in stand(changed, road_lake)["curate"].reason
     with pytest.raises(StageNotDone, match=r"needs curate .* stale .*min_side_px"):
         run_stage("shard", changed, road_lake)
+
+
+def test_every_file_of_the_wiki_has_one_fate(road_lake: Lake) -> None:
+    found = {fate.title: fate for fate in fates(road_lake)}
+    assert len(found) == latest(road_lake, "scrape").counts.in_
+    kept = [fate for fate in found.values() if not fate.reason]
+    assert len(kept) == latest(road_lake, "verify").counts.out
+    assert len({fate.key for fate in kept}) == len(kept)
+    assert found["File:Theme song.ogg"].reason == "mime-not-wanted (application/ogg)"
+    assert str(found["File:Gus Stone copy.png"]).endswith(
+        "dropped by curate: duplicate: same bytes as File:Gus Stone.png"
+    )

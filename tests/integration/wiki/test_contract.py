@@ -13,6 +13,7 @@ from sp_data.wiki import rendered, wikitext
 from sp_data.wiki.client import Json, WikiClient
 from sp_data.wiki.listing import list_files
 from sp_data.wiki.pages import read_articles, read_file_pages, read_rendered
+from sp_data.wiki.scrape import scrape_with
 
 ALL_FILES = {"generator": "allimages"}
 
@@ -104,11 +105,21 @@ def test_an_unknown_prop_is_only_a_warning(subject, caplog):
 
 
 def test_what_the_scraper_asks_for_is_all_known(subject, caplog, lake):
-    from sp_data.wiki.scrape import scrape_with
-
     with subject.client() as client, caplog.at_level(logging.WARNING, logger="sp_data.wiki.client"):
         scrape_with(client, lake)
     assert caplog.text == ""
+
+
+def test_redirects_come_with_the_page_they_lead_to(subject):
+    asked = {"generator": "allpages", "gaplimit": "max", "prop": "redirects", "rdprop": "title"}
+    with subject.client() as client:
+        whole = {page["title"]: page["redirects"] for page in client.pages(asked) if "redirects" in page}
+        pieces = {
+            page["title"]: page["redirects"] for page in client.pages({**asked, "rdlimit": 1}) if "redirects" in page
+        }
+    assert len(whole) == 2
+    assert pieces == whole
+    assert all(redirect["ns"] == 0 for found in whole.values() for redirect in found)
 
 
 def test_a_missing_page_is_told_from_an_empty_one(subject):

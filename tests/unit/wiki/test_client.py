@@ -27,6 +27,18 @@ def source(wiki: str, **fields: object) -> Source:
     return Source.model_validate({"wiki": wiki.rstrip("/"), "select": "all", "requests_per_second": 0, **fields})
 
 
+@pytest.fixture
+def server(httpserver: HTTPServer) -> HTTPServer:
+    return emptied(httpserver)
+
+
+def emptied(server: HTTPServer) -> HTTPServer:
+    """The server with nothing on it, and no rules for robots."""
+    server.clear()
+    server.expect_request("/robots.txt").respond_with_data("", status=404)
+    return server
+
+
 def serve(server: HTTPServer, *answers: dict | Response, path: str = "/api.php") -> list[Request]:
     """Give these answers, the last one for ever; siteinfo is answered by itself. Returns the requests as they come."""
     seen: list[Request] = []
@@ -47,9 +59,9 @@ def page(title: str, **props: object) -> dict:
     return {"ns": 6, "title": title, **props}
 
 
-def test_pages_of_several_answers_are_merged_until_the_batch_is_complete(httpserver):
+def test_pages_of_several_answers_are_merged_until_the_batch_is_complete(server):
     seen = serve(
-        httpserver,
+        server,
         {"query": {"pages": [page("A", categories=[1]), page("B")]}, "continue": {"clcontinue": "x", "continue": "||"}},
         {
             "batchcomplete": True,
@@ -58,83 +70,94 @@ def test_pages_of_several_answers_are_merged_until_the_batch_is_complete(httpser
         },
         {"batchcomplete": True, "query": {"pages": [page("C")]}},
     )
-    with WikiClient(source(httpserver.url_for("/"))) as client:
+    with WikiClient(source(server.url_for("/"))) as client:
         found = list(client.pages({"generator": "allimages"}))
     assert found == [page("A", categories=[1, 2], imageinfo=["i"]), page("B", categories=[3]), page("C")]
     assert [request.args.get("clcontinue") for request in seen] == [None, "x", None]
     assert seen[0].args.to_dict().items() >= {"maxlag": "5", "formatversion": "2", "generator": "allimages"}.items()
 
 
-def test_an_answer_that_goes_on_where_it_was_ends_the_run(httpserver):
-    serve(httpserver, {"query": {}, "continue": {"continue": "x"}})
+def test_an_answer_that_goes_on_where_it_was_ends_the_run(server):
+    serve(server, {"query": {}, "continue": {"continue": "x"}})
     with (
-        WikiClient(source(httpserver.url_for("/"))) as client,
+        WikiClient(source(server.url_for("/"))) as client,
         pytest.raises(WikiApiError, match="continue where it was"),
     ):
         list(client.pages({"generator": "allimages"}))
 
 
-def test_a_lagged_wiki_is_waited_for(httpserver):
+def test_a_lagged_wiki_is_waited_for(server):
     lag = Response(
         json.dumps({"error": {"code": "maxlag", "info": "Waiting for a database server: 6 seconds lagged."}}),
         content_type="application/json",
         headers={"Retry-After": "0"},
     )
-    seen = serve(httpserver, lag, lag, {"batchcomplete": True, "query": {"pages": [page("A")]}})
-    with WikiClient(source(httpserver.url_for("/"))) as client:
+    seen = serve(server, lag, lag, {"batchcomplete": True, "query": {"pages": [page("A")]}})
+    with WikiClient(source(server.url_for("/"))) as client:
         assert list(client.pages({"generator": "allimages"})) == [page("A")]
     assert len(seen) == 3
 
 
-def test_the_api_may_live_below_w(httpserver):
-    serve(httpserver, {"batchcomplete": True, "query": {"pages": [page("A")]}}, path="/w/api.php")
-    httpserver.expect_request("/api.php").respond_with_data("nothing here", status=404)
-    with WikiClient(source(httpserver.url_for("/"))) as client:
+def test_the_api_may_live_below_w(server):
+    serve(server, {"batchcomplete": True, "query": {"pages": [page("A")]}}, path="/w/api.php")
+    server.expect_request("/api.php").respond_with_data("nothing here", status=404)
+    with WikiClient(source(server.url_for("/"))) as client:
         assert list(client.pages({"generator": "allimages"})) == [page("A")]
 
 
-def test_gzip_is_asked_for_and_understood(httpserver):
+def test_gzip_is_asked_for_and_understood(server):
     body = gzip.compress(json.dumps({"batchcomplete": True, "query": {"pages": [page("A")]}}).encode())
     packed = Response(body, content_type="application/json", headers={"Content-Encoding": "gzip"})
-    seen = serve(httpserver, packed)
-    with WikiClient(source(httpserver.url_for("/"))) as client:
+    seen = serve(server, packed)
+    with WikiClient(source(server.url_for("/"))) as client:
         assert list(client.pages({"generator": "allimages"})) == [page("A")]
     assert "gzip" in seen[0].headers["Accept-Encoding"]
 
 
-def test_json_that_breaks_off_is_asked_for_again_and_then_given_up(httpserver):
+def test_json_that_breaks_off_is_asked_for_again_and_then_given_up(server):
     broken = Response('{"batchcomplete": true, "query"', content_type="application/json")
-    serve(httpserver, broken, {"batchcomplete": True, "query": {"pages": [page("A")]}})
-    with WikiClient(source(httpserver.url_for("/"))) as client:
+    serve(server, broken, {"batchcomplete": True, "query": {"pages": [page("A")]}})
+    with WikiClient(source(server.url_for("/"))) as client:
         assert list(client.pages({"generator": "allimages"})) == [page("A")]
-    httpserver.clear()
-    serve(httpserver, broken)
+    emptied(server)
+    serve(server, broken)
     with (
-        WikiClient(source(httpserver.url_for("/"))) as client,
+        WikiClient(source(server.url_for("/"))) as client,
         pytest.raises(WikiUnreachable, match="broke off 3 times"),
     ):
         list(client.pages({"generator": "allimages"}))
 
 
-def test_a_wiki_that_wants_to_be_left_alone_for_long_is(httpserver):
-    serve(httpserver, Response("slow down", status=429, headers={"Retry-After": "3600"}))
+def test_a_wiki_that_wants_to_be_left_alone_for_long_is(server):
+    serve(server, Response("slow down", status=429, headers={"Retry-After": "3600"}))
     started = time.monotonic()
     with (
-        WikiClient(source(httpserver.url_for("/"))) as client,
+        WikiClient(source(server.url_for("/"))) as client,
         pytest.raises(WikiBlocked, match="left alone for 60 minutes"),
     ):
         list(client.pages({"generator": "allimages"}))
     assert time.monotonic() - started < 5
 
 
-def test_a_wiki_that_never_stops_saying_429_blocks(httpserver):
-    seen = serve(httpserver, Response("slow down", status=429, headers={"Retry-After": "0"}))
-    with WikiClient(source(httpserver.url_for("/"))) as client, pytest.raises(WikiBlocked, match="too many requests"):
+@pytest.fixture
+def naps(monkeypatch) -> list[float]:
+    """Seconds that would have been slept; nobody sleeps."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+def test_a_wiki_that_never_stops_saying_429_blocks(server, naps):
+    seen = serve(server, Response("slow down", status=429, headers={"Retry-After": "0"}))
+    with WikiClient(source(server.url_for("/"))) as client, pytest.raises(WikiBlocked, match="too many requests"):
         list(client.pages({"generator": "allimages"}))
     assert len(seen) == 6
+    backoff = [round(seconds - seconds % 1) for seconds in naps if seconds > 0.5]
+    assert len(backoff) == 4
+    assert all(least <= seconds <= least + 1 for least, seconds in zip((1, 2, 4, 8), backoff, strict=True))
 
 
-def test_a_silent_wiki_is_named(httpserver):
+def test_a_silent_wiki_is_named(naps):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
@@ -146,42 +169,43 @@ def test_a_silent_wiki_is_named(httpserver):
             _ = client.namespaces
 
 
-def test_a_wiki_elsewhere_is_asked_nothing_before_manners_are_kept(httpserver):
-    serve(httpserver, {})
+def test_a_wiki_elsewhere_is_asked_nothing_before_manners_are_kept(server):
+    serve(server, {})
     elsewhere = source("http://wiki.example", requests_per_second=1)
-    proxy = httpserver.url_for("/")
+    proxy = server.url_for("/")
     with WikiClient(elsewhere, proxy) as client, pytest.raises(RecipeError, match=r"source\.contact is empty"):
         _ = client.namespaces
-    assert httpserver.log == []
+    assert server.log == []
 
 
 @pytest.fixture
-def elsewhere(httpserver) -> WikiClient:
+def elsewhere(server) -> WikiClient:
     """A client of http://wiki.example, which a proxy on this machine plays."""
     manners = {"requests_per_second": 50, "contact": "me@example.org", "acknowledge_terms": True}
-    return WikiClient(source("http://wiki.example", **manners), httpserver.url_for("/"))
+    return WikiClient(source("http://wiki.example", **manners), server.url_for("/"))
 
 
 @pytest.mark.parametrize(
     "inside", ["http://127.0.0.1:1/x", "http://10.0.0.7/x", "http://[::1]/x", "http://169.254.169.254/"]
 )
-def test_a_redirect_to_a_private_address_is_refused(httpserver, elsewhere, inside):
-    httpserver.expect_request("/a.png").respond_with_data("", status=302, headers={"Location": inside})
+def test_a_redirect_to_a_private_address_is_refused(server, elsewhere, inside):
+    server.expect_request("/a.png").respond_with_data("", status=302, headers={"Location": inside})
     with pytest.raises(AddressRefused, match="private"), elsewhere.transport.original("http://cdn.example/a.png"):
         pass
     with pytest.raises(AddressRefused, match="private"), elsewhere.transport.original(inside):
         pass
 
 
-def test_other_redirects_are_followed_but_not_for_ever(httpserver, elsewhere):
-    moved = {"Location": "http://other.example/b.png"}
-    httpserver.expect_request("/a.png").respond_with_data("", status=301, headers=moved)
-    httpserver.expect_request("/b.png").respond_with_data("picture")
+def test_other_redirects_are_followed_but_not_for_ever(server, elsewhere):
+    moved = {"Location": "http://other.example/b.png?x=1"}
+    server.expect_request("/a.png").respond_with_data("", status=301, headers=moved)
+    server.expect_request("/b.png").respond_with_data("picture")
     with elsewhere.transport.original("http://cdn.example/a.png?cb=1") as response:
         assert response.content == b"picture"
-    assert httpserver.log[1][0].query_string == b"cb=1&format=original"
-    httpserver.clear()
-    httpserver.expect_request("/a.png").respond_with_data("", status=301, headers={"Location": "/a.png"})
+    asked = [request for request, _ in server.log if request.path == "/b.png"]
+    assert [request.query_string for request in asked] == [b"x=1"]
+    emptied(server)
+    server.expect_request("/a.png").respond_with_data("", status=301, headers={"Location": "/a.png"})
     with pytest.raises(AddressRefused, match="too many"), elsewhere.transport.original("http://cdn.example/a.png"):
         pass
     with pytest.raises(AddressRefused, match="web address"), elsewhere.transport.original("file:///etc/passwd"):

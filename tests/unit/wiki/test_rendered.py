@@ -16,8 +16,9 @@ def test_a_portable_infobox():
         '<aside class="portable-infobox"><h2 class="pi-title" data-source="name">Ada</h2>'
         f'<figure class="pi-image" data-source="image"><a><img src="{CDN}/Ada.png/revision/latest?cb=1" alt="Ada.png" '
         'data-image-key="Ada.png"></a><figcaption class="pi-caption">At the <a>lake</a></figcaption></figure>'
-        '<section><h2 class="pi-header">Looks</h2><div class="pi-data" data-source="hat_kind"><h3 class="pi-data-label">'
-        'Hat</h3><div class="pi-data-value">bobble <b>hat</b><sup class="reference">[1]</sup></div></div></section></aside>'
+        '<section><h2 class="pi-header">Looks</h2><div class="pi-data" data-source="hat_kind">'
+        '<h3 class="pi-data-label">Hat</h3><div class="pi-data-value">bobble <b>hat</b><sup class="reference">[1]</sup>'
+        "</div></div></section></aside>"
         "<p><b>Ada</b> is a kid. She swims.</p>"
     )
     (box,) = page.infoboxes
@@ -46,11 +47,13 @@ def test_lazy_pictures_of_a_wikia_gallery_are_known_by_their_key_and_counted_onc
 
 def test_mediawikis_own_thumbs_and_galleries_are_known_by_their_addresses():
     page = read(
-        '<div class="thumb"><div class="thumbinner"><img src="/images/thumb/a/ab/Ada_B.png/120px-Ada_B.png" alt="a kid">'
+        '<div class="thumb"><div class="thumbinner">'
+        '<img src="/images/thumb/a/ab/Ada_B.png/120px-Ada_B.png" alt="a kid">'
         '<div class="thumbcaption"><div class="magnify">+</div>At the lake</div></div></div>'
         '<figure typeof="mw:File/Thumb"><img src="/images/a/ab/New.png"><figcaption>New style</figcaption></figure>'
-        '<ul class="gallery"><li class="gallerybox"><img src="/images/a/ab/In.png"><div class="gallerytext"><p>In it</p>'
-        '</div></li></ul><p><img src="/images/a/ab/Line.png" alt="Line.png"> <img src="https://x.invalid/other.png"></p>'
+        '<ul class="gallery"><li class="gallerybox"><img src="/images/a/ab/In.png">'
+        '<div class="gallerytext"><p>In it</p></div></li></ul>'
+        '<p><img src="/images/a/ab/Line.png" alt="Line.png"> <img src="https://x.invalid/other.png"></p>'
     )
     assert [(use.name, use.kind, use.caption, use.alt) for use in page.uses] == [
         ("Ada B.png", "thumb", "At the lake", "a kid"),
