@@ -44,6 +44,8 @@ LakeOption = Annotated[str, typer.Option("--lake", envvar="SP_LAKE", help="Where
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and the result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DEFAULT_LAKE = "./lake"
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 
 @app.command()
@@ -65,9 +67,11 @@ def run(
     # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.dataset import dataset
+    from flows.local_server import start_local_server
     from sp_data.terminal import shown, stage_table
 
     with shown(quiet=quiet):
+        start_local_server()
         result = dataset(recipe=asked, lake=place, until=until)
     seconds = round(time.monotonic() - begun, 1)
     report = _report_place(_lake(asked, place), result.report)
@@ -363,10 +367,12 @@ def _print_json(value: dict[str, Any]) -> None:
 def main() -> NoReturn:
     """Run the command and turn every failure into one sentence and an exit code."""
     try:
-        app(standalone_mode=True)
+        app()
     except errors.SpDataError as error:
         _end(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:
+            raise
         _end("interrupted; what was finished is kept: the same command goes on from there", 1)
     except OSError as error:
         if error.errno is None:

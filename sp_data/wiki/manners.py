@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import random
 import socket
@@ -115,6 +116,7 @@ class Robots:
             )
 
 
+@functools.lru_cache(maxsize=256)
 def is_private(host: str) -> bool:
     """Whether a host lies on this machine or inside a private network. One that cannot be looked up does not count:
     then nothing can be fetched from it either, or a proxy does the looking up."""

@@ -98,7 +98,7 @@ class MediaWiki:
                 if not self._is_running():
                     break
                 time.sleep(0.05)
-        if purge:
+        if purge and self.root.exists():
             shutil.rmtree(self.root)
 
     # Changing the wiki

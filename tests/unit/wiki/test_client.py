@@ -139,14 +139,6 @@ def test_a_wiki_that_wants_to_be_left_alone_for_long_is(server):
     assert time.monotonic() - started < 5
 
 
-@pytest.fixture
-def naps(monkeypatch) -> list[float]:
-    """Seconds that would have been slept; nobody sleeps."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    return slept
-
-
 def test_a_wiki_that_never_stops_saying_429_blocks(server, naps):
     seen = serve(server, Response("slow down", status=429, headers={"Retry-After": "0"}))
     with WikiClient(source(server.url_for("/"))) as client, pytest.raises(WikiBlocked, match="too many requests"):

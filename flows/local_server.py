@@ -1,0 +1,39 @@
+"""Prefect's temporary server, out of reach of Ctrl-C.
+
+A terminal sends its interrupt to every process of the foreground group, so Prefect's temporary server would die with
+the first Ctrl-C, and the run that wants to report its end would wait for it. A signal that is blocked when a process
+starts stays blocked in it (POSIX), so the server is started with the interrupt blocked; it ends by SIGTERM with us.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
+
+
+def start_local_server() -> None:
+    """Start the temporary server now, unless the settings name a server; the client finds it running.
+
+    Raises RuntimeError if it does not come up in time.
+    """
+    settings = get_current_settings()
+    if settings.api.url is not None or not settings.server.ephemeral.enabled:
+        return
+    failed: list[BaseException] = []
+
+    def start() -> None:
+        # In a thread, whose own mask the new process inherits: the main thread stays interruptible meanwhile.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            SubprocessASGIServer().start(timeout=settings.server.ephemeral.startup_timeout_seconds)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=start, name="start-local-server", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]

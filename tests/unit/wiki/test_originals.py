@@ -1,0 +1,110 @@
+"""What becomes of one picture: fetched once, or a reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from sp_data.errors import WikiUnreachable
+from sp_data.lake import Lake
+from sp_data.recipe import Source
+from sp_data.wiki.client import WikiClient
+from sp_data.wiki.listing import WikiFile
+from sp_data.wiki.originals import FAILURES_IN_A_ROW, Originals, original_path
+
+BODY = b"not really a picture"
+SHA1 = hashlib.sha1(BODY).hexdigest()
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    return Lake(str(tmp_path), "kids")
+
+
+@pytest.fixture
+def originals(httpserver: HTTPServer, lake: Lake) -> Iterator[Originals]:
+    httpserver.expect_request("/robots.txt").respond_with_data("", status=404)
+    source = Source.model_validate(
+        {"wiki": httpserver.url_for("").rstrip("/"), "select": "all", "requests_per_second": 0, "max_file_bytes": 1000}
+    )
+    with WikiClient(source) as client:
+        yield Originals(client, lake)
+
+
+@pytest.fixture
+def kid(httpserver: HTTPServer) -> WikiFile:
+    return WikiFile(
+        name="Kid.png",
+        page_id=1,
+        url=httpserver.url_for("/kid.png"),
+        sha1=SHA1,
+        bytes=len(BODY),
+        mime="image/png",
+        width=1,
+        height=1,
+        uploaded_at="2020-01-01T00:00:00Z",
+        uploader="Ada",
+        categories=(),
+    )
+
+
+def asked_for(server: HTTPServer) -> int:
+    return sum(request.path == "/kid.png" for request, _ in server.log)
+
+
+def test_a_picture_is_fetched_once(httpserver, originals, kid, lake):
+    httpserver.expect_request("/kid.png", query_string="format=original").respond_with_data(BODY)
+    assert [originals.ensure(kid), originals.ensure(kid), originals.ensure(replace(kid, name="Twin.png"))] == ["ok"] * 3
+    assert asked_for(httpserver) == originals.num_fetched == 1
+    assert lake.read_bytes(original_path(kid)) == BODY
+    assert original_path(kid) == f"originals/{SHA1[:2]}/{SHA1}.png"
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"mime": "application/ogg"}, "mime-not-wanted (application/ogg)"),
+        ({"bytes": 1001}, "too-large"),
+        ({"sha1": ""}, "hidden"),
+        ({"url": ""}, "hidden"),
+    ],
+)
+def test_what_the_listing_tells_costs_no_request(httpserver, originals, kid, changed, status):
+    assert originals.ensure(replace(kid, **changed)) == status
+    assert httpserver.log == []
+
+
+@pytest.mark.parametrize(("code", "status"), [(404, "not-found"), (410, "not-found"), (403, "http-403")])
+def test_a_refusal_is_a_reason_and_is_not_asked_again(httpserver, originals, kid, code, status):
+    httpserver.expect_request("/kid.png").respond_with_data("no", status=code)
+    assert originals.ensure(kid) == status
+    assert asked_for(httpserver) == 1
+
+
+def test_other_bytes_are_put_aside(httpserver, originals, kid, lake):
+    httpserver.expect_request("/kid.png").respond_with_data(BODY[::-1])
+    assert originals.ensure(kid) == "sha1-mismatch"
+    assert lake.list("originals") == []
+    assert lake.read_bytes(f"quarantine/sha1-mismatch-{SHA1}.png") == BODY[::-1]
+
+
+def test_more_bytes_than_the_limit_are_not_kept(httpserver, originals, kid, lake):
+    httpserver.expect_request("/kid.png").respond_with_data(bytes(1001))
+    assert originals.ensure(kid) == "too-large"
+    assert lake.list("originals") == lake.list("quarantine") == []
+
+
+def test_an_address_that_is_none_is_a_reason(originals, kid):
+    assert originals.ensure(replace(kid, url="ftp://x/kid.png")) == "address-refused (not a web address)"
+
+
+def test_one_broken_picture_is_a_reason_but_many_in_a_row_are_a_broken_wiki(httpserver, originals, kid, naps):
+    httpserver.expect_request("/kid.png").respond_with_data("no", status=500)
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        assert originals.ensure(kid) == "http-500"
+    with pytest.raises(WikiUnreachable, match="5 pictures in a row; what was fetched is kept"):
+        originals.ensure(kid)
