@@ -22,14 +22,14 @@ def start_local_server() -> None:
     settings = get_current_settings()
     if settings.api.url is not None or not settings.server.ephemeral.enabled:
         return
-    failed: list[BaseException] = []
+    failed: list[RuntimeError] = []
 
     def start() -> None:
         # In a thread, whose own mask the new process inherits: the main thread stays interruptible meanwhile.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             SubprocessASGIServer().start(timeout=settings.server.ephemeral.startup_timeout_seconds)
-        except BaseException as error:
+        except RuntimeError as error:
             failed.append(error)
 
     thread = threading.Thread(target=start, name="start-local-server", daemon=True)

@@ -130,7 +130,22 @@ def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status])
             return Status(stage, "stale", newest, f"{name} was made again since")
     if missing := manifests.missing_files(lake, newest.files):
         return Status(stage, "damaged", newest, f"{lake.full(missing[0][0].path)} {missing[0][1]}")
+    if lost := _pictures_lost(stage, newest, lake):
+        return Status(stage, "damaged", newest, f"{lake.full(lost[0])} is missing or cut")
     return Status(stage, "done", newest)
+
+
+def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
+    """Pictures that a stage's table counts on and that are gone. They are too many to be listed in the manifest."""
+    if stage == "scrape":
+        from sp_data.wiki.scrape import originals_missing
+
+        return originals_missing(lake, manifest)
+    if stage == "curate":
+        from sp_data.dataset.curate import copies_missing
+
+        return copies_missing(lake, manifest)
+    return []
 
 
 def _parts() -> dict[str, Callable[[Recipe], dict[str, Any]]]:

@@ -55,11 +55,14 @@ def scrape_with(client: WikiClient, lake: Lake, *, progress: Progress = SILENT) 
     """The same with a client that is there already."""
     started = time.monotonic()
     with lake.writer():
+        # Reading a wiki of thousands of pages at one request a second takes minutes; how many it has is not known yet.
+        progress.begin("list", None, "pages")
         listing = list_files(client)
         file_pages = read_file_pages(client, listing.files)
         index = Index((file.name for file in listing.files), listing.aliases)
         for page in _pages(client):
             index.add(page)
+            progress.advance()
         originals = Originals(client, lake)
         statuses = _fetch_all(originals, listing, progress)
         rows = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -50,7 +49,7 @@ def kill_in(stage: str, recipe: Recipe, lake: Lake, after: int) -> str:
     recipe_file.write_text(recipe.model_dump_json())
     command = [sys.executable, str(KILLING), FIRST_FILES[stage], str(after), stage, str(recipe_file)]
     command += ["--lake", str(Path(lake.root).parent)]
-    killed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     return killed.stdout
 

@@ -136,6 +136,18 @@ def test_a_later_catalogue_adds_shards_and_leaves_the_old_ones(demo_recipe: Reci
     assert latest(lake_copy, "verify").counts.in_ >= after.counts.out
 
 
+def test_a_lost_original_is_seen_and_comes_back(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    lost = next(Path(lake_copy.full("originals")).rglob("*.png"))
+    data = lost.read_bytes()
+    lost.unlink()
+    status = stand(demo_recipe, lake_copy)["scrape"]
+    assert status.state == "damaged"
+    assert str(lost) in status.reason
+    run_stage("scrape", demo_recipe, lake_copy)
+    assert lost.read_bytes() == data
+    assert stand(demo_recipe, lake_copy)["scrape"].state == "done"
+
+
 def test_a_stage_without_the_one_before_says_which(demo_recipe: Recipe, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path), "demo")
     with pytest.raises(StageNotDone, match=r"embed needs shard of dataset 'demo', which is missing"):
