@@ -34,7 +34,7 @@ class Part(BaseModel):
 class DemoWiki(Part):
     """The made-up wiki of paper-cutout kids, served by the run itself."""
 
-    num_kids: int = Field(1600, ge=20, le=5000)
+    num_kids: int = Field(1600, ge=24, le=5000)
     seed: int = 0
 
 
