@@ -83,16 +83,24 @@ class Manifest(Frozen):
         versions: Mapping[str, str] | None = None,
         previous: Manifest | None = None,
     ) -> Manifest:
-        """A manifest with its identity and digest worked out and its files sorted by path."""
+        """A manifest with its identity and digest worked out and its files sorted by path.
+
+        `previous` is the newest manifest of the stage. Where that is this one's own earlier self (a file was lost and
+        made again), the snapshot before that one is meant.
+        """
         listed = tuple(sorted(files, key=lambda entry: entry.path))
+        identity = identity_of(stage, version, recipe, inputs)
+        before = previous.identity if previous else None
+        if previous and previous.identity == identity:
+            before = previous.previous
         return cls(
             stage=stage,
             version=version,
-            identity=identity_of(stage, version, recipe, inputs),
+            identity=identity,
             digest=made_digest(listed, counts, details),
             recipe=dict(recipe),
             inputs=dict(inputs),
-            previous=previous.identity if previous else None,
+            previous=before,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=dict(versions or {}),
             counts=counts,

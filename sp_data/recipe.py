@@ -145,7 +145,9 @@ class Embed(Part):
     """Which CLIP (clip-retrieval)."""
 
     clip_model: str = Field("ViT-L/14", description="As clip-retrieval names it; `demo` is the project's own tiny one")
-    name: str = Field("ViT-L-14", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Its folder in the lake")
+    name: str = Field(
+        "ViT-L-14", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Begins the name of its folder in the lake"
+    )
     dim: int = Field(768, ge=1, description="Width of its embeddings, checked before anything long")
     batch_size: int = Field(64, ge=1, description="Never crosses a shard")
 

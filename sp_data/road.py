@@ -149,13 +149,13 @@ def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
 
 
 def _parts() -> dict[str, Callable[[Recipe], dict[str, Any]]]:
-    from sp_data.dataset.clip import weights_digest
+    from sp_data.dataset.embeddings import recipe_part
 
     return {
         "scrape": lambda recipe: recipe.source.what(),
         "curate": lambda recipe: recipe.curate.what(),
         "shard": lambda recipe: recipe.shard.what(),
-        "embed": lambda recipe: {**recipe.embed.what(), "weights": weights_digest(recipe.embed.clip_model)},
+        "embed": lambda recipe: recipe_part(recipe.embed),
         "reorder": lambda recipe: recipe.reorder.what(),
         "verify": lambda recipe: recipe.verify.what(),
     }

@@ -173,7 +173,7 @@ def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> Candidate | Refuse
     width, height = picture.image.size
     where, size = row.original, row.bytes
     if not picture.as_it_was:
-        where = f"normalised/{row.sha1[:2]}/{row.sha1}.png"
+        where = f"normalised/{VERSION}/{row.sha1[:2]}/{row.sha1}.png"
         encoded = BytesIO()
         picture.image.save(encoded, "PNG", compress_level=1)
         size = len(encoded.getvalue())

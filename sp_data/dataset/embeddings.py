@@ -47,7 +47,8 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
     """
     with lake.writer():
         inputs = {"shard": sharded.digest}
-        recipe = {**settings.what(), "weights": weights_digest(settings.clip_model)}
+        recipe = recipe_part(settings)
+        folder = clip_folder(recipe)
         identity = manifests.identity_of(STAGE, VERSION, recipe, inputs)
         if done := manifests.is_done(lake, STAGE, identity):
             manifests.make_latest(lake, done)
@@ -61,10 +62,10 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
             name = layout.shard_name(shard["number"])
             tar = sharded.file(f"shards/{name}.tar")
             made_of = digest_of([VERSION, recipe, tar.sha256])
-            part = manifests.find_part(lake, STAGE, f"{settings.name}-{name}", made_of)
+            part = manifests.find_part(lake, STAGE, f"{folder}-{name}", made_of)
             if part is None:
                 clip = clip or load_clip(settings.clip_model, settings.dim)
-                part = _embed_shard(clip, name, shard["number"], made_of, settings, lake)
+                part = _embed_shard(clip, name, shard["number"], made_of, folder, settings, lake)
             parts.append(part)
             progress.advance(shard["num_samples"])
         num_rows = sum(int(part.details["num_rows"]) for part in parts)
@@ -81,7 +82,7 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
             ),
             files=[entry for part in parts for entry in part.files],
             details={
-                "clip": settings.name,
+                "clip": folder,
                 "clip_model": settings.clip_model,
                 "dim": settings.dim,
                 "dtype": "float16",
@@ -96,26 +97,36 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
         return StageResult(made, "done")
 
 
-def _embed_shard(clip: Clip, name: str, number: int, made_of: str, settings: Embed, lake: Lake) -> Part:
+def recipe_part(settings: Embed) -> dict[str, Any]:
+    """What names the embeddings: the settings, and the weights where they lie on this machine."""
+    return {**settings.what(), "weights": weights_digest(settings.clip_model)}
+
+
+def clip_folder(recipe: dict[str, Any]) -> str:
+    """'ViT-L-14-3f2a91bc': another model, other weights or another batch size never share a folder."""
+    return f"{recipe['name']}-{digest_of([VERSION, recipe])[:8]}"
+
+
+def _embed_shard(clip: Clip, name: str, number: int, made_of: str, folder: str, settings: Embed, lake: Lake) -> Part:
     with lake.scratch(STAGE) as scratch, lake.local(f"shards/{name}.tar") as tar:
         expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
         run_clip_retrieval(clip, tar, scratch, number, settings.batch_size)
-        folders = {
+        files = {
             "img_emb": scratch / "img_emb" / f"img_emb_{name}.npy",
             "text_emb": scratch / "text_emb" / f"text_emb_{name}.npy",
             "metadata": scratch / "metadata" / f"metadata_{name}.parquet",
         }
-        keys = check_partition(folders, settings.dim) if folders["metadata"].exists() else []
+        keys = check_partition(files, settings.dim) if files["metadata"].exists() else []
         if strangers := set(keys) - expected:
             raise CorruptFile(f"embeddings of shard {name} name key {min(strangers)}, which {lake.full(name)} lacks")
         entries = [
-            lake.publish_if_new(file, f"embeddings/{settings.name}/{folder}/{file.name}")
-            for folder, file in folders.items()
+            lake.publish_if_new(file, f"embeddings/{folder}/{kind}/{file.name}")
+            for kind, file in files.items()
             if file.exists()
         ]
     lost = sorted(expected - set(keys))
     part = Part(
-        name=f"{settings.name}-{name}",
+        name=f"{folder}-{name}",
         identity=made_of,
         files=tuple(entries),
         details={"num_rows": len(keys), "lost": lost},

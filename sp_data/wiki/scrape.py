@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sp_data.lake import Lake
-from sp_data.manifest import Counts, Manifest, identity_of, is_done, latest, load, publish
+from sp_data.manifest import Counts, Manifest, identity_of, is_done, latest, publish
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Source
 from sp_data.stage import StageResult, library_versions
@@ -171,14 +171,7 @@ def _publish(source: Source, lake: Lake, rows: list[CatalogueRow], *, fetched: b
         files=[write_catalogue(lake, rows, digest)],
         details={"wiki": source.wiki, "rows": len(rows), "num_originals_bytes": sum(originals.values())},
         versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
-        previous=_before(lake, newest, digest),
+        previous=newest,
     )
     publish(lake, manifest)
     return StageResult(manifest, "done")
-
-
-def _before(lake: Lake, newest: Manifest | None, digest: str) -> Manifest | None:
-    """The snapshot before this one; where a lost catalogue is made again, the one before the lost one."""
-    if newest is None or newest.inputs["wiki"] != digest:
-        return newest
-    return load(lake, STAGE, newest.previous) if newest.previous else None

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from places import CLIP
 
 from sp_data.lake import Lake
 from sp_data.road import STAGES
@@ -132,15 +133,15 @@ def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
 
 def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
     for number in (0, 1):
-        Path(lake_copy.full(f"reordered/tiny/img_emb/img_emb_0000{number}.npy")).unlink()
+        Path(lake_copy.full(f"reordered/{CLIP}/img_emb/img_emb_0000{number}.npy")).unlink()
     place = str(Path(lake_copy.root).parent)
     done = sp_data("verify", "--lake", place, "--json")
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert found["ok"] is False
     assert {problem["file"] for problem in found["problems"]} == {
-        "reordered/tiny/img_emb/img_emb_00000.npy",
-        "reordered/tiny/img_emb/img_emb_00001.npy",
+        f"reordered/{CLIP}/img_emb/img_emb_00000.npy",
+        f"reordered/{CLIP}/img_emb/img_emb_00001.npy",
     }
     plain = sp_data("verify", "--lake", place)
     assert plain.returncode == 1

@@ -12,7 +12,7 @@ import pytest
 
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
-from sp_data.recipe import Recipe
+from sp_data.recipe import Recipe, demo
 from sp_data.road import INPUTS, STAGES, remember_recipe, run_stage
 
 KILLING = Path(__file__).parents[2] / "killing.py"
@@ -54,19 +54,46 @@ def kill_in(stage: str, recipe: Recipe, lake: Lake, after: int) -> str:
     return killed.stdout
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_ends_as_an_undisturbed_one(
-    stage: str, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
-) -> None:
-    lake = with_stages(road_lake, tmp_path, stage)
-    said = kill_in(stage, demo_recipe, lake, after=1)
+def kill_and_go_on(stage: str, recipe: Recipe, road_lake: Lake, root: Path, after: int) -> None:
+    lake = with_stages(road_lake, root, stage)
+    said = kill_in(stage, recipe, lake, after)
     assert f"killed after {FIRST_FILES[stage]}" in said
     if stage != "verify":
         assert manifests.latest(lake, stage) is None, "killed before its manifest"
     for later in STAGES[STAGES.index(stage) :]:
-        run_stage(later, demo_recipe, lake)
+        run_stage(later, recipe, lake)
     assert digests(lake) == digests(road_lake)
     assert not list(Path(lake.root, ".scratch").iterdir()), "what the killed run left was swept"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_ends_as_an_undisturbed_one(
+    stage: str, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
+) -> None:
+    kill_and_go_on(stage, demo_recipe, road_lake, tmp_path, after=1)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("stage", "after"),
+    [
+        *[("scrape", 2), ("scrape", 60), ("curate", 2), ("curate", 3), ("shard", 2), ("shard", 5), ("shard", 11)],
+        *[("embed", 2), ("embed", 9), ("embed", 20), ("reorder", 2), ("reorder", 13)],
+    ],
+)
+def test_a_stage_killed_later_ends_as_an_undisturbed_one(
+    stage: str, after: int, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
+) -> None:
+    kill_and_go_on(stage, demo_recipe, road_lake, tmp_path, after)
+
+
+@pytest.mark.proof
+def test_the_whole_demo_in_another_place_has_the_same_digests(tmp_path: Path) -> None:
+    lakes = [Lake(str(tmp_path / place), "demo") for place in ("one", "two")]
+    for lake in lakes:
+        for stage in STAGES:
+            run_stage(stage, demo(), lake)
+    assert digests(lakes[0]) == digests(lakes[1])
 
 
 def test_a_killed_run_does_not_do_finished_shards_again(demo_recipe: Recipe, road_lake: Lake, tmp_path: Path) -> None:

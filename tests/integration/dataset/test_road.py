@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from places import CLIP
 
 from sp_data import manifest as manifests
 from sp_data.dataset.curate import read_dropped, read_kept
@@ -90,7 +91,7 @@ def test_a_second_run_writes_nothing(demo_recipe: Recipe, lake_copy: Lake) -> No
 @pytest.mark.parametrize("kind", ["img_emb", "text_emb"])
 def test_a_lost_reordered_file_is_made_again_and_only_that(demo_recipe: Recipe, lake_copy: Lake, kind: str) -> None:
     before, digests = files_of(lake_copy), {stage: latest(lake_copy, stage).digest for stage in STAGES}
-    lost = f"reordered/tiny/{kind}/{kind}_00001.npy"
+    lost = f"reordered/{CLIP}/{kind}/{kind}_00001.npy"
     Path(lake_copy.full(lost)).unlink()
     assert stand(demo_recipe, lake_copy)["reorder"].state == "damaged"
     states = {stage: run_stage(stage, demo_recipe, lake_copy).state for stage in STAGES}
@@ -107,8 +108,8 @@ def test_a_lost_reordered_file_is_made_again_and_only_that(demo_recipe: Recipe, 
     [
         "shards/00001.tar",
         "shards/00001.parquet",
-        "embeddings/tiny/img_emb/img_emb_00001.npy",
-        "embeddings/tiny/metadata/metadata_00001.parquet",
+        f"embeddings/{CLIP}/img_emb/img_emb_00001.npy",
+        f"embeddings/{CLIP}/metadata/metadata_00001.parquet",
     ],
 )
 def test_any_lost_file_comes_back_with_the_same_bytes(demo_recipe: Recipe, lake_copy: Lake, lost: str) -> None:

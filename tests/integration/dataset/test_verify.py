@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from places import CLIP
 
 from sp_data import manifest as manifests
 from sp_data.dataset.reorder import reorder_folder
@@ -24,7 +25,7 @@ from sp_data.manifest import Manifest, made_digest
 from sp_data.recipe import Recipe
 from sp_data.road import STAGES, run_stage
 
-IMG = "reordered/tiny/img_emb/img_emb_00000.npy"
+IMG = f"reordered/{CLIP}/img_emb/img_emb_00000.npy"
 ROAD = STAGES[:-1]
 
 
@@ -100,9 +101,9 @@ def test_wrong_rows_are_named_though_every_digest_agrees(
 
 
 def test_widths_of_3_and_4_instead_of_5_and_2_are_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    folder = Path(lake_copy.full("reordered/tiny"))
+    folder = Path(lake_copy.full(f"reordered/{CLIP}"))
     shutil.rmtree(folder)
-    embeddings = Path(lake_copy.full("embeddings/tiny"))
+    embeddings = Path(lake_copy.full(f"embeddings/{CLIP}"))
     reorder_folder(embeddings, embeddings / "metadata", folder, KeyLayout(3, 4))
     found = problems(demo_recipe, lake_copy)
     assert any("the keys seem to have been cut as 3+4 instead of 5+2" in problem.message for problem in found)
@@ -110,7 +111,7 @@ def test_widths_of_3_and_4_instead_of_5_and_2_are_named(demo_recipe: Recipe, lak
 
 def test_rows_exchanged_before_reordering_are_found_by_embedding_again(demo_recipe: Recipe, lake_copy: Lake) -> None:
     """Both the embeddings and what was reordered from them are wrong in the same way: only the pictures know."""
-    for path in ("embeddings/tiny/img_emb/img_emb_00000.npy", IMG):
+    for path in (f"embeddings/{CLIP}/img_emb/img_emb_00000.npy", IMG):
         change(lake_copy, path, swap)
     forge(lake_copy)
     found = problems(demo_recipe, lake_copy, deep=True)
@@ -161,7 +162,7 @@ def test_a_sample_that_left_its_tar_is_found(demo_recipe: Recipe, lake_copy: Lak
 
 
 def test_a_caption_changed_after_embedding_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    path = lake_copy.full("embeddings/tiny/metadata/metadata_00000.parquet")
+    path = lake_copy.full(f"embeddings/{CLIP}/metadata/metadata_00000.parquet")
     table = pq.read_table(path)
     captions = table["caption"].to_pylist()
     captions[2] = "a kid of somebody else"

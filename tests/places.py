@@ -1,0 +1,9 @@
+"""Where the demo's files lie in a lake: the one name that tests cannot know by heart."""
+
+from __future__ import annotations
+
+from sp_data.dataset.embeddings import clip_folder, recipe_part
+from sp_data.recipe import demo
+
+CLIP = clip_folder(recipe_part(demo().embed))
+"""Folder of the tiny CLIP below embeddings/ and reordered/."""
