@@ -193,7 +193,8 @@ class Lake:
         else:
             folder = Path(tempfile.mkdtemp(prefix=f"sp-data-{purpose}-"))
         try:
-            yield folder
+            with _space(str(folder)):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
 from sp_data.dataset.partitions import KINDS, KeyTable, Partition, find_partitions, key_table
-from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard
+from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard, StageError
 from sp_data.keys import KeyLayout, infer_layout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest, Part
@@ -229,7 +229,7 @@ def reorder_folder(
     `layout` the keys must prove img2dataset's own. Every shard gets the rows of the fullest one, trailing gaps as
     zeros; a shard of which nothing was embedded gets zeros throughout.
 
-    Raises LayoutError, StageNotDone, CorruptFile, DuplicateKey.
+    Raises LayoutError, StageNotDone, CorruptFile, DuplicateKey; StageError if `output` holds files of another run.
     """
     kinds = [kind for kind in KINDS if _folder_of(embeddings, kind) is not None] or [KINDS[0]]
     results = []
@@ -241,6 +241,7 @@ def reorder_folder(
         size = int(table.index.max()) + 1
         shards = range(int(table.shard.max()) + 1)
         first = partitions[0].rows()
+        _refuse_strangers(output / kind, {f"{kind}_{layout.shard_name(shard)}.npy" for shard in shards})
         progress.begin(f"reorder {kind}", len(shards), "files")
         targets = [Target(shard, kind, size, table.of_shard(shard), partitions) for shard in shards]
         write = _writer(output / kind, layout, first.shape[1], first.dtype)
@@ -251,6 +252,16 @@ def reorder_folder(
         num_rows = len(table.index)
         results.append(Reordered(layout, tuple(kinds), len(shards), num_rows, len(shards) * size - num_rows))
     return results[0]
+
+
+def _refuse_strangers(folder: Path, ours: set[str]) -> None:
+    """A folder that holds other files than those to come would be read as one dataset with them."""
+    there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+    if strangers := [name for name in there if name not in ours]:
+        raise StageError(
+            f"{folder} holds {strangers[0]}, which this layout does not make: dalle2-pytorch's loaders would read it "
+            "beside the others; give an empty --output"
+        )
 
 
 def _folder_of(embeddings: Path, kind: str) -> Path | None:

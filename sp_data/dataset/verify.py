@@ -233,9 +233,17 @@ def _as_problem(look: Look, check: str) -> Iterator[None]:
 
 
 def check_files(look: Look) -> None:
+    hints = {kind: _another_layout(look, kind) for kind in KINDS}
     for manifest in look.road.values():
         for entry, what in manifests.missing_files(look.lake, manifest.files, deep=look.deep):
-            look.found("files", f"{what} ({manifest.stage})", file=entry.path)
+            hint = next((hints[kind] for kind in KINDS if f"reordered/{look.clip}/{kind}/" in entry.path), "")
+            look.found("files", f"{what} ({manifest.stage}){hint}", file=entry.path)
+    named = {entry.path for entry in look.road["reorder"].files}
+    for kind in KINDS:
+        for path in look.lake.list(f"reordered/{look.clip}/{kind}"):
+            if path not in named:
+                message = f"no manifest names it, and dalle2-pytorch's loaders would read it{hints[kind]}"
+                look.found("files", message, file=path)
 
 
 def check_counts(look: Look) -> None:
@@ -293,7 +301,8 @@ def check_rows(look: Look, rows: Rows) -> None:
     for kind in KINDS:
         path = look.reordered_path(kind, rows.name)
         if not look.lake.exists(path):
-            look.found("rows", f"is missing{_another_layout(look, kind)}", file=path)
+            if all(problem.file != path for problem in look.problems):
+                look.found("rows", f"is missing{_another_layout(look, kind)}", file=path)
             continue
         reordered = _load(look, path)
         if reordered.shape != (rows.num_rows, dim) or reordered.dtype != dtype:

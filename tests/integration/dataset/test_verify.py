@@ -105,8 +105,18 @@ def test_widths_of_3_and_4_instead_of_5_and_2_are_named(demo_recipe: Recipe, lak
     shutil.rmtree(folder)
     embeddings = Path(lake_copy.full(f"embeddings/{CLIP}"))
     reorder_folder(embeddings, embeddings / "metadata", folder, KeyLayout(3, 4))
-    found = problems(demo_recipe, lake_copy)
-    assert any("the keys seem to have been cut as 3+4 instead of 5+2" in problem.message for problem in found)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert first.file == IMG
+    assert "the keys seem to have been cut as 3+4 instead of 5+2" in first.message
+
+
+def test_a_file_that_no_manifest_names_is_found_where_loaders_would_read_it(
+    demo_recipe: Recipe, lake_copy: Lake
+) -> None:
+    shutil.copy(lake_copy.full(IMG), lake_copy.full(IMG).replace("00000.npy", "000.npy"))
+    first = problems(demo_recipe, lake_copy)[0]
+    assert first.file == IMG.replace("00000.npy", "000.npy")
+    assert "no manifest names it" in first.message
 
 
 def test_rows_exchanged_before_reordering_are_found_by_embedding_again(demo_recipe: Recipe, lake_copy: Lake) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sp_data.dataset.reorder import reorder_folder
-from sp_data.errors import CorruptFile, DuplicateKey, LayoutError, StageNotDone
+from sp_data.errors import CorruptFile, DuplicateKey, LayoutError, StageError, StageNotDone
 from sp_data.keys import KeyLayout
 
 LAYOUT = KeyLayout(5, 2)
@@ -147,6 +147,14 @@ def test_a_cut_file_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(StageNotDone, match=r"holds no img_emb_N\.npy"):
         run(tmp_path)
+
+
+def test_an_output_with_files_of_another_layout_is_refused(tmp_path: Path) -> None:
+    write_partition(tmp_path, 0, ["0000001", "0000000"])
+    run(tmp_path)
+    run(tmp_path)
+    with pytest.raises(StageError, match=r"holds img_emb_00000\.npy, which this layout does not make"):
+        run(tmp_path, KeyLayout(3, 4))
 
 
 @settings(max_examples=40, deadline=None)
