@@ -304,6 +304,7 @@ def status(
     from sp_data.terminal import status_table
 
     asked = _recipe_of_dataset(recipe, set_, lake)
+    standing = stand(asked, _lake(asked, lake)).values()
     rows = [
         {
             "name": one.name,
@@ -311,15 +312,14 @@ def status(
             "digest": one.manifest.digest if one.manifest else None,
             "made_at": one.manifest.made_at if one.manifest else None,
             "bytes": one.manifest.num_bytes if one.manifest else None,
-            "reason": one.reason,
         }
-        for one in stand(asked, _lake(asked, lake)).values()
+        for one in standing
     ]
     if json_:
-        _print_json({"dataset": asked.name, "stages": rows})
+        _print_json({"stages": rows})
     else:
         typer.echo(asked.name)
-        status_table(rows)
+        status_table([{**row, "reason": one.reason} for row, one in zip(rows, standing, strict=True)])
 
 
 def _recipe(name: str, sets: list[str] | None) -> Recipe:

@@ -117,7 +117,8 @@ class Manifest(Frozen):
 
     @property
     def num_bytes(self) -> int:
-        return sum(entry.bytes for entry in self.files)
+        """Of the files, and of the pictures that a table among them counts on (they are too many to be listed)."""
+        return sum(entry.bytes for entry in self.files) + int(self.details.get("num_pictures_bytes", 0))
 
 
 def identity_of(stage: str, version: int, recipe: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -112,7 +112,10 @@ def curate(scraped: Manifest, settings: Curate, lake: Lake, *, progress: Progres
             inputs=inputs,
             counts=Counts(in_=len(rows), out=len(kept), dropped=reasons),
             files=files,
-            details={"splits": {split: splits[split] for split in SPLITS}},
+            details={
+                "splits": {split: splits[split] for split in SPLITS},
+                "num_pictures_bytes": sum(keep.num_bytes for keep in kept if keep.path.startswith("normalised/")),
+            },
             versions=library_versions("pillow", "imagehash", "pyarrow"),
             previous=manifests.latest(lake, STAGE),
         )

@@ -169,7 +169,7 @@ def _publish(source: Source, lake: Lake, rows: list[CatalogueRow], *, fetched: b
             {"in": len(rows), "out": statuses.pop(OK, 0), "dropped": dict(sorted(statuses.items()))}
         ),
         files=[write_catalogue(lake, rows, digest)],
-        details={"wiki": source.wiki, "rows": len(rows), "num_originals_bytes": sum(originals.values())},
+        details={"wiki": source.wiki, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
         versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
         previous=newest,
     )

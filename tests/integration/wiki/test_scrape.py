@@ -33,12 +33,15 @@ class Watcher:
     """A progress that does something after so many pictures."""
 
     def __init__(self, after: int, action) -> None:
-        self.left, self.action = after, action
+        self.left, self.action, self.unit = after, action, ""
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        assert (stage, unit) == ("scrape", "pictures")
+        assert (stage, unit) == (("list", "pages") if not self.unit else ("scrape", "pictures"))
+        self.unit = unit
 
     def advance(self, count: int = 1) -> None:
+        if self.unit != "pictures":
+            return
         self.left -= count
         if self.left == 0:
             self.action()
