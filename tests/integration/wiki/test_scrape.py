@@ -83,7 +83,7 @@ def test_every_file_has_one_row_and_every_original_its_sha1(undisturbed, session
             assert row.original == f"originals/{row.sha1[:2]}/{row.sha1}" + Path(row.original).suffix
     assert len(lake.list("originals")) == len({row.sha1 for row in rows.values() if row.status == "ok"})
     assert originals_missing(lake, manifest) == []
-    assert manifest.details["num_originals_bytes"] == sum(lake.size(path) for path in lake.list("originals"))
+    assert manifest.details["num_pictures_bytes"] == sum(lake.size(path) for path in lake.list("originals"))
 
 
 def test_the_awkward_files_and_what_became_of_them(undisturbed):

@@ -87,7 +87,7 @@ def test_the_widths_are_inferred_where_the_keys_prove_them(tmp_path: Path) -> No
 
 
 def test_widths_that_nothing_proves_are_refused(tmp_path: Path) -> None:
-    write_partition(tmp_path, 0, ["0099901", "0000000"])
+    write_partition(tmp_path, 0, ["0099901", "0000000"], dtype="float32")
     with pytest.raises(LayoutError, match="--layout"):
         run(tmp_path, layout=None)
     assert not (tmp_path / "out").exists()
