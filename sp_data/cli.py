@@ -227,13 +227,14 @@ def verify(
 
     from sp_data.progress import onlooker
     from sp_data.road import run_stage
+    from sp_data.stage import Effort
     from sp_data.terminal import shown
 
     asked = _recipe_of_dataset(recipe or recipe_option, set_, lake)
     place = _lake(asked, lake)
     try:
         with shown(quiet=quiet):
-            result = run_stage("verify", asked, place, progress=onlooker(), deep=deep, reembed=reembed)
+            result = run_stage("verify", asked, place, progress=onlooker(), effort=Effort(deep, reembed))
     except errors.VerifyFailed as failed:
         if not json_:
             raise
@@ -244,8 +245,7 @@ def verify(
     if json_:
         _print_json({"ok": True, "checked": checked, "problems": []})
     elif not quiet:
-        again = " (unchanged since it was verified)" if result.state == "unchanged" else ""
-        typer.echo(f"{asked.name}: {checked:,} samples hold{again}")
+        typer.echo(f"{asked.name}: {checked:,} samples hold")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Recipe, build
-from sp_data.stage import VERSION_OF, StageResult
+from sp_data.stage import VERSION_OF, Effort, StageResult
 
 RECIPE_FILE = "recipe.json"
 StageName = Literal["scrape", "curate", "shard", "embed", "reorder", "verify"]
@@ -52,12 +52,12 @@ def run_stage(
     lake: Lake,
     *,
     progress: Progress = SILENT,
-    deep: bool = False,
-    reembed: int | None = None,
+    effort: Effort | None = None,
 ) -> StageResult:
     """Run one stage on what the stages before it left.
 
-    `deep` and `reembed` are for `verify`. Raises StageNotDone if an earlier stage is missing, stale or damaged.
+    `effort` is for `verify`: with one it looks again, whatever was verified before. Raises StageNotDone if an earlier
+    stage is missing, stale or damaged.
     """
     standing = stand(recipe, lake, until=name)
     inputs = {stage: _usable(standing[stage], lake, for_stage=name) for stage in INPUTS[name]}
@@ -85,7 +85,7 @@ def run_stage(
     if name == "verify":
         from sp_data.dataset.verify import verify
 
-        return verify(inputs, recipe, lake, deep=deep, reembed=reembed, progress=progress)
+        return verify(inputs, recipe, lake, effort=effort, progress=progress)
     raise ValueError(f"no stage {name!r}: expected one of {', '.join(STAGES)}")
 
 

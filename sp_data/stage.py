@@ -16,6 +16,16 @@ VERSION_OF = {"scrape": 1, "curate": 1, "shard": 1, "embed": 1, "reorder": 1, "v
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to look, when someone asks for a verification."""
+
+    deep: bool = False
+    """Read every byte, and embed every picture again unless `reembed` says how many."""
+    reembed: int | None = None
+    """How many pictures to embed again; None: as the recipe says."""
+
+
+@dataclass(frozen=True, slots=True)
 class StageResult:
     """A stage's manifest, and whether it had to work for it."""
 

@@ -32,13 +32,13 @@ from sp_data.dataset.embeddings import first_not_unit
 from sp_data.dataset.partitions import KINDS
 from sp_data.dataset.shards import read_rows
 from sp_data.dataset.tidy import EXTENSIONS, SUCCESS, read_tar, tar_keys
-from sp_data.errors import CorruptFile, VerifyFailed
+from sp_data.errors import CorruptFile, LayoutError, VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Recipe
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.stage import VERSION_OF, Effort, StageResult, library_versions
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +111,13 @@ def verify(
     recipe: Recipe,
     lake: Lake,
     *,
-    deep: bool = False,
-    reembed: int | None = None,
+    effort: Effort | None = None,
     progress: Progress = SILENT,
 ) -> StageResult:
     """Check every joint; publish the dataset manifest if all hold.
 
-    `road` maps each earlier stage to its manifest. `reembed`: how many pictures are embedded again; None: as the
-    recipe says, or all of them if `deep`.
+    `road` maps each earlier stage to its manifest. Without an `effort`, what was verified before and is there with its
+    sizes is not looked at again.
 
     Raises VerifyFailed with every problem found.
     """
@@ -127,11 +126,10 @@ def verify(
     identity = manifests.identity_of(STAGE, VERSION, settings, inputs)
     with lake.writer():
         done = manifests.is_done(lake, STAGE, identity)
-        asked_for_more = deep or reembed is not None
-        if done and not asked_for_more and not damaged(road, lake):
+        if done and effort is None and not damaged(road, lake):
             manifests.make_latest(lake, done)
             return StageResult(done, "unchanged")
-        look = inspect(road, recipe, lake, deep=deep, reembed=reembed, progress=progress)
+        look = inspect(road, recipe, lake, effort or Effort(), progress=progress)
         if look.problems:
             raise VerifyFailed(look.problems, look.num_checked)
         made = Manifest.make(
@@ -188,13 +186,12 @@ def inspect(
     road: dict[str, Manifest],
     recipe: Recipe,
     lake: Lake,
+    effort: Effort,
     *,
-    deep: bool = False,
-    reembed: int | None = None,
     progress: Progress = SILENT,
 ) -> Look:
     """Look at everything and collect what is wrong. Raises only what makes looking impossible."""
-    look = Look(road, lake, deep)
+    look = Look(road, lake, effort.deep)
     shards = road["shard"].details["shards"]
     progress.begin(STAGE, len(shards), "shards")
     check_files(look)
@@ -208,10 +205,13 @@ def inspect(
             check_rows(look, rows)
             check_captions(look, rows)
             check_split(look, rows, pages)
-            candidates += [(rows, key) for key in rows.embedded]
+            known = {row["key"] for row in rows.parquet}
+            candidates += [(rows, key) for key in rows.embedded if key in known]
             look.num_checked += len(rows.embedded)
         progress.advance()
-    wanted = len(candidates) if deep and reembed is None else (recipe.verify.reembed if reembed is None else reembed)
+    wanted = effort.reembed
+    if wanted is None:
+        wanted = len(candidates) if effort.deep else recipe.verify.reembed
     # A seed from the data: the same dataset is looked at in the same places, another one in others.
     chosen = random.Random(road["reorder"].digest).sample(candidates, min(wanted, len(candidates)))
     if chosen:
@@ -224,7 +224,7 @@ def _as_problem(look: Look, check: str) -> Iterator[None]:
     """A file that cannot be read is a problem to list beside the others, not the end of the verification."""
     try:
         yield
-    except (CorruptFile, pa.ArrowException) as error:
+    except (CorruptFile, LayoutError, pa.ArrowException) as error:
         look.found(check, str(error))
     except FileNotFoundError as error:
         # `check_files` named it already, unless the manifest was edited to forget it.
@@ -296,8 +296,11 @@ def check_keys(look: Look, rows: Rows) -> None:
 def check_rows(look: Look, rows: Rows) -> None:
     """Each reordered row is the embeddings' row of its key; every other row is zero."""
     dim, dtype = look.road["embed"].details["dim"], np.dtype(look.road["embed"].details["dtype"])
-    indices = np.array([look.layout.split(key)[1] for key in rows.embedded], dtype=np.int64)
-    sources = np.array([row for row, _ in rows.embedded.values()], dtype=np.int64)
+    index_of = {look.layout.key(rows.number, index): index for index in range(rows.num_rows)}
+    # Keys of other shards were named by `check_keys`.
+    keys = [key for key in rows.embedded if key in index_of]
+    indices = np.array([index_of[key] for key in keys], dtype=np.int64)
+    sources = np.array([rows.embedded[key][0] for key in keys], dtype=np.int64)
     for kind in KINDS:
         path = look.reordered_path(kind, rows.name)
         if not look.lake.exists(path):
@@ -313,12 +316,11 @@ def check_rows(look: Look, rows: Rows) -> None:
                 file=path,
             )
             continue
-        embedded = _load(look, look.embedded_path(kind, rows.name)) if len(indices) else np.zeros((0, dim), dtype)
-        keys = list(rows.embedded)
-        if len(embedded) != len(indices):
+        embedded = _load(look, look.embedded_path(kind, rows.name)) if rows.embedded else np.zeros((0, dim), dtype)
+        if embedded.shape != (len(rows.embedded), dim) or embedded.dtype != dtype:
             look.found(
                 "rows",
-                f"has {len(embedded)} rows, its metadata names {len(indices)}",
+                f"holds {embedded.shape} {embedded.dtype}, its metadata asks for ({len(rows.embedded)}, {dim}) {dtype}",
                 file=look.embedded_path(kind, rows.name),
             )
             continue

@@ -125,7 +125,7 @@ def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
     assert [stage["name"] for stage in status["stages"]] == list(STAGES)
     assert {stage["state"] for stage in status["stages"]} == {"done"}
     assert all(stage["bytes"] is not None and stage["digest"] and stage["made_at"] for stage in status["stages"])
-    verified = json.loads(sp_data("verify", "--lake", place, "--json").stdout)
+    verified = json.loads(sp_data("verify", "--lake", place, "--json", "--reembed", "0").stdout)
     assert verified["ok"] is True
     assert verified["problems"] == []
     assert verified["checked"] >= 95
@@ -135,7 +135,7 @@ def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
     for number in (0, 1):
         Path(lake_copy.full(f"reordered/{CLIP}/img_emb/img_emb_0000{number}.npy")).unlink()
     place = str(Path(lake_copy.root).parent)
-    done = sp_data("verify", "--lake", place, "--json")
+    done = sp_data("verify", "--lake", place, "--json", "--reembed", "0")
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert found["ok"] is False
@@ -143,7 +143,7 @@ def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
         f"reordered/{CLIP}/img_emb/img_emb_00000.npy",
         f"reordered/{CLIP}/img_emb/img_emb_00001.npy",
     }
-    plain = sp_data("verify", "--lake", place)
+    plain = sp_data("verify", "--lake", place, "--reembed", "0")
     assert plain.returncode == 1
     assert "img_emb_00000.npy" in one_sentence(plain)
     assert "more: --json lists them" in one_sentence(plain)

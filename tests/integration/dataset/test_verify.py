@@ -24,6 +24,7 @@ from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest, made_digest
 from sp_data.recipe import Recipe
 from sp_data.road import STAGES, run_stage
+from sp_data.stage import Effort
 
 IMG = f"reordered/{CLIP}/img_emb/img_emb_00000.npy"
 ROAD = STAGES[:-1]
@@ -31,7 +32,7 @@ ROAD = STAGES[:-1]
 
 def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]:
     with pytest.raises(VerifyFailed) as failed:
-        run_stage("verify", recipe, lake, deep=deep)
+        run_stage("verify", recipe, lake, effort=Effort(deep))
     assert str(failed.value.problems[0]) in str(failed.value)
     return failed.value.problems
 
@@ -76,7 +77,7 @@ def zero(rows: np.ndarray) -> np.ndarray:
 
 def test_a_sound_dataset_holds_deep_too(demo_recipe: Recipe, lake_copy: Lake) -> None:
     forge(lake_copy)
-    assert run_stage("verify", demo_recipe, lake_copy, deep=True).manifest.counts.out >= 95
+    assert run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True)).manifest.counts.out >= 95
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,13 @@ def test_wrong_rows_are_named_though_every_digest_agrees(
     first = problems(demo_recipe, lake_copy)[0]
     assert (first.check, first.file) == ("rows", IMG)
     assert said in first.message
+
+
+def test_a_change_that_left_every_size_is_found_when_someone_asks(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """No digest was made to agree: a run takes what was verified before, the command looks."""
+    change(lake_copy, IMG, swap)
+    assert run_stage("verify", demo_recipe, lake_copy).state == "unchanged"
+    assert problems(demo_recipe, lake_copy)[0].key == "0000000"
 
 
 def test_widths_of_3_and_4_instead_of_5_and_2_are_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -180,6 +188,15 @@ def test_a_caption_changed_after_embedding_is_found(demo_recipe: Recipe, lake_co
     forge(lake_copy)
     first = problems(demo_recipe, lake_copy)[0]
     assert (first.check, first.key) == ("captions", "0000002")
+
+
+def test_metadata_of_another_shard_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    folder = Path(lake_copy.full(f"embeddings/{CLIP}/metadata"))
+    shutil.copy(folder / "metadata_00001.parquet", folder / "metadata_00000.parquet")
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy)
+    assert (found[0].check, found[0].key) == ("keys", "0000000")
+    assert "has a picture but no embedding" in found[0].message
 
 
 def test_a_page_in_two_splits_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
