@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, get_args
 
 from sp_data import manifest as manifests
-from sp_data.errors import StageNotDone
+from sp_data.errors import CorruptFile, StageNotDone
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.progress import SILENT, Progress
@@ -178,4 +178,8 @@ def recall_recipe(lake: Lake) -> Recipe | None:
     """The recipe that a dataset was last made with, None if there is no such dataset. Raises RecipeError."""
     if not lake.exists(RECIPE_FILE):
         return None
-    return build(json.loads(lake.read_bytes(RECIPE_FILE)), lake.full(RECIPE_FILE))
+    try:
+        fields = json.loads(lake.read_bytes(RECIPE_FILE))
+    except ValueError as error:
+        raise CorruptFile(f"{lake.full(RECIPE_FILE)} is no recipe ({error}); run the dataset once more") from error
+    return build(fields, lake.full(RECIPE_FILE))

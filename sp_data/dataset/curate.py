@@ -25,6 +25,7 @@ from sp_data.dataset.duplicates import relatives
 from sp_data.dataset.pictures import Refused, read_picture
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
+from sp_data.parquet import read_table
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Curate
 from sp_data.stage import VERSION_OF, StageResult, library_versions
@@ -287,7 +288,7 @@ def read_dropped(lake: Lake, curated: Manifest) -> pa.Table:
 def _table(lake: Lake, curated: Manifest, *, dropped: bool) -> pa.Table:
     (path,) = (file.path for file in curated.files if file.path.endswith(".dropped.parquet") is dropped)
     with lake.local(path) as local:
-        return pq.read_table(local)
+        return read_table(local, lake.full(path))
 
 
 def copies_missing(lake: Lake, curated: Manifest) -> list[str]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
@@ -25,6 +24,7 @@ from sp_data.errors import CorruptFile, StageError
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest, Part
+from sp_data.parquet import read_table
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Embed
 from sp_data.stage import VERSION_OF, StageResult, library_versions
@@ -174,7 +174,7 @@ def check_partition(files: dict[str, Path], dim: int) -> list[str]:
     Raises CorruptFile, with the file and the row, for rows that do not match in number, another width or dtype, NaN,
     or a length that is not 1; StageError for a key that comes twice.
     """
-    keys: list[str] = pq.read_table(files["metadata"], columns=["image_path"])["image_path"].to_pylist()
+    keys: list[str] = read_table(files["metadata"], files["metadata"].name, ["image_path"])["image_path"].to_pylist()
     if len(set(keys)) != len(keys):
         twice = next(key for row, key in enumerate(keys) if key in keys[:row])
         raise StageError(f"{files['metadata'].name} names key {twice} twice: expected each picture once")

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sp_data.errors import CorruptFile, StageNotDone
 from sp_data.keys import KeyLayout
+from sp_data.parquet import read_table
 
 KINDS = ("img_emb", "text_emb")
 
@@ -42,11 +41,7 @@ class Partition:
 
     def keys(self) -> list[str]:
         """The key of each row. Raises CorruptFile if the metadata is cut or has another number of rows."""
-        try:
-            column = pq.read_table(self.metadata, columns=["image_path"])["image_path"]
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise CorruptFile(f"{self.metadata} has no readable column image_path ({error}); embed it again") from error
-        keys: list[str] = column.to_pylist()
+        keys: list[str] = read_table(self.metadata, str(self.metadata), ["image_path"])["image_path"].to_pylist()
         if len(keys) != len(self.rows()):
             raise CorruptFile(
                 f"{self.metadata} names {len(keys):,} rows, {self.embeddings} has {len(self.rows()):,}: "

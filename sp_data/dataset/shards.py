@@ -34,6 +34,7 @@ from sp_data.errors import LakeFull, StageError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest, Part
+from sp_data.parquet import read_table
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Shard
 from sp_data.stage import VERSION_OF, StageResult, library_versions
@@ -156,9 +157,9 @@ def _old_shards(lake: Lake, base: Manifest) -> list[PlannedShard]:
 
 
 def read_rows(lake: Lake, path: str) -> list[dict[str, Any]]:
-    """Rows of one shard's parquet, in key order."""
+    """Rows of one shard's parquet, in key order. Raises CorruptFile."""
     with lake.local(path) as local:
-        rows: list[dict[str, Any]] = pq.read_table(local).to_pylist()
+        rows: list[dict[str, Any]] = read_table(local, lake.full(path)).to_pylist()
         return rows
 
 

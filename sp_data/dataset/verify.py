@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from sp_data import manifest as manifests
@@ -36,6 +34,7 @@ from sp_data.errors import CorruptFile, LayoutError, VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
+from sp_data.parquet import read_table
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Recipe
 from sp_data.stage import VERSION_OF, Effort, StageResult, library_versions
@@ -224,7 +223,7 @@ def _as_problem(look: Look, check: str) -> Iterator[None]:
     """A file that cannot be read is a problem to list beside the others, not the end of the verification."""
     try:
         yield
-    except (CorruptFile, LayoutError, pa.ArrowException) as error:
+    except (CorruptFile, LayoutError) as error:
         look.found(check, str(error))
     except FileNotFoundError as error:
         # `check_files` named it already, unless the manifest was edited to forget it.
@@ -261,8 +260,8 @@ def _read_shard(look: Look, listed: dict[str, Any]) -> Rows:
     embedded: dict[str, tuple[int, str]] = {}
     if look.lake.exists(look.metadata_path(name)):
         with look.lake.local(look.metadata_path(name)) as path:
-            table = pq.read_table(path, columns=["image_path", "caption"]).to_pylist()
-        for row, said in enumerate(table):
+            table = read_table(path, look.metadata_path(name), ["image_path", "caption"])
+        for row, said in enumerate(table.to_pylist()):
             if said["image_path"] in embedded:
                 look.found("keys", "is embedded twice", file=look.metadata_path(name), key=said["image_path"])
             embedded[said["image_path"]] = (row, said["caption"])

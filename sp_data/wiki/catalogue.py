@@ -11,7 +11,6 @@ It is a parquet file, catalogue/<first 16 of the rows' digest>.parquet, sorted b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
@@ -19,9 +18,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from sp_data.canonical import digest_of
-from sp_data.errors import CorruptFile
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest
+from sp_data.parquet import read_table
 from sp_data.wiki.captions import SourceKind
 
 ROWS_A_GROUP = 10_000
@@ -108,19 +107,7 @@ def read_catalogue(lake: Lake, manifest: Manifest) -> pa.Table:
     """The catalogue of a scrape's manifest, columns as in SCHEMA. Raises CorruptFile."""
     (entry,) = manifest.files
     with lake.local(entry.path) as path:
-        return _read(path, lake.full(entry.path))
-
-
-def _read(path: Path, shown: str) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptFile(f"{shown} cannot be read as parquet ({error}); delete it and scrape again") from error
-    if table.schema.names != SCHEMA.names:
-        raise CorruptFile(
-            f"{shown} has the columns {table.schema.names}, not a catalogue's; delete it and scrape again"
-        )
-    return table
+        return read_table(path, lake.full(entry.path), SCHEMA.names)
 
 
 def catalogue_rows(table: pa.Table) -> Iterator[CatalogueRow]:

@@ -15,6 +15,7 @@ import pytest
 from places import CLIP
 
 from sp_data.lake import Lake
+from sp_data.recipe import Recipe
 from sp_data.road import STAGES
 
 COMMAND = [str(Path(sys.executable).with_name("sp-data"))]
@@ -147,6 +148,30 @@ def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
     assert plain.returncode == 1
     assert "img_emb_00000.npy" in one_sentence(plain)
     assert "more: --json lists them" in one_sentence(plain)
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "said"),
+    [
+        ("recipe.json", ["status"], r"recipe\.json is no recipe"),
+        ("catalogue/*.parquet", ["curate", "RECIPE"], r"catalogue/.*\.parquet is no whole parquet file"),
+        ("curated/*[0-9a-f].parquet", ["shard", "RECIPE"], r"curated/.*\.parquet is no whole parquet file"),
+        ("manifests/embed/latest.json", ["reorder", "RECIPE"], r"manifests/embed/latest\.json is no manifest"),
+        ("shards/00000.parquet", ["verify", "--reembed", "0"], r"shards/00000\.parquet is no whole parquet file"),
+    ],
+)
+def test_garbage_in_the_lake_is_named(
+    path: str, command: list[str], said: str, lake_copy: Lake, demo_recipe: Recipe, tmp_path: Path
+) -> None:
+    for found in Path(lake_copy.root).glob(path):
+        if not found.name.endswith(".dropped.parquet"):
+            found.write_bytes(b"x" * found.stat().st_size)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(demo_recipe.model_dump_json())
+    arguments = [str(recipe) if argument == "RECIPE" else argument for argument in command]
+    done = sp_data(*arguments, "--lake", str(Path(lake_copy.root).parent))
+    assert done.returncode == 1
+    assert re.search(said, one_sentence(done))
 
 
 def test_quiet_says_nothing(road_lake: Lake, demo_recipe: object) -> None:
