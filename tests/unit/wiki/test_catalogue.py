@@ -65,5 +65,5 @@ def test_a_catalogue_that_is_none_is_named(tmp_path):
     manifest = published(lake, [])
     path = manifest.files[0].path
     lake.write_bytes(path, b"nothing")
-    with pytest.raises(CorruptFile, match=f"{path} cannot be read as parquet.*delete it and scrape again"):
+    with pytest.raises(CorruptFile, match=f"{path} is no whole parquet file.*delete it and run its stage again"):
         read_catalogue(lake, manifest)
