@@ -13,11 +13,13 @@ import threading
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
+from sp_data.errors import StageError
+
 
 def start_local_server() -> None:
     """Start the temporary server now, unless the settings name a server; the client finds it running.
 
-    Raises RuntimeError if it does not come up in time.
+    Raises StageError if it does not come up in time.
     """
     settings = get_current_settings()
     if settings.api.url is not None or not settings.server.ephemeral.enabled:
@@ -36,4 +38,7 @@ def start_local_server() -> None:
     thread.start()
     thread.join()
     if failed:
-        raise failed[0]
+        raise StageError(
+            "Prefect's temporary server did not start (is its home, PREFECT_HOME, writable?); run the same command again, "
+            "or start one with `prefect server start` and name it in PREFECT_API_URL"
+        ) from failed[0]
