@@ -39,6 +39,6 @@ def start_local_server() -> None:
     thread.join()
     if failed:
         raise StageError(
-            "Prefect's temporary server did not start (is its home, PREFECT_HOME, writable?); run the same command again, "
+            "Prefect's temporary server did not start (is PREFECT_HOME writable?); run the same command again, "
             "or start one with `prefect server start` and name it in PREFECT_API_URL"
         ) from failed[0]
