@@ -63,7 +63,8 @@ class PlannedShard:
 def shard(curated: Manifest, settings: Shard, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
     """Publish every kept picture that is in no shard yet in new shards, and tombstones for what is gone.
 
-    Raises StageError if img2dataset fails, StageNotDone if a picture that curate published is missing.
+    Raises StageError if img2dataset fails or nothing was kept, StageNotDone if a picture that curate published is
+    missing.
     """
     with lake.writer():
         inputs = {"curate": curated.digest}
@@ -74,6 +75,11 @@ def shard(curated: Manifest, settings: Shard, lake: Lake, *, progress: Progress 
         if missing := copies_missing(lake, curated):
             raise StageNotDone(f"{lake.full(missing[0])} is missing or cut; run `sp-data curate` first")
         kept = _with_sample(read_kept(lake, curated).to_pylist())
+        if not kept:
+            raise StageError(
+                f"curate kept none of {curated.counts.in_:,} pictures ({_reasons(curated)}), so there is nothing to "
+                "put into shards; `sp-data why` names them, the fields below `curate` decide"
+            )
         base, first_new = _base(lake, settings, identity)
         size = settings.samples_per_shard or (
             int(base.details["samples_per_shard"]) if base else choose_shard_size(len(kept))
@@ -88,6 +94,10 @@ def shard(curated: Manifest, settings: Shard, lake: Lake, *, progress: Progress 
         manifests.publish(lake, made)
         log.info("shard: %d samples in %d shards, layout %s", made.counts.out, len(made.details["shards"]), str(layout))
         return StageResult(made, "done")
+
+
+def _reasons(curated: Manifest) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in curated.counts.dropped.items()) or "it was given none"
 
 
 def choose_shard_size(num_samples: int) -> int:

@@ -16,7 +16,7 @@ from sp_data import manifest as manifests
 from sp_data.dataset.curate import read_dropped, read_kept
 from sp_data.dataset.fates import fates
 from sp_data.dataset.tidy import read_tar
-from sp_data.errors import StageNotDone
+from sp_data.errors import StageError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
@@ -162,6 +162,13 @@ def test_a_changed_recipe_makes_what_follows_stale(road_lake: Lake) -> None:
     assert "min_side_px = 65, it was 64" in stand(changed, road_lake)["curate"].reason
     with pytest.raises(StageNotDone, match=r"needs curate .* stale .*min_side_px"):
         run_stage("shard", changed, road_lake)
+
+
+def test_a_dataset_of_nothing_is_refused_with_the_reasons(lake_copy: Lake) -> None:
+    strict = load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", "curate.min_side_px=5000"])
+    assert run_stage("curate", strict, lake_copy).manifest.counts.out == 0
+    with pytest.raises(StageError, match=r"kept none of 112 pictures \(.*too-small 1\d\d\)"):
+        run_stage("shard", strict, lake_copy)
 
 
 def test_every_file_of_the_wiki_has_one_fate(road_lake: Lake) -> None:
