@@ -214,7 +214,14 @@ def _run_img2dataset(
         jobs.append(_job(inputs, outputs, layout, settings, len(run)))
     job_file, child_log = scratch / "job.json", scratch / "img2dataset.log"
     job_file.write_text(json.dumps(jobs))
-    environment = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    # wandb, which img2dataset imports, leaves temporary folders behind; in the scratch folder they are swept.
+    (scratch / "tmp").mkdir()
+    environment = {
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "WANDB_MODE": "disabled",
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(scratch / "tmp"),
+    }
     with python_child("sp_data.dataset.shard_worker", str(job_file), log=child_log, environment=environment) as process:
         while waiting:
             ended = process.poll() is not None

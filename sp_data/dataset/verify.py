@@ -453,9 +453,16 @@ def _compare(
     what = "picture" if kind == "img_emb" else "caption"
     for key, row in zip(keys, cosines, strict=True):
         index = look.layout.split(key)[1]
-        # A neighbour that is nearer by more than rounding is a swap, however much alike the two pictures are.
-        if row[index] < min_cosine or row.max() - row[index] > (1 - min_cosine) / 2:
+        if not is_own(row, index, min_cosine):
             nearest = look.layout.key(rows.number, int(row.argmax()))
             message = f"its {what}, embedded again, has cosine {row[index]:.4f} with its row (at least {min_cosine}); "
             hint = f"the row of {nearest} is nearest ({row.max():.4f})" if nearest != key else "no row is nearer"
             look.found("pictures", message + hint, file=path, key=key)
+
+
+def is_own(cosines: npt.NDArray[np.floating[Any]], index: int, min_cosine: float) -> bool:
+    """Whether a picture that has these cosines with the rows of its shard owns row `index`.
+
+    A neighbour that is nearer by more than rounding is a swap, however much alike the two pictures are.
+    """
+    return bool(cosines[index] >= min_cosine and cosines.max() - cosines[index] <= (1 - min_cosine) / 2)

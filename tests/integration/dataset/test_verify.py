@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,7 @@ from places import CLIP
 from sp_data import manifest as manifests
 from sp_data.dataset.reorder import reorder_folder
 from sp_data.dataset.tidy import read_tar, write_tar
-from sp_data.dataset.verify import Problem
+from sp_data.dataset.verify import Problem, inspect, is_own
 from sp_data.errors import VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
@@ -213,6 +215,126 @@ def test_a_page_in_two_splits_is_found(demo_recipe: Recipe, lake_copy: Lake) -> 
     first = problems(demo_recipe, lake_copy)[0]
     assert (first.check, first.file) == ("splits", held_out)
     assert repr(page) in first.message
+
+
+def set_column(lake: Lake, path: str, name: str, how: Callable[[list[Any]], list[Any]]) -> None:
+    table = pq.read_table(lake.full(path))
+    values = pa.array(how(table[name].to_pylist()), table.schema.field(name).type)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, values), lake.full(path))
+
+
+def first_problem(recipe: Recipe, lake: Lake, *, deep: bool = False) -> tuple[str, str, str]:
+    forge(lake)
+    first = problems(recipe, lake, deep=deep)[0]
+    return first.check, first.file, first.key
+
+
+METADATA = f"embeddings/{CLIP}/metadata/metadata_00000.parquet"
+TEXT = IMG.replace("img_emb", "text_emb")
+
+
+def test_wrong_text_rows_are_found_too(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    change(lake_copy, TEXT, shift)
+    assert first_problem(demo_recipe, lake_copy)[:2] == ("rows", TEXT)
+
+
+def test_a_row_where_no_picture_is_must_be_zero(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """Sample 5 leaves the tar, the parquet's successes and the embeddings; its reordered row stays."""
+    rewrite_tar(lake_copy, lambda samples: samples.__delitem__(5))
+    failed = ["success"] * 5 + ["failed_to_resize"] + ["success"] * 14
+    set_column(lake_copy, "shards/00000.parquet", "status", lambda _: failed)
+    kept = [0, 1, 2, 3, 4, *range(6, 20)]
+    pq.write_table(pq.read_table(lake_copy.full(METADATA)).take(kept), lake_copy.full(METADATA))
+    for kind in ("img_emb", "text_emb"):
+        change(lake_copy, f"embeddings/{CLIP}/{kind}/{kind}_00000.npy", lambda rows: rows[kept])
+    forge(lake_copy)
+    found = {(problem.check, problem.file, problem.key) for problem in problems(demo_recipe, lake_copy)}
+    assert ("rows", IMG, "0000005") in found
+
+
+def test_embeddings_that_are_not_of_unit_length_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    embedded = f"embeddings/{CLIP}/img_emb/img_emb_00000.npy"
+    for path in (embedded, IMG):
+        change(lake_copy, path, lambda rows: rows * np.float16(1.5))
+    assert first_problem(demo_recipe, lake_copy) == ("numbers", embedded, "0000000")
+
+
+def test_a_key_that_was_embedded_twice_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    set_column(lake_copy, METADATA, "image_path", lambda keys: [keys[0], keys[0], *keys[2:]])
+    assert first_problem(demo_recipe, lake_copy) == ("keys", METADATA, "0000000")
+
+
+def test_a_parquet_out_of_key_order_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    path = "shards/00000.parquet"
+    table = pq.read_table(lake_copy.full(path))
+    pq.write_table(table.take([1, 0, *range(2, 20)]), lake_copy.full(path))
+    assert first_problem(demo_recipe, lake_copy)[:2] == ("keys", path)
+
+
+def test_a_sample_without_its_text_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """dalle2-pytorch's loader would drop it without a word."""
+    path = Path(lake_copy.full("shards/00000.tar"))
+    with tarfile.open(path) as tar:
+        members = [(info, tar.extractfile(info)) for info in tar]
+        kept = [(info, stream.read()) for info, stream in members if stream and info.name != "0000003.txt"]
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for info, data in kept:
+            tar.addfile(info, io.BytesIO(data))
+    assert first_problem(demo_recipe, lake_copy) == ("keys", "shards/00000.tar", "0000003")
+
+
+def test_an_empty_caption_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    for path in (METADATA, "shards/00000.parquet"):
+        set_column(lake_copy, path, "caption", lambda captions: [" ", *captions[1:]])
+    assert first_problem(demo_recipe, lake_copy) == ("captions", METADATA, "0000000")
+
+
+def test_a_sample_in_a_shard_of_another_split_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    set_column(lake_copy, "shards/00000.parquet", "split", lambda splits: [*splits[:4], "val", *splits[5:]])
+    assert first_problem(demo_recipe, lake_copy) == ("splits", "shards/00000.parquet", "0000004")
+
+
+def test_a_stage_that_was_made_from_another_snapshot_is_found(demo_recipe: Recipe, road_lake: Lake) -> None:
+    road = {stage: manifests.latest(road_lake, stage) for stage in ROAD}
+    sound = {stage: manifest for stage, manifest in road.items() if manifest}
+    sound["embed"] = sound["embed"].model_copy(update={"inputs": {"shard": "another"}})
+    look = inspect(sound, demo_recipe, road_lake, Effort(reembed=0))
+    assert [problem.message for problem in look.problems] == [
+        "embed was not made from this shard; run `sp-data embed` again"
+    ]
+
+
+@pytest.mark.parametrize(("kind", "what"), [("img_emb", "picture"), ("text_emb", "caption")])
+def test_rows_that_no_other_is_nearer_to_but_that_are_wrong_are_found(
+    demo_recipe: Recipe, lake_copy: Lake, kind: str, what: str
+) -> None:
+    """Every row of the shard turned by the same angle: no neighbour is nearer, only the cosine tells."""
+
+    def turned(rows: np.ndarray) -> np.ndarray:
+        wide = rows.astype(np.float32)
+        wide[:, :64] *= 1.3
+        return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float16)
+
+    for path in (f"embeddings/{CLIP}/{kind}/{kind}_00000.npy", IMG.replace("img_emb", kind)):
+        change(lake_copy, path, turned)
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy, deep=True)
+    assert {problem.check for problem in found} == {"pictures"}
+    assert len(found) == 20
+    assert all(f"its {what}, embedded again, has cosine" in problem.message for problem in found)
+
+
+def test_a_swap_with_a_near_twin_is_found_by_who_is_nearest() -> None:
+    """Two rows so alike that each passes for the other by cosine alone."""
+    first = np.zeros(128, np.float32)
+    first[0] = 1
+    twin = first.copy()
+    twin[1] = 0.04
+    twin /= np.linalg.norm(twin)
+    assert first @ twin > 0.999
+    assert not is_own(np.array([first @ twin, 1.0]), 0, 0.999), "the neighbour is nearer: swapped"
+    assert is_own(np.array([1.0, first @ twin]), 0, 0.999)
+    assert not is_own(np.array([0.99, 0.5]), 0, 0.999)
 
 
 def test_counts_that_do_not_meet_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
