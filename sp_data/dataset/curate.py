@@ -132,11 +132,17 @@ def sort_out(
     dropped: list[Dropped] = []
     # The oldest upload is the one that stays: later copies come and go, and the dataset should not follow them.
     by_age = sorted(rows, key=lambda row: (row.uploaded_at, row.title))
+    # Who opted a picture out meant the picture, under whatever other name its bytes were uploaded.
+    opted_out = {row.sha1: row.title for row in by_age if _opt_out(row, settings)}
     first_of: dict[str, CatalogueRow] = {}
     wanted: list[CatalogueRow] = []
     for row in by_age:
-        if reason := _unwanted(row, settings):
-            dropped.append(_drop(row, *reason))
+        if said := _opt_out(row, settings):
+            dropped.append(_drop(row, "opted-out", f"its page says {said}"))
+        elif row.sha1 in opted_out:
+            dropped.append(_drop(row, "opted-out", f"same bytes as {opted_out[row.sha1]}"))
+        elif not row.caption.strip():
+            dropped.append(_drop(row, "no-caption", "neither its page nor its name says anything"))
         elif (first := first_of.setdefault(row.sha1, row)) is not row:
             dropped.append(_drop(row, "duplicate", f"same bytes as {first.title}"))
         else:
@@ -155,15 +161,16 @@ def sort_out(
     return sorted(kept, key=lambda keep: keep.title), sorted(dropped + near, key=lambda drop: drop.title)
 
 
-def _unwanted(row: CatalogueRow, settings: Curate) -> tuple[str, str] | None:
-    """What can be told without looking at the picture."""
-    templates = {name.lower() for name in row.templates} & {name.lower() for name in settings.opt_out_templates}
-    categories = {name.lower() for name in row.categories} & {name.lower() for name in settings.opt_out_categories}
-    if templates or categories:
-        return "opted-out", f"its page says {', '.join(sorted(templates | categories))}"
-    if not row.caption.strip():
-        return "no-caption", "neither its page nor its name says anything"
-    return None
+def _opt_out(row: CatalogueRow, settings: Curate) -> str:
+    """The template or category by which a file's page opts out, empty if none does."""
+    said = {_plain(name) for name in row.templates} & {_plain(name) for name in settings.opt_out_templates}
+    said |= {_plain(name) for name in row.categories} & {_plain(name) for name in settings.opt_out_categories}
+    return ", ".join(sorted(said))
+
+
+def _plain(name: str) -> str:
+    """'Opt-out', 'opt out' and 'Opt_out' are one name to the person who wrote it."""
+    return name.replace("_", " ").replace("-", " ").strip().lower()
 
 
 def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> Candidate | Refused:

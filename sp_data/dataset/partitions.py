@@ -42,6 +42,10 @@ class Partition:
     def keys(self) -> list[str]:
         """The key of each row. Raises CorruptFile if the metadata is cut or has another number of rows."""
         keys: list[str] = read_table(self.metadata, str(self.metadata), ["image_path"])["image_path"].to_pylist()
+        if odd := [row for row, key in enumerate(keys) if not isinstance(key, str)]:
+            raise CorruptFile(
+                f"{self.metadata} row {odd[0]} names the key {keys[odd[0]]!r}: expected text such as 000070042"
+            )
         if len(keys) != len(self.rows()):
             raise CorruptFile(
                 f"{self.metadata} names {len(keys):,} rows, {self.embeddings} has {len(self.rows()):,}: "

@@ -61,6 +61,9 @@ def read_picture(path: Path, limits: Curate) -> Picture:
             plain = _is_plain(opened)
             opened.load()
             image, was_rgb = normal_form(opened)
+    except FileNotFoundError:
+        # The picture is not at fault.
+        raise
     except UnidentifiedImageError as error:
         raise Refused("not-an-image", "no decoder knows these bytes") from error
     except Image.DecompressionBombError as error:

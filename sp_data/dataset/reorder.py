@@ -236,6 +236,8 @@ def reorder_folder(
     for kind in kinds:
         partitions = find_partitions(_folder_of(embeddings, kind) or embeddings, metadata, kind)
         keys = [partition.keys() for partition in partitions]
+        if not any(keys):
+            raise CorruptFile(f"{partitions[0].embeddings} and its fellows hold no row: there is nothing to reorder")
         layout = layout or infer_layout([key for of_partition in keys for key in of_partition])
         table = key_table(keys, layout)
         size = int(table.index.max()) + 1

@@ -75,6 +75,22 @@ def test_a_sample_is_the_same_picture_in_every_file(road_lake: Lake) -> None:
     assert seen == set(captions)
 
 
+def test_pictures_and_captions_mean_the_same(road_lake: Lake) -> None:
+    """The tiny CLIP knows what a red coat is: pictures paired with their neighbours' captions would show here."""
+    layout = KeyLayout.parse(latest(road_lake, "shard").details["layout"])
+    own, other = [], []
+    for shard in latest(road_lake, "shard").details["shards"]:
+        name = layout.shard_name(shard["number"])
+        image, text = (
+            np.load(road_lake.full(f"reordered/{CLIP}/{kind}/{kind}_{name}.npy")).astype(np.float32)
+            for kind in ("img_emb", "text_emb")
+        )
+        own += (image * text).sum(axis=1).tolist()
+        other += (image * np.roll(text, 1, axis=0)).sum(axis=1).tolist()
+    assert np.mean(own) > 0.85
+    assert np.mean(other) < 0.5
+
+
 def test_nothing_in_the_shards_tells_where_they_were_made(road_lake: Lake) -> None:
     for path in Path(road_lake.full("shards")).glob("*.tar"):
         assert str(road_lake.root).encode() not in path.read_bytes()

@@ -144,6 +144,20 @@ def test_a_cut_file_is_refused_by_name(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+def test_partitions_without_a_row_are_refused(tmp_path: Path) -> None:
+    write_partition(tmp_path, 0, [])
+    with pytest.raises(CorruptFile, match="hold no row"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("keys", [pa.array([0, 1]), pa.array(["0000000", None])])
+def test_a_key_that_is_no_text_is_refused_by_row(tmp_path: Path, keys: pa.Array) -> None:
+    write_partition(tmp_path, 0, ["0000000", "0000001"])
+    pq.write_table(pa.table({"image_path": keys}), tmp_path / "metadata/metadata_0.parquet")
+    with pytest.raises(CorruptFile, match=r"metadata_0\.parquet row \d names the key .*: expected text"):
+        run(tmp_path)
+
+
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(StageNotDone, match=r"holds no img_emb_N\.npy"):
         run(tmp_path)
