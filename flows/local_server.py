@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 
+import requests
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
@@ -19,10 +20,13 @@ from sp_data.errors import StageError
 def start_local_server() -> None:
     """Start the temporary server now, unless the settings name a server; the client finds it running.
 
-    Raises StageError if it does not come up in time.
+    Raises StageError if it does not come up in time, or if the server that is named does not answer.
     """
     settings = get_current_settings()
-    if settings.api.url is not None or not settings.server.ephemeral.enabled:
+    if settings.api.url is not None:
+        _check(settings.api.url)
+        return
+    if not settings.server.ephemeral.enabled:
         return
     failed: list[RuntimeError] = []
 
@@ -42,3 +46,13 @@ def start_local_server() -> None:
             "Prefect's temporary server did not start (is PREFECT_HOME writable?); run the same command again, "
             "or start one with `prefect server start` and name it in PREFECT_API_URL"
         ) from failed[0]
+
+
+def _check(api_url: str) -> None:
+    try:
+        requests.get(f"{api_url.rstrip('/')}/health", timeout=10)
+    except requests.RequestException as error:
+        raise StageError(
+            f"the Prefect server {api_url} does not answer; start it (`prefect server start`), or unset "
+            "PREFECT_API_URL to run without one"
+        ) from error

@@ -10,6 +10,7 @@ from sp_data.lake import Lake
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_road, write_report
 from sp_data.road import STAGES
+from tasks.stage import artifact_key
 
 
 @task(cache_policy=NO_CACHE)
@@ -18,5 +19,5 @@ def report(recipe: Recipe, lake: str, until: str) -> str:
     place = Lake(lake, recipe.name)
     path = write_report(place, load_road(place, STAGES[: STAGES.index(until) + 1]))
     address = f"file://{place.full(path)}" if place.is_local else place.full(path)
-    create_link_artifact(link=address, key=f"{recipe.name}-report".lower(), description="What was kept and dropped")
+    create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="What was kept and dropped")
     return path

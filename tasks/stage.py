@@ -5,6 +5,7 @@ No Prefect cache: it trusts a path, not the bytes behind it. The library's manif
 
 from __future__ import annotations
 
+import re
 import time
 
 from prefect.artifacts import create_markdown_artifact
@@ -39,10 +40,15 @@ def run_and_publish(name: str, recipe: Recipe, lake_url: str) -> StageReference:
     )
 
 
+def artifact_key(dataset: str, what: str) -> str:
+    """Prefect takes small letters, digits and dashes only: 'My_wiki.2' and 'embed' -> 'my-wiki-2-embed'."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{dataset}-{what}".lower())
+
+
 def publish_artifact(lake: Lake, manifest: Manifest, state: str) -> None:
     """A markdown artifact with the counts, a contact sheet, and the lineage."""
     create_markdown_artifact(
-        key=f"{lake.dataset}-{manifest.stage}".lower().replace("_", "-").replace(".", "-"),
+        key=artifact_key(lake.dataset, manifest.stage),
         markdown=stage_markdown(lake, manifest, state),
         description=f"{manifest.stage} of {lake.dataset}: {manifest.counts.out:,} of {manifest.counts.in_:,}",
     )

@@ -17,7 +17,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest, identity_of, is_done, latest, publish
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Source
-from sp_data.stage import StageResult, library_versions
+from sp_data.stage import VERSION_OF, StageResult, library_versions
 from sp_data.wiki.captions import Index, Page, choose
 from sp_data.wiki.catalogue import (
     OK,
@@ -36,7 +36,7 @@ from sp_data.wiki.pages import read_articles, read_file_pages, read_rendered
 log = logging.getLogger(__name__)
 
 STAGE = "scrape"
-VERSION = 1
+VERSION = VERSION_OF[STAGE]
 PICTURES_A_LINE = 500
 
 

@@ -67,6 +67,14 @@ def test_what_is_wrong_is_one_sentence_and_an_exit_code(
     assert done.stdout == ""
 
 
+def test_a_prefect_server_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    done = sp_data("run", "demo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the Prefect server http://127.0.0.1:9/api does not answer" in one_sentence(done)
+
+
 def test_an_unknown_option_is_bad_usage(tmp_path: Path) -> None:
     assert sp_data("scrape", "--fast", cwd=tmp_path).returncode == 2
 
