@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 # Prefect's database of the demo lies in this folder too, unless you have a home or a server of your own.
 demo: export PREFECT_HOME := $(or $(PREFECT_HOME),$(CURDIR)/.prefect)
 demo: $(STAMP)
-	$(BIN)/sp-data run demo --until verify
+	$(BIN)/sp-data run demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not proof"

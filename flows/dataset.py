@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from prefect import flow
-from pydantic import BaseModel
 
 from sp_data.recipe import Recipe, demo
-from sp_data.road import StageName
+from sp_data.road import DatasetStage
 from tasks.curate import curate
 from tasks.embed import embed
-from tasks.reference import StageReference
+from tasks.reference import RoadReference, StageReference
 from tasks.reorder import reorder
 from tasks.report import report
 from tasks.scrape import scrape
@@ -19,23 +18,15 @@ from tasks.verify import verify
 ROAD = (scrape, curate, shard, embed, reorder, verify)
 
 
-class DatasetRun(BaseModel):
-    """What a run of the flow did."""
-
-    stages: list[StageReference]
-    report: str
-    """Path of the page in the lake."""
-
-
 @flow
-def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "verify") -> DatasetRun:  # noqa: B008
+def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify") -> RoadReference:  # noqa: B008
     """Scrape, curate, shard, embed, reorder and verify, as far as `until`."""
     done: list[StageReference] = []
     for stage in ROAD:
         done.append(stage(recipe, lake))
         if stage.name == until:
             break
-    return DatasetRun(stages=done, report=report(recipe, lake, until))
+    return RoadReference(stages=tuple(done), report=report(recipe, lake, until))
 
 
 if __name__ == "__main__":

@@ -53,35 +53,57 @@ def run(
     recipe: RecipeArgument = "demo",
     set_: SetOption = None,
     lake: LakeOption = DEFAULT_LAKE,
-    until: Annotated[str, typer.Option(help="The last stage to run.")] = "verify",
+    until: Annotated[str | None, typer.Option(help="The last stage to run; default: all of them.")] = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Run the whole road as a Prefect flow run."""
     from sp_data.road import STAGES, is_stage
 
-    if not is_stage(until):
+    last = until or STAGES[-1]
+    if not is_stage(last):
         raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
     asked, place = _recipe(recipe, set_), lake
     begun = time.monotonic()
     # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.dataset import dataset
     from flows.local_server import start_local_server
+    from flows.pipeline import pipeline
     from sp_data.terminal import shown, stage_table
 
     with shown(quiet=quiet):
         start_local_server()
-        result = dataset(recipe=asked, lake=place, until=until)
+        result = pipeline(recipe=asked, lake=place, until=last)
     seconds = round(time.monotonic() - begun, 1)
     report = _report_place(_lake(asked, place), result.report)
+    judged = _judged(_lake(asked, place), {stage.name: stage.identity for stage in result.stages})
     if json_:
         stages = [stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS) for stage in result.stages]
-        _print_json({"seconds": seconds, "dataset": asked.name, "report": report, "stages": stages, "judge": None})
+        _print_json({"seconds": seconds, "dataset": asked.name, "report": report, "stages": stages, "judge": judged})
     elif not quiet:
         stage_table([stage.model_dump(by_alias=True) for stage in result.stages])
         unchanged = all(stage.state == "unchanged" for stage in result.stages)
+        if judged:
+            typer.echo(_judge_sentence(judged))
         typer.echo(f"{asked.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
+
+
+def _judged(lake: Lake, identities: dict[str, str]) -> dict[str, Any] | None:
+    """What the judge of a run found, None where it had none."""
+    from sp_data import manifest as manifests
+
+    made = manifests.load(lake, "judge", identities["judge"]) if "judge" in identities else None
+    if made is None:
+        return None
+    found = made.details["table"]["all"]
+    return {"n": found["n"], "coat": found["coat"], "hat": found["hat"], "chance": made.details["chance"]}
+
+
+def _judge_sentence(judged: dict[str, Any]) -> str:
+    return (
+        f"judge: of {judged['n']} pictures made from words, {judged['coat']:.0%} have the right coat and "
+        f"{judged['hat']:.0%} the right hat (chance {judged['chance']:.1%})"
+    )
 
 
 JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
@@ -249,13 +271,100 @@ def verify(
 
 
 @app.command()
+def train(
+    kind: Annotated[str, typer.Argument(metavar="prior|decoder", help="What to train.")],
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    resume: Annotated[
+        str, typer.Option(metavar="latest|PATH", help="The checkpoint to go on from; latest: this run's own, if any.")
+    ] = "latest",
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Train on the verified dataset; a run that was killed goes on from its last checkpoint."""
+    if kind not in ("prior", "decoder"):
+        raise errors.UsageError(f"train {kind}: expected prior or decoder")
+    _one_stage(kind, _recipe(recipe, set_), lake, quiet, json_, resume=resume)
+
+
+@app.command()
+def dream(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help='Such as "a kid in a red coat".')],
+    num_pictures: Annotated[int, typer.Option("-n", min=1, help="Pictures of each prompt.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next have the next seeds.")] = 0,
+    cond_scale: Annotated[
+        float, typer.Option(min=0, help="Guidance; above 1 follows the words more closely, where the decoder can.")
+    ] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the decoder's sampler.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the PNGs; default: generated/ in the lake.")] = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="best|latest|PATH", help="Default: best; a PATH for each of prior and decoder."),
+    ] = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Make pictures from words; seed and checkpoints are written inside each PNG."""
+    from sp_data.progress import onlooker
+    from sp_data.terminal import shown
+
+    asked = _recipe_of_dataset(recipe, set_, lake)
+    place = _lake(asked, lake)
+    with shown(quiet=quiet or json_):
+        from sp_data.generation.dream import How, dream_files, orders
+
+        wanted = orders(prompts, num_pictures, seed)
+        made = dream_files(asked, place, wanted, How(cond_scale, steps), checkpoint, out, progress=onlooker())
+    if json_:
+        _print_json({"dataset": asked.name, "pictures": [{"path": path, **said} for path, said in made]})
+    else:
+        for path, _ in made:
+            typer.echo(path)
+
+
+@app.command()
+def judge(
+    recipe: RecipeArgument = "demo",
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Judge the PNGs of this folder, made by `dream`, against their own prompts.")
+    ] = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Measure coats and hats of the demo's pictures against the words that asked for them."""
+    from sp_data import manifest as manifests
+
+    if pictures is None:
+        asked = _recipe(recipe, set_)
+        _one_stage("judge", asked, lake, quiet=True, json_=False)
+        made = manifests.latest(_lake(asked, lake), "judge")
+        table = made.details["table"] if made else {}
+    else:
+        from sp_data.demo.exam import judge_folder
+
+        table = judge_folder(pictures)
+    if json_:
+        _print_json(table)
+        return
+    for name, line in table.items():
+        clip = f", by CLIP {line['clip_coat']:.1%} and {line['clip_hat']:.1%}" if "clip_coat" in line else ""
+        typer.echo(f"{name:<7} n {line['n']:>4}   coat {line['coat']:.1%}   hat {line['hat']:.1%}{clip}")
+
+
+@app.command()
 def report(
     recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="As --recipe.")] = None,
     recipe_option: RecipeOption = None,
     lake: LakeOption = DEFAULT_LAKE,
     json_: JsonOption = False,
 ) -> None:
-    """Write the page that shows what was kept and dropped."""
+    """Write the page: what was kept and dropped, how training went, what the models draw."""
     from sp_data.report.page import load_road, write_report
     from sp_data.road import STAGES
 
@@ -264,7 +373,7 @@ def report(
     road = load_road(place, STAGES)
     if not road:
         raise errors.StageNotDone(f"dataset {asked.name!r} has no manifest yet; run `sp-data run {asked.name}` first")
-    path = _report_place(place, write_report(place, road))
+    path = _report_place(place, write_report(asked, place, road))
     if json_:
         _print_json({"dataset": asked.name, "report": path})
     else:

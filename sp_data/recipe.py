@@ -165,8 +165,100 @@ class Verify(Part):
     min_cosine: float = Field(0.999, gt=0, le=1)
 
 
+class Training(Part):
+    """How long and how a model is trained; the same for prior and decoder."""
+
+    steps: int = Field(100_000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    schedule: Literal["constant", "linear"] = Field("constant", description="`linear` falls to zero at the last step")
+    warmup_steps: int = Field(1000, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(0.5, gt=0)
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="Of the averaged weights, which are the ones used")
+    seed: int = Field(0, ge=0)
+    log_every: int = Field(50, ge=1, description="Steps between lines of metrics.jsonl", json_schema_extra=HOW)
+    save_every: int = Field(1000, ge=1, description="Steps between checkpoints; each is evaluated first")
+    keep_checkpoints: int = Field(
+        2, ge=2, description="The best stays beside them; one alone may be the one being written", json_schema_extra=HOW
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=HOW)
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward pass", json_schema_extra=HOW)
+    loader_processes: int = Field(0, ge=0, description="That read pictures ahead", json_schema_extra=HOW)
+
+
+class Prior(Training):
+    """Text embedding -> image embedding (dalle2-pytorch's DiffusionPrior); its width is the CLIP's."""
+
+    depth: int = Field(12, ge=1)
+    heads: int = Field(12, ge=1)
+    dim_head: int = Field(64, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1, description="In attention and feed-forward layers")
+    normformer: bool = True
+    text_encodings: bool = Field(
+        True, description="Also look at each word: needs a CLIP whose text tower is as wide as its embeddings"
+    )
+    max_text_len: int = Field(77, ge=1, description="1 without text encodings: a step costs as many words")
+    timesteps: int = Field(1000, ge=2)
+    sample_timesteps: int = Field(64, ge=1)
+    cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: no guidance can be asked for")
+
+
+class Unet(Part):
+    """One step of the cascade; the names are dalle2-pytorch's."""
+
+    image_size_px: int = Field(64, ge=8)
+    dim: int = Field(320, ge=8)
+    dim_mults: tuple[int, ...] = (1, 2, 3, 4)
+    cond_dim: int = Field(512, ge=8)
+    num_resnet_blocks: int = Field(4, ge=1)
+    attn_heads: int = Field(8, ge=1)
+    attn_dim_head: int = Field(64, ge=8)
+    self_attn: tuple[bool, ...] = Field((False, True, True, True), description="By resolution")
+    sparse_attn: bool = True
+    memory_efficient: bool = Field(True, description="Halve the resolution before each block, not after it")
+    init_cross_embed: bool = Field(True, description="First layer with kernels of 3, 7 and 15 pixels, not one of 7")
+    text_encodings: bool = False
+
+
+class Decoder(Training):
+    """Image embedding -> picture (dalle2-pytorch's Decoder): the first unet draws, each later one enlarges."""
+
+    unets: tuple[Unet, ...] = Field((Unet.model_validate({}),), min_length=1)
+    objective: Literal["noise", "v", "x_start"] = Field("noise", description="What a unet predicts")
+    learned_variance: bool = Field(True, description="Of the first unet")
+    timesteps: int = Field(1000, ge=2)
+    sample_timesteps: int = Field(64, ge=1, description="Fewer than `timesteps`: DDIM")
+    image_cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: no guidance can be asked for")
+    text_cond_drop_prob: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        sizes = [unet.image_size_px for unet in self.unets]
+        if sizes != sorted(set(sizes)):
+            raise ValueError(f"unets must grow: their image_size_px are {sizes}")
+        if self.objective == "v" and self.learned_variance:
+            raise ValueError("objective 'v' has no learned variance; set learned_variance to false")
+        for unet in self.unets:
+            if len(unet.self_attn) != len(unet.dim_mults):
+                raise ValueError(f"self_attn has {len(unet.self_attn)} entries, dim_mults has {len(unet.dim_mults)}")
+        return self
+
+    @property
+    def image_size_px(self) -> int:
+        """Of the finished picture."""
+        return self.unets[-1].image_size_px
+
+
+class Judge(Part):
+    """How the demo looks at its own pictures: coats and hats against the words that asked for them."""
+
+    num_prompts: int = Field(64, ge=2, description="Half of them of pairs that no picture shows")
+    seed: int = Field(0, ge=0)
+
+
 class Recipe(Part):
-    """A dataset and how it is made."""
+    """A dataset, how it is made, and what is trained on it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The dataset's folder in the lake")
     source: Source
@@ -175,15 +267,34 @@ class Recipe(Part):
     embed: Embed = Embed.model_validate({})
     reorder: Reorder = Reorder.model_validate({})
     verify: Verify = Verify.model_validate({})
+    prior: Prior = Prior.model_validate({})
+    decoder: Decoder = Decoder.model_validate({})
+    judge: Judge | None = Field(None, description="Only the demo's pictures can be measured")
+
+    @model_validator(mode="after")
+    def _pictures_are_large_enough(self) -> Self:
+        if self.decoder.image_size_px > self.shard.image_size_px:
+            raise ValueError(
+                f"decoder.unets make pictures of {self.decoder.image_size_px} px from shards of "
+                f"{self.shard.image_size_px} px; raise shard.image_size_px or train smaller unets"
+            )
+        return self
 
 
 def southpark() -> Recipe:
-    """South Park's characters. `contact` and `acknowledge_terms` are yours to say."""
+    """South Park's characters, with models of LAION's sizes: ViT-L/14, a prior of 102 million parameters, a decoder of
+    957 million that draws 64 pixels and one of 616 million that makes them 256. For a GPU with 80 GB.
+
+    `contact` and `acknowledge_terms` are yours to say.
+    """
     return Recipe.model_validate(_SOUTHPARK)
 
 
 def demo() -> Recipe:
-    """Paper-cutout kids from a wiki that the run serves itself: no network, no GPU."""
+    """Paper-cutout kids from a wiki that the run serves itself: no network, no GPU.
+
+    The models are toys that learn to draw 32 pixels in some five minutes on two cores.
+    """
     return Recipe.model_validate(_DEMO)
 
 
@@ -193,6 +304,15 @@ _SOUTHPARK: dict[str, Any] = {
         "wiki": "https://southpark.fandom.com",
         "pages": ["Portal:Characters"],
         "caption_templates": ["{name}, {gender}, {hair} hair, {occupation}", "{name}, {gender}, {hair} hair"],
+    },
+    "prior": {"batch_size": 256, "weight_decay": 0.06, "loader_processes": 4},
+    "decoder": {
+        "batch_size": 32,
+        "loader_processes": 8,
+        "unets": [
+            {"image_size_px": 64, "dim": 320, "text_encodings": True},
+            {"image_size_px": 256, "dim": 256, "self_attn": [False] * 4, "sparse_attn": False},
+        ],
     },
 }
 _DEMO: dict[str, Any] = {
@@ -206,6 +326,56 @@ _DEMO: dict[str, Any] = {
     },
     "shard": {"image_size_px": 64, "samples_per_shard": 100},
     "embed": {"clip_model": "demo", "name": "tiny", "dim": 128},
+    "prior": {
+        "steps": 800,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "schedule": "linear",
+        "warmup_steps": 50,
+        "max_grad_norm": 1.0,
+        "ema_decay": 0.99,
+        "save_every": 200,
+        "depth": 4,
+        "heads": 4,
+        "dim_head": 32,
+        "dropout": 0.0,
+        "normformer": False,
+        "text_encodings": False,
+        "max_text_len": 1,
+        "sample_timesteps": 32,
+        "cond_drop_prob": 0.0,
+        "precision": "fp32",
+    },
+    "decoder": {
+        "steps": 1600,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "schedule": "linear",
+        "warmup_steps": 50,
+        "max_grad_norm": 1.0,
+        "ema_decay": 0.99,
+        "save_every": 200,
+        "unets": [
+            {
+                "image_size_px": 32,
+                "dim": 32,
+                "dim_mults": [1, 2, 4],
+                "cond_dim": 32,
+                "num_resnet_blocks": 1,
+                "attn_heads": 4,
+                "attn_dim_head": 32,
+                "self_attn": [False] * 3,
+                "sparse_attn": False,
+                "init_cross_embed": False,
+            }
+        ],
+        "objective": "v",
+        "learned_variance": False,
+        "sample_timesteps": 32,
+        "image_cond_drop_prob": 0.0,
+        "text_cond_drop_prob": 0.0,
+    },
+    "judge": {},
 }
 NAMED: dict[str, dict[str, Any]] = {"southpark": _SOUTHPARK, "demo": _DEMO}
 

@@ -20,8 +20,12 @@ from sp_data.recipe import Recipe, build
 from sp_data.stage import VERSION_OF, Effort, StageResult
 
 RECIPE_FILE = "recipe.json"
-StageName = Literal["scrape", "curate", "shard", "embed", "reorder", "verify"]
-STAGES: tuple[StageName, ...] = get_args(StageName)
+DatasetStage = Literal["scrape", "curate", "shard", "embed", "reorder", "verify"]
+TrainingStage = Literal["prior", "decoder", "judge"]
+StageName = Literal[DatasetStage, TrainingStage]
+DATASET_STAGES: tuple[DatasetStage, ...] = get_args(DatasetStage)
+TRAINING_STAGES: tuple[TrainingStage, ...] = get_args(TrainingStage)
+STAGES: tuple[StageName, ...] = (*DATASET_STAGES, *TRAINING_STAGES)
 INPUTS: dict[str, tuple[str, ...]] = {
     "scrape": (),
     "curate": ("scrape",),
@@ -29,6 +33,9 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "embed": ("shard",),
     "reorder": ("shard", "embed"),
     "verify": ("scrape", "curate", "shard", "embed", "reorder"),
+    "prior": ("verify",),
+    "decoder": ("verify",),
+    "judge": ("verify", "prior", "decoder"),
 }
 
 
@@ -42,8 +49,21 @@ class Status:
     reason: str = ""
 
 
+def stages_of(recipe: Recipe) -> tuple[StageName, ...]:
+    """The stages of a recipe's road: the judge can only look at the demo's pictures."""
+    return tuple(stage for stage in STAGES if stage != "judge" or recipe.judge is not None)
+
+
 def is_stage(name: str) -> TypeGuard[StageName]:
     return name in STAGES
+
+
+def is_dataset_stage(name: str) -> TypeGuard[DatasetStage]:
+    return name in DATASET_STAGES
+
+
+def is_training_stage(name: str) -> TypeGuard[TrainingStage]:
+    return name in TRAINING_STAGES
 
 
 def run_stage(
@@ -53,10 +73,12 @@ def run_stage(
     *,
     progress: Progress = SILENT,
     effort: Effort | None = None,
+    resume: str = "latest",
 ) -> StageResult:
     """Run one stage on what the stages before it left.
 
-    `effort` is for `verify`: with one it looks again, whatever was verified before. Raises StageNotDone if an earlier
+    `effort` is for `verify`: with one it looks again, whatever was verified before. `resume` is for `prior` and
+    `decoder`: the checkpoint to go on from. Raises StageNotDone if an earlier
     stage is missing, stale or damaged.
     """
     standing = stand(recipe, lake, until=name)
@@ -86,6 +108,14 @@ def run_stage(
         from sp_data.dataset.verify import verify
 
         return verify(inputs, recipe, lake, effort=effort, progress=progress)
+    if name in ("prior", "decoder"):
+        from sp_data.training.stage import train
+
+        return train(name, inputs["verify"], recipe, lake, resume=resume, progress=progress)
+    if name == "judge":
+        from sp_data.demo.exam import examine
+
+        return examine(inputs["verify"], inputs["prior"], inputs["decoder"], recipe, lake, progress=progress)
     raise ValueError(f"no stage {name!r}: expected one of {', '.join(STAGES)}")
 
 
@@ -104,10 +134,11 @@ def _because(status: Status) -> str:
     return f" ({status.reason})" if status.reason else ""
 
 
-def stand(recipe: Recipe, lake: Lake, until: str = STAGES[-1]) -> dict[str, Status]:
-    """How each stage up to `until` stands, in the road's order."""
+def stand(recipe: Recipe, lake: Lake, until: str | None = None) -> dict[str, Status]:
+    """How each stage of the recipe up to `until` stands, in the road's order."""
     found: dict[str, Status] = {}
-    for stage in STAGES[: STAGES.index(until) + 1]:
+    stages = STAGES[: STAGES.index(until) + 1] if until is not None and is_stage(until) else stages_of(recipe)
+    for stage in stages:
         found[stage] = _stand_of(stage, recipe, lake, found)
     return found
 
@@ -158,6 +189,9 @@ def _parts() -> dict[str, Callable[[Recipe], dict[str, Any]]]:
         "embed": lambda recipe: recipe_part(recipe.embed),
         "reorder": lambda recipe: recipe.reorder.what(),
         "verify": lambda recipe: recipe.verify.what(),
+        "prior": lambda recipe: recipe.prior.what(),
+        "decoder": lambda recipe: recipe.decoder.what(),
+        "judge": lambda recipe: recipe.judge.what() if recipe.judge else {},
     }
 
 

@@ -11,7 +11,17 @@ from sp_data.manifest import Manifest
 
 State = Literal["done", "unchanged"]
 
-VERSION_OF = {"scrape": 1, "curate": 1, "shard": 1, "embed": 1, "reorder": 1, "verify": 1}
+VERSION_OF = {
+    "scrape": 1,
+    "curate": 1,
+    "shard": 1,
+    "embed": 1,
+    "reorder": 1,
+    "verify": 1,
+    "prior": 1,
+    "decoder": 1,
+    "judge": 1,
+}
 """Stage -> its version: raised when its output changes for equal inputs, which makes what was made before stale."""
 
 

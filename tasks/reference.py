@@ -1,4 +1,4 @@
-"""What a stage task returns: small enough to be a result, enough to find everything else in the lake."""
+"""What tasks and flows return: small enough to be a result, enough to find everything else in the lake."""
 
 from __future__ import annotations
 
@@ -20,3 +20,13 @@ class StageReference(BaseModel):
     seconds: float
     identity: str
     digest: str
+
+
+class RoadReference(BaseModel):
+    """The stages of a flow run, in the order in which they ran."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stages: tuple[StageReference, ...]
+    report: str
+    """Path of the page in the lake."""

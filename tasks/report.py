@@ -15,9 +15,9 @@ from tasks.stage import artifact_key
 
 @task(cache_policy=NO_CACHE)
 def report(recipe: Recipe, lake: str, until: str) -> str:
-    """Write the page that shows what was kept and dropped; returns its path in the lake."""
+    """Write the page of a run as far as `until`; returns its path in the lake."""
     place = Lake(lake, recipe.name)
-    path = write_report(place, load_road(place, STAGES[: STAGES.index(until) + 1]))
+    path = write_report(recipe, place, load_road(place, STAGES[: STAGES.index(until) + 1]))
     address = f"file://{place.full(path)}" if place.is_local else place.full(path)
-    create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="What was kept and dropped")
+    create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="The run as a page")
     return path

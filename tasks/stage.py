@@ -12,19 +12,19 @@ from prefect.artifacts import create_markdown_artifact
 
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.progress import onlooker
+from sp_data.progress import Progress, onlooker
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import stage_markdown
 from sp_data.road import remember_recipe, run_stage
 from tasks.reference import StageReference
 
 
-def run_and_publish(name: str, recipe: Recipe, lake_url: str) -> StageReference:
-    """Run one stage, show it in the Prefect UI, and say what came out."""
+def run_and_publish(name: str, recipe: Recipe, lake_url: str, progress: Progress | None = None) -> StageReference:
+    """Run one stage, show it in the Prefect UI, and say what came out. `progress`: who looks on, if not the usual."""
     lake = Lake(lake_url, recipe.name)
     begun = time.monotonic()
     remember_recipe(recipe, lake)
-    result = run_stage(name, recipe, lake, progress=onlooker())
+    result = run_stage(name, recipe, lake, progress=progress or onlooker())
     seconds = round(time.monotonic() - begun, 1)
     publish_artifact(lake, result.manifest, result.state)
     counts = result.manifest.counts

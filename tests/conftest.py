@@ -15,7 +15,7 @@ import pytest
 
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.road import STAGES, remember_recipe, run_stage
+from sp_data.road import DATASET_STAGES, remember_recipe, run_stage
 
 pytest_plugins = ["mediawiki.fixture"]
 
@@ -31,7 +31,7 @@ def demo_recipe() -> Recipe:
 def road_lake(demo_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake = Lake(str(tmp_path_factory.mktemp("road") / "lake"), demo_recipe.name)
     remember_recipe(demo_recipe, lake)
-    for stage in STAGES:
+    for stage in DATASET_STAGES:
         assert run_stage(stage, demo_recipe, lake).state == "done"
     return lake
 

@@ -83,6 +83,42 @@ class Clip:
         made = self.mapper(batch)
         return made["image_embs"], made["text_embs"]
 
+    def embed_captions(self, captions: list[str]) -> npt.NDArray[np.float32]:
+        """Text embeddings, `(n, dim)` float32 of unit length."""
+        return self.embed_words(captions)[0]
+
+    def embed_words(self, captions: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Text embeddings `(n, dim)`, and text encodings `(n, 77, width)`: the text tower's last layer, word by word,
+        zero after the end of the caption. Both float32; the same that dalle2-pytorch's adapters give.
+
+        Raises StageError if this CLIP's text tower has no layer that they can be read from.
+        """
+        import torch
+
+        seen: list[torch.Tensor] = []
+        hook = self._last_text_layer().register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        tokens = self.tokenizer(captions)
+        try:
+            with torch.inference_mode():
+                embeddings = self.mapper.model_txt(tokens.to(self.device)).float().cpu()  # type: ignore[attr-defined]
+        finally:
+            hook.remove()
+        # The end-of-text token has the highest number of OpenAI's vocabulary.
+        ends = tokens.argmax(dim=-1, keepdim=True)
+        beyond = torch.arange(tokens.shape[-1]) > ends
+        encodings = seen[0].float().cpu().masked_fill(beyond[..., None], 0.0)
+        return torch.nn.functional.normalize(embeddings, dim=-1).numpy(), encodings.numpy()
+
+    def _last_text_layer(self) -> torch.nn.Module:
+        model = self.mapper.model_txt.__self__  # type: ignore[attr-defined]
+        named = dict(model.named_modules())
+        for name in ("ln_final", "text.ln_final", "inner_model.text_model.final_layer_norm"):
+            if name in named:
+                return cast("torch.nn.Module", named[name])
+        raise StageError(
+            "this CLIP's text tower has no last layer norm that sp-data knows; set text_encodings to false"
+        )
+
 
 def load_clip(clip_model: str, expected_dim: int) -> Clip:
     """Load a model through clip-retrieval.

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
@@ -26,6 +32,10 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
     if counts.dropped:
         lines += ["", "| dropped because | pictures |", "|---|---:|"]
         lines += [f"| {reason} | {count:,} |" for reason, count in sorted(counts.dropped.items())]
+    if manifest.stage in ("prior", "decoder"):
+        lines += _training(lake, manifest)
+    if manifest.stage == "judge":
+        lines += _judge(lake, manifest)
     for title, shown in _pictures(lake, manifest):
         pictures = list(pictures_of(shown))
         if pictures:
@@ -35,6 +45,66 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
     lines += [f"- from {stage} `{digest}`" for stage, digest in sorted(manifest.inputs.items())]
     lines += [f"- {name} {version}" for name, version in sorted(manifest.versions.items())]
     return "\n".join(lines) + "\n"
+
+
+def _training(lake: Lake, manifest: Manifest) -> list[str]:
+    """The checkpoint that generates, the losses on the way, and what the decoder draws of the val split."""
+    # Imported late, with torch: stages before the training need none.
+    from sp_data.training.loop import samples_path
+    from sp_data.training.metrics import read_metrics
+
+    run, best = manifest.details["run"], manifest.details["best"]
+    lines = ["", "### Checkpoints", "", "| | step | validation loss | weights | folder |", "|---|---:|---:|---|---|"]
+    for name in ("best", "last"):
+        one = manifest.details[name]
+        val_loss = "" if one["val_loss"] is None else f"{one['val_loss']:.4f}"
+        lines.append(f"| {name} | {one['step']:,} | {val_loss} | `{one['digest'][:12]}` | `{one['folder']}` |")
+    evaluated = [row for row in read_metrics(lake, run) if "val_loss" in row]
+    if evaluated:
+        lines += ["", "| step | loss | validation loss |", "|---:|---:|---:|"]
+        chosen = evaluated[:: max(1, len(evaluated) // 10)]
+        lines += [f"| {row['step']:,} | {row['loss']:.4f} | {row['val_loss']:.4f} |" for row in chosen]
+    sheet = samples_path(run, best["step"])
+    if lake.exists(sheet):
+        lines += ["", "### Real pictures of the val split; below each what is drawn from its embedding", ""]
+        lines += [f"![samples]({data_uri(lake.read_bytes(sheet))})"]
+    return lines
+
+
+def _judge(lake: Lake, manifest: Manifest) -> list[str]:
+    lines = ["", "| pairs | pictures | coat | hat | coat, by CLIP | hat, by CLIP |", "|---|---:|---:|---:|---:|---:|"]
+    for name, line in manifest.details["table"].items():
+        shares = " | ".join(f"{line[part]:.1%}" for part in ("coat", "hat", "clip_coat", "clip_hat"))
+        lines.append(f"| {name} | {line['n']} | {shares} |")
+    verdicts = manifest.details["verdicts"][:NUM_SHOWN]
+    lines += [
+        "",
+        f"By chance {manifest.details['chance']:.1%}.",
+        "",
+        *_sheet(lake, [one["picture"] for one in verdicts]),
+    ]
+    return [*lines, *[f"- {one['prompt']}: coat {one['read'][0]}, hat {one['read'][1]}" for one in verdicts[:8]]]
+
+
+def _sheet(lake: Lake, paths: list[str]) -> list[str]:
+    pictures = [enlarged(lake.read_bytes(path)) for path in paths]
+    return [f"![pictures]({data_uri(contact_sheet(pictures))})", ""] if pictures else []
+
+
+def enlarged(png: bytes, side_px: int = 96) -> Image.Image:
+    """A small picture with its pixels as squares, so that a contact sheet shows what is there."""
+    with Image.open(io.BytesIO(png)) as opened:
+        factor = max(1, side_px // max(opened.size))
+        return opened.convert("RGB").resize((opened.width * factor, opened.height * factor), Image.Resampling.NEAREST)
+
+
+def pictures_markdown(made: list[tuple[str, dict[str, Any]]]) -> str:
+    """Pictures that were made from words, as one sheet and a list: `made` has where each PNG lies and what it says."""
+    pictures = [enlarged(Path(path).read_bytes()) for path, _ in made[:NUM_SHOWN] if Path(path).exists()]
+    lines = ["## Pictures", ""]
+    if pictures:
+        lines += [f"![pictures]({data_uri(contact_sheet(pictures))})", ""]
+    return "\n".join([*lines, *[f"- {said['prompt']}, seed {said['seed']}: `{path}`" for path, said in made]]) + "\n"
 
 
 def _pictures(lake: Lake, manifest: Manifest) -> list[tuple[str, list[Shown]]]:

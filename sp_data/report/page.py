@@ -1,18 +1,23 @@
-"""The run's report: one self-contained HTML page that says what was kept, what was dropped, and why."""
+"""The run's report: one self-contained HTML page. What the models draw, how training went, what was kept, what was
+dropped, and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.recipe import Recipe
 from sp_data.report import samples
 from sp_data.report.samples import Shown
 from sp_data.report.sheet import data_uri, jpeg
+
+if TYPE_CHECKING:
+    from sp_data.generation.gallery import Piece
 
 NUM_KEPT = 60
 NUM_DROPPED_A_REASON = 12
@@ -32,22 +37,36 @@ class StageLine:
     num_bytes: int
 
 
-def write_report(lake: Lake, road: dict[str, Manifest]) -> str:
-    """Publish the page for these manifests and return its path in the lake; one that is there already is kept."""
+def write_report(recipe: Recipe, lake: Lake, road: dict[str, Manifest]) -> str:
+    """Publish the page for these manifests and return its path in the lake; one that is there already is kept.
+
+    Where there is a decoder its pictures are shown; those that the judge did not ask for are made now.
+    """
     last = list(road.values())[-1]
     path = f"reports/{last.stage}-{last.identity[:16]}.html"
     with lake.writer():
         if not lake.exists(path):
-            lake.write_bytes(path, render(lake, road).encode("utf-8"))
+            pieces = _gallery(recipe, lake, road) if {"prior", "decoder"} <= road.keys() else []
+            lake.write_bytes(path, render(lake, road, pieces).encode("utf-8"))
     return path
 
 
-def render(lake: Lake, road: dict[str, Manifest]) -> str:
-    """The page as text; it needs nothing beside it."""
+def _gallery(recipe: Recipe, lake: Lake, road: dict[str, Manifest]) -> list[Piece]:
+    # Imported late: a page about a dataset needs no torch.
+    from sp_data.generation.gallery import gallery
+
+    return gallery(recipe, lake, road)
+
+
+def render(lake: Lake, road: dict[str, Manifest], pieces: list[Piece]) -> str:
+    """The page as text; it needs nothing beside it. `pieces` is the gallery of what the models draw."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sp_data.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    curated = road.get("curate")
+    curated, judged = road.get("curate"), road.get("judge")
+    trained = any(kind in road for kind in ("prior", "decoder"))
+    if trained:
+        from sp_data.report import training
     return environment.get_template("report.html.j2").render(
         dataset=lake.dataset,
         stages=[_line(manifest) for manifest in road.values()],
@@ -58,6 +77,10 @@ def render(lake: Lake, road: dict[str, Manifest]) -> str:
         dropped=[_card(one) for one in samples.dropped(lake, curated, NUM_DROPPED_A_REASON)] if curated else [],
         dropped_counts=curated.counts.dropped if curated else {},
         splits=curated.details["splits"] if curated else {},
+        trainings=training.trainings(lake, road) if trained else [],
+        gallery=training.cards(lake, pieces, judged) if pieces else [],
+        judged=judged.details if judged else None,
+        picture_lineage=training.lineage(pieces, road) if pieces else [],
         lineage=[(manifest.stage, manifest.inputs, manifest.versions) for manifest in road.values()],
     )
 

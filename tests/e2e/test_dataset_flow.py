@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sp_data.road import STAGES
+from sp_data.road import DATASET_STAGES
 
 BIN = Path(sys.executable).parent
 SETTINGS = ["--set", "source.demo.num_kids=100", "--set", "shard.samples_per_shard=20"]
@@ -45,7 +45,7 @@ def test_one_command_makes_a_verified_dataset(first_run: tuple[dict[str, Any], P
     result, lake = first_run
     assert result["dataset"] == "demo"
     assert result["judge"] is None
-    assert [stage["name"] for stage in result["stages"]] == list(STAGES)
+    assert [stage["name"] for stage in result["stages"]] == list(DATASET_STAGES)
     assert {stage["state"] for stage in result["stages"]} == {"done"}
     for stage in result["stages"]:
         assert stage["in"] == stage["out"] + stage["dropped"]
@@ -109,8 +109,8 @@ def test_a_server_shows_an_artifact_a_stage_with_counts_and_pictures(
     runs = post(server, "/flow_runs/filter", {})
     assert [run["state"]["type"] for run in runs] == ["COMPLETED"]
     found = {artifact["key"]: artifact for artifact in post(server, "/artifacts/filter", {})}
-    assert found.keys() == {f"demo-{stage}" for stage in STAGES} | {"demo-report"}
-    for stage in STAGES:
+    assert found.keys() == {f"demo-{stage}" for stage in DATASET_STAGES} | {"demo-report"}
+    for stage in DATASET_STAGES:
         markdown = found[f"demo-{stage}"]["data"]
         counts = next(one for one in result["stages"] if one["name"] == stage)
         assert f"| {counts['in']:,} | {counts['out']:,} | {counts['dropped']:,} |" in markdown

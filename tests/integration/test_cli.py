@@ -16,7 +16,7 @@ from places import CLIP
 
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
-from sp_data.road import STAGES
+from sp_data.road import DATASET_STAGES
 
 COMMAND = [str(Path(sys.executable).with_name("sp-data"))]
 
@@ -82,7 +82,7 @@ def test_an_unknown_option_is_bad_usage(tmp_path: Path) -> None:
 def test_every_command_has_help_and_is_in_the_readme() -> None:
     readme = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8")
     commands = re.findall(r"^  (\w+) ", sp_data("--help").stdout.partition("Commands:")[2], re.MULTILINE)
-    assert set(commands) >= {"run", *STAGES, "report", "status"}
+    assert set(commands) >= {"run", *DATASET_STAGES, "report", "status"}
     for command in commands:
         assert "Usage: sp-data " + command in sp_data(command, "--help").stdout
         assert f"sp-data {command}" in readme, f"README.md does not mention `sp-data {command}`"
@@ -131,7 +131,7 @@ def test_an_interrupt_is_one_sentence_and_leaves_a_lake_to_go_on_with(tmp_path: 
 def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
     place = str(Path(road_lake.root).parent)
     status = json.loads(sp_data("status", "--lake", place, "--json").stdout)
-    assert [stage["name"] for stage in status["stages"]] == list(STAGES)
+    assert [stage["name"] for stage in status["stages"]] == list(DATASET_STAGES)
     assert {stage["state"] for stage in status["stages"]} == {"done"}
     assert all(stage["bytes"] is not None and stage["digest"] and stage["made_at"] for stage in status["stages"])
     verified = json.loads(sp_data("verify", "--lake", place, "--json", "--reembed", "0").stdout)

@@ -13,7 +13,7 @@ import pytest
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe, demo
-from sp_data.road import INPUTS, STAGES, remember_recipe, run_stage
+from sp_data.road import DATASET_STAGES, INPUTS, remember_recipe, run_stage
 
 KILLING = Path(__file__).parents[2] / "killing.py"
 FIRST_FILES = {
@@ -28,7 +28,7 @@ FIRST_FILES = {
 
 
 def digests(lake: Lake) -> dict[str, str | None]:
-    found = {stage: manifests.latest(lake, stage) for stage in STAGES}
+    found = {stage: manifests.latest(lake, stage) for stage in DATASET_STAGES}
     return {stage: manifest.digest if manifest else None for stage, manifest in found.items()}
 
 
@@ -37,7 +37,7 @@ def with_stages(road_lake: Lake, root: Path, before: str) -> Lake:
     lake = Lake(str(root / "lake"), road_lake.dataset)
     keep = {"scrape": ("originals", "catalogue"), "curate": ("curated", "normalised"), "shard": ("shards",)}
     keep |= {"embed": ("embeddings",), "reorder": ("reordered",)}
-    for stage in STAGES[: STAGES.index(before)]:
+    for stage in DATASET_STAGES[: DATASET_STAGES.index(before)]:
         for folder in (*keep[stage], f"manifests/{stage}"):
             shutil.copytree(road_lake.full(folder), lake.full(folder))
     return lake
@@ -60,13 +60,13 @@ def kill_and_go_on(stage: str, recipe: Recipe, road_lake: Lake, root: Path, afte
     assert f"killed after {FIRST_FILES[stage]}" in said
     if stage != "verify":
         assert manifests.latest(lake, stage) is None, "killed before its manifest"
-    for later in STAGES[STAGES.index(stage) :]:
+    for later in DATASET_STAGES[DATASET_STAGES.index(stage) :]:
         run_stage(later, recipe, lake)
     assert digests(lake) == digests(road_lake)
     assert not list(Path(lake.root, ".scratch").iterdir()), "what the killed run left was swept"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", DATASET_STAGES)
 def test_a_killed_stage_ends_as_an_undisturbed_one(
     stage: str, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_stage_killed_later_ends_as_an_undisturbed_one(
 def test_the_whole_demo_in_another_place_has_the_same_digests(tmp_path: Path) -> None:
     lakes = [Lake(str(tmp_path / place), "demo") for place in ("one", "two")]
     for lake in lakes:
-        for stage in STAGES:
+        for stage in DATASET_STAGES:
             run_stage(stage, demo(), lake)
     assert digests(lakes[0]) == digests(lakes[1])
 

@@ -21,7 +21,7 @@ from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.road import STAGES, run_stage, stand
+from sp_data.road import DATASET_STAGES, run_stage, stand
 
 
 def latest(lake: Lake, stage: str) -> Manifest:
@@ -37,8 +37,8 @@ def files_of(lake: Lake) -> dict[str, tuple[int, int]]:
 
 
 def test_every_stage_takes_what_the_one_before_let_out(road_lake: Lake) -> None:
-    road = {stage: latest(road_lake, stage) for stage in STAGES}
-    for before, after in itertools.pairwise(STAGES):
+    road = {stage: latest(road_lake, stage) for stage in DATASET_STAGES}
+    for before, after in itertools.pairwise(DATASET_STAGES):
         assert road[after].counts.in_ == road[before].counts.out, f"{before} -> {after}"
         assert road[after].inputs[before] == road[before].digest
     assert road["scrape"].counts.in_ > 100
@@ -100,23 +100,25 @@ def test_nothing_in_the_shards_tells_where_they_were_made(road_lake: Lake) -> No
 
 def test_a_second_run_writes_nothing(demo_recipe: Recipe, lake_copy: Lake) -> None:
     before = files_of(lake_copy)
-    assert [run_stage(stage, demo_recipe, lake_copy).state for stage in STAGES] == ["unchanged"] * len(STAGES)
+    assert [run_stage(stage, demo_recipe, lake_copy).state for stage in DATASET_STAGES] == ["unchanged"] * len(
+        DATASET_STAGES
+    )
     assert files_of(lake_copy) == before
 
 
 @pytest.mark.parametrize("kind", ["img_emb", "text_emb"])
 def test_a_lost_reordered_file_is_made_again_and_only_that(demo_recipe: Recipe, lake_copy: Lake, kind: str) -> None:
-    before, digests = files_of(lake_copy), {stage: latest(lake_copy, stage).digest for stage in STAGES}
+    before, digests = files_of(lake_copy), {stage: latest(lake_copy, stage).digest for stage in DATASET_STAGES}
     lost = f"reordered/{CLIP}/{kind}/{kind}_00001.npy"
     Path(lake_copy.full(lost)).unlink()
     assert stand(demo_recipe, lake_copy)["reorder"].state == "damaged"
-    states = {stage: run_stage(stage, demo_recipe, lake_copy).state for stage in STAGES}
+    states = {stage: run_stage(stage, demo_recipe, lake_copy).state for stage in DATASET_STAGES}
     assert states.pop("reorder") == "done"
     assert set(states.values()) == {"unchanged"}
     after = files_of(lake_copy)
     written = {path for path in after if after[path] != before.get(path)}
     assert {path for path in written if not path.startswith("manifests/reorder/")} == {lost}
-    assert {stage: latest(lake_copy, stage).digest for stage in STAGES} == digests
+    assert {stage: latest(lake_copy, stage).digest for stage in DATASET_STAGES} == digests
 
 
 @pytest.mark.parametrize(
@@ -129,18 +131,18 @@ def test_a_lost_reordered_file_is_made_again_and_only_that(demo_recipe: Recipe, 
     ],
 )
 def test_any_lost_file_comes_back_with_the_same_bytes(demo_recipe: Recipe, lake_copy: Lake, lost: str) -> None:
-    digests = {stage: latest(lake_copy, stage).digest for stage in STAGES}
+    digests = {stage: latest(lake_copy, stage).digest for stage in DATASET_STAGES}
     Path(lake_copy.full(lost)).unlink()
-    for stage in STAGES:
+    for stage in DATASET_STAGES:
         run_stage(stage, demo_recipe, lake_copy)
-    assert {stage: latest(lake_copy, stage).digest for stage in STAGES} == digests
+    assert {stage: latest(lake_copy, stage).digest for stage in DATASET_STAGES} == digests
 
 
 def test_a_later_catalogue_adds_shards_and_leaves_the_old_ones(demo_recipe: Recipe, lake_copy: Lake) -> None:
     """More kids on the wiki: the old shards stay to the byte, the new kids come in new ones."""
     before = latest(lake_copy, "shard")
     more = load_recipe("demo", ["source.demo.num_kids=110", "shard.samples_per_shard=20"])
-    for stage in STAGES:
+    for stage in DATASET_STAGES:
         run_stage(stage, more, lake_copy)
     after = latest(lake_copy, "shard")
     kept = {entry.path for entry in before.files}
@@ -174,7 +176,7 @@ def test_a_stage_without_the_one_before_says_which(demo_recipe: Recipe, tmp_path
 def test_a_changed_recipe_makes_what_follows_stale(road_lake: Lake) -> None:
     changed = load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", "curate.min_side_px=65"])
     states = {name: status.state for name, status in stand(changed, road_lake).items()}
-    assert states == {"scrape": "done", **dict.fromkeys(STAGES[1:], "stale")}
+    assert states == {"scrape": "done", **dict.fromkeys(DATASET_STAGES[1:], "stale")}
     assert "min_side_px = 65, it was 64" in stand(changed, road_lake)["curate"].reason
     with pytest.raises(StageNotDone, match=r"needs curate .* stale .*min_side_px"):
         run_stage("shard", changed, road_lake)

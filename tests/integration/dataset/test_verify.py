@@ -25,11 +25,11 @@ from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest, made_digest
 from sp_data.recipe import Recipe
-from sp_data.road import STAGES, run_stage
+from sp_data.road import DATASET_STAGES, run_stage
 from sp_data.stage import Effort
 
 IMG = f"reordered/{CLIP}/img_emb/img_emb_00000.npy"
-ROAD = STAGES[:-1]
+ROAD = DATASET_STAGES[:-1]
 
 
 def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]:

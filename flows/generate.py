@@ -1,0 +1,27 @@
+"""The generating flow: pictures from words, by the best checkpoints of a dataset."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from sp_data.recipe import Recipe, demo
+from tasks.dream import dream
+
+PROMPT = "a kid in a red coat and a blue cap at the lake"
+
+
+@flow
+def generate(
+    prompts: list[str] = [PROMPT],  # noqa: B006
+    num_pictures: int = 4,
+    seed: int = 0,
+    cond_scale: float = 1.0,
+    recipe: Recipe = demo(),  # noqa: B008
+    lake: str = "./lake",
+) -> list[str]:
+    """Dream `num_pictures` of each prompt; returns where the PNGs lie."""
+    return dream(recipe, lake, prompts, num_pictures, seed, cond_scale)
+
+
+if __name__ == "__main__":
+    generate()

@@ -1,0 +1,1 @@
+"""Pictures from words, with what made them written inside."""

@@ -1,0 +1,103 @@
+"""What pictures are made with: a CLIP, a prior and a decoder, loaded from a dataset's checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from sp_data import manifest as manifests
+from sp_data.dataset.clip import Clip, load_clip, quiet
+from sp_data.dataset.embeddings import clip_folder, recipe_part
+from sp_data.errors import StageError, StageNotDone
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe
+from sp_data.training import checkpoints
+from sp_data.training.checkpoints import Checkpoint
+from sp_data.training.models import Kind, build
+from sp_data.training.words import WordEncoder
+
+log = logging.getLogger(__name__)
+
+BEST, LATEST = "best", "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """All on one device, in evaluation mode, with averaged weights."""
+
+    clip: Clip
+    words: WordEncoder | None
+    """Only where prior or decoder looks at words."""
+    prior: nn.Module
+    decoder: nn.Module
+    made_by: dict[Literal["prior", "decoder"], Checkpoint]
+    device: torch.device
+    dim: int
+
+
+def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None) -> Models:
+    """Load a dataset's prior and decoder.
+
+    `named`: `best` (the default), `latest`, or up to one checkpoint's path for each of the two.
+
+    Raises StageNotDone if there is no checkpoint, UsageError if a named one is not there, StageError if a checkpoint
+    was trained on another CLIP's embeddings.
+    """
+    chosen = {kind: find_checkpoint(kind, lake, named or [BEST]) for kind in ("prior", "decoder")}
+    folder = clip_folder(recipe_part(recipe.embed))
+    for checkpoint in chosen.values():
+        if checkpoint.clip != folder:
+            raise StageError(
+                f"{checkpoint} learnt embeddings of {checkpoint.clip}, the recipe's CLIP is {folder}; "
+                "give the recipe it was trained with, or train again"
+            )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clip = load_clip(recipe.embed.clip_model, recipe.embed.dim)
+    built: dict[str, nn.Module] = {}
+    with quiet():
+        for kind, checkpoint in chosen.items():
+            model = build(checkpoint.kind, checkpoint.model)
+            checkpoints.load_weights(lake, checkpoint, model)
+            built[kind] = model.to(device).eval().requires_grad_(False)
+    log.info("generate: %s, %s on %s", chosen["prior"], chosen["decoder"], device)
+    looks = built["prior"].condition_on_text_encodings or built["decoder"].condition_on_text_encodings
+    return Models(
+        clip=clip,
+        words=WordEncoder(clip) if looks else None,
+        prior=built["prior"],
+        decoder=built["decoder"],
+        made_by={"prior": chosen["prior"], "decoder": chosen["decoder"]},
+        device=device,
+        dim=recipe.embed.dim,
+    )
+
+
+def find_checkpoint(kind: Kind, lake: Lake, named: list[str]) -> Checkpoint:
+    """The checkpoint of a kind that `named` means. Raises StageNotDone or UsageError."""
+    which = BEST
+    for name in named:
+        if name in (BEST, LATEST):
+            which = name
+        elif (there := checkpoints.at(lake, name)).kind == kind:
+            return there
+    run = _newest_run(kind, lake)
+    there_are = checkpoints.found(lake, run) if run else []
+    if not there_are:
+        raise StageNotDone(
+            f"dataset {lake.dataset!r} has no checkpoint of a {kind}; run `sp-data train {kind}` first, "
+            "or `sp-data run` for the whole road"
+        )
+    return there_are[-1] if which == LATEST else checkpoints.best(there_are)
+
+
+def _newest_run(kind: str, lake: Lake) -> str | None:
+    """The run that finished last; one that is not finished is taken where none is."""
+    finished = manifests.latest(lake, kind)
+    if finished is not None:
+        return str(finished.details["run"])
+    records = [path for path in lake.list("runs") if path.startswith(f"runs/{kind}-") and path.endswith("config.json")]
+    return records[-1].split("/")[1] if records else None

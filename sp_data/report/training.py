@@ -1,0 +1,101 @@
+"""The part of the page that shows training and what came of it: curves, the judge's table, prompt and picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from sp_data.dataset.tidy import read_tar
+from sp_data.generation.gallery import Piece
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.report.chart import line_chart
+from sp_data.report.sheet import data_uri, jpeg
+from sp_data.training.metrics import read_metrics
+
+TRAININGS = ("prior", "decoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One model's section."""
+
+    kind: str
+    run: str
+    num_parameters: int
+    best_step: int
+    best_val_loss: float | None
+    digest: str
+    chart: str
+    """SVG."""
+    figures: dict[str, float]
+
+
+def trainings(lake: Lake, road: dict[str, Manifest]) -> list[Training]:
+    """Prior and decoder, as far as they were trained."""
+    return [_training(lake, road[kind]) for kind in TRAININGS if kind in road]
+
+
+def _training(lake: Lake, made: Manifest) -> Training:
+    rows = read_metrics(lake, made.details["run"])
+    curves = {
+        name: [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in ("loss", "val_loss")
+    }
+    best = made.details["best"]
+    return Training(
+        kind=made.stage,
+        run=made.details["run"],
+        num_parameters=made.details["num_parameters"],
+        best_step=best["step"],
+        best_val_loss=best["val_loss"],
+        digest=best["digest"],
+        chart=line_chart({"training": curves["loss"], "validation": curves["val_loss"]}),
+        figures=made.details["measured"],
+    )
+
+
+def cards(lake: Lake, pieces: list[Piece], judged: Manifest | None) -> list[dict[str, Any]]:
+    """What the template shows of each piece: both pictures as data, the words, and what the judge read."""
+    verdicts = {row["picture"]: row for row in judged.details["verdicts"]} if judged else {}
+    return [
+        {
+            "prompt": piece.made["prompt"],
+            "seed": piece.made["seed"],
+            "picture": data_uri(lake.read_bytes(piece.picture), "image/png"),
+            "nearest": _training_picture(lake, piece),
+            "near": piece.nearest,
+            "verdict": verdicts.get(piece.picture),
+        }
+        for piece in pieces
+    ]
+
+
+def _training_picture(lake: Lake, piece: Piece) -> str:
+    with lake.local(piece.nearest.tar) as tar:
+        data = next(parts["jpg"] for key, parts in read_tar(tar) if key == piece.nearest.key)
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.thumbnail((256, 256))
+        return data_uri(jpeg(opened.convert("RGB"), 85))
+
+
+def lineage(pieces: list[Piece], road: dict[str, Manifest]) -> list[tuple[str, str, str]]:
+    """(what, digest, how one knows) from the gallery's first picture back to a page of the wiki."""
+    if not pieces:
+        return []
+    first = pieces[0]
+    near = first.nearest
+    shard = next(one for one in road["verify"].details["shards"] if one["tar"]["path"] == near.tar)
+    steps = [("picture", first.picture, f"seed {first.made['seed']}; the PNG names both checkpoints")]
+    for kind in ("decoder", "prior"):
+        by = first.made[kind]
+        steps.append((kind, by["weights"], f"{by['run']}, step {by['step']:,}; its record names the dataset"))
+    return [
+        *steps,
+        ("dataset", first.made["decoder"]["dataset"], "verify's manifest names every shard"),
+        ("shard", shard["tar"]["sha256"], f"{near.tar} holds the nearest picture as {near.key}"),
+        ("catalogue", road["verify"].details["catalogue"], f"says where {near.title} came from"),
+        ("page", near.page, f"revision {near.revision}; {near.url}"),
+    ]

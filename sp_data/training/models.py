@@ -1,0 +1,118 @@
+"""From a recipe to dalle2-pytorch's models, through dalle2-pytorch's own configuration models.
+
+The configuration is kept in every checkpoint, so that a model can be built again without its recipe, here or by
+anything else that knows dalle2-pytorch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from sp_data.errors import StageError
+from sp_data.recipe import Decoder, Prior
+
+Kind = Literal["prior", "decoder"]
+MANY_PARAMETERS = 50_000_000
+"""More than a CPU trains in a day."""
+
+
+def prior_config(settings: Prior, dim: int) -> dict[str, Any]:
+    """dalle2-pytorch's DiffusionPriorConfig for a CLIP of `dim`, as plain JSON values."""
+    return {
+        "net": {
+            "dim": dim,
+            "depth": settings.depth,
+            "heads": settings.heads,
+            "dim_head": settings.dim_head,
+            "num_timesteps": settings.timesteps,
+            "max_text_len": settings.max_text_len,
+            "attn_dropout": settings.dropout,
+            "ff_dropout": settings.dropout,
+            "normformer": settings.normformer,
+        },
+        "image_embed_dim": dim,
+        "image_size": 224,
+        "timesteps": settings.timesteps,
+        "sample_timesteps": settings.sample_timesteps,
+        "cond_drop_prob": settings.cond_drop_prob,
+        "condition_on_text_encodings": settings.text_encodings,
+        # An embedding has unit length, and so has every guess at it.
+        "sampling_clamp_l2norm": True,
+        "sampling_final_clamp_l2norm": True,
+    }
+
+
+def decoder_config(settings: Decoder, dim: int) -> dict[str, Any]:
+    """dalle2-pytorch's DecoderConfig for a CLIP of `dim`, as plain JSON values."""
+    return {
+        "unets": [
+            {
+                "dim": unet.dim,
+                "dim_mults": list(unet.dim_mults),
+                "cond_dim": unet.cond_dim,
+                "image_embed_dim": dim,
+                "text_embed_dim": dim if unet.text_encodings else None,
+                "cond_on_text_encodings": unet.text_encodings,
+                "cond_on_image_embeds": position == 0,
+                "lowres_cond": position > 0,
+                "num_resnet_blocks": unet.num_resnet_blocks,
+                "attn_heads": unet.attn_heads,
+                "attn_dim_head": unet.attn_dim_head,
+                "self_attn": list(unet.self_attn),
+                "sparse_attn": unet.sparse_attn,
+                "memory_efficient": unet.memory_efficient,
+                "init_cross_embed": unet.init_cross_embed,
+            }
+            for position, unet in enumerate(settings.unets)
+        ],
+        "image_sizes": [unet.image_size_px for unet in settings.unets],
+        "timesteps": settings.timesteps,
+        "sample_timesteps": [settings.sample_timesteps] * len(settings.unets),
+        "learned_variance": [settings.learned_variance] + [False] * (len(settings.unets) - 1),
+        "predict_v": settings.objective == "v",
+        "predict_x_start": settings.objective == "x_start",
+        "image_cond_drop_prob": settings.image_cond_drop_prob,
+        "text_cond_drop_prob": settings.text_cond_drop_prob,
+    }
+
+
+def build(kind: Kind, config: dict[str, Any]) -> nn.Module:
+    """A DiffusionPrior or a Decoder with fresh weights.
+
+    Train what this returns: Decoder may have rebuilt the unets it was given.
+    """
+    # Imported late: it takes seconds.
+    from dalle2_pytorch import dalle2_pytorch
+    from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
+
+    # Its samplers draw a bar for each batch, across ours; there is no option.
+    dalle2_pytorch.tqdm = partial(tqdm, disable=True)
+    model: nn.Module = (DiffusionPriorConfig if kind == "prior" else DecoderConfig)(**config).create()
+    return model
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def choose_device(asked: str, model: nn.Module, kind: str) -> torch.device:
+    """Where to train. Raises StageError if CUDA is asked for and not there, or the model is too large for a CPU."""
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        raise StageError(
+            f"{kind}.device is 'cuda', but torch finds no CUDA device; see `nvidia-smi`, or set it to auto"
+        )
+    if asked == "cpu" or (asked == "auto" and not there):
+        if asked == "auto" and num_parameters(model) > MANY_PARAMETERS:
+            raise StageError(
+                f"the {kind} has {num_parameters(model) / 1e6:,.0f} million parameters and torch finds no CUDA device: "
+                f"train it on a GPU, choose a smaller one, stop before it (--until verify), or insist with "
+                f"--set {kind}.device=cpu"
+            )
+        return torch.device("cpu")
+    return torch.device("cuda")

@@ -1,0 +1,66 @@
+"""The prior learns where the picture of a caption lies: text embedding -> image embedding, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from PIL import Image
+from torch import nn
+
+from sp_data.dataset.clip import load_clip
+from sp_data.recipe import Embed, Prior
+from sp_data.training.models import Kind, build, prior_config
+from sp_data.training.task import Batch, captions, tensor
+from sp_data.training.words import WordEncoder
+
+
+class PriorTask:
+    kind: Kind = "prior"
+    image_size_px: int | None = None
+
+    def __init__(self, settings: Prior, embed: Embed) -> None:
+        self.config = prior_config(settings, embed.dim)
+        self.model = build("prior", self.config)
+        self.words = WordEncoder(load_clip(embed.clip_model, embed.dim)) if settings.text_encodings else None
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[torch.Tensor]:
+        # DiffusionPrior scales the embedding it is given in place.
+        yield model(**self._condition(batch), image_embed=tensor(batch, "image_embed").clone())
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+        """Mean cosine of what is guessed from a caption to its own picture's embedding, and to another one's."""
+        own = tensor(batch, "image_embed")
+        guessed = guess(model, self._condition(batch), own.shape[-1])
+        cosines = guessed @ own.T
+        count = len(own)
+        figures = {"cosine": float(cosines.diagonal().mean())}
+        if count > 1:
+            others = (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))
+            figures["cosine_other"] = float(others)
+        return figures
+
+    def pictures(self, model: nn.Module, batch: Batch) -> list[Image.Image]:
+        return []
+
+    def _condition(self, batch: Batch) -> dict[str, torch.Tensor]:
+        condition = {"text_embed": tensor(batch, "text_embed")}
+        if self.words is not None:
+            condition["text_encodings"] = self.words(captions(batch)).to(condition["text_embed"].device)
+        return condition
+
+
+def guess(
+    model: nn.Module, condition: dict[str, torch.Tensor], dim: int, *, steps: int | None = None, cond_scale: float = 1.0
+) -> torch.Tensor:
+    """Image embeddings `(n, dim)` float32 of unit length, by dalle2-pytorch's sampler.
+
+    `condition` has `text_embed` `(n, dim)`, and `text_encodings` `(n, words, dim)` where the prior looks at words.
+    """
+    sampled = model.p_sample_loop(  # type: ignore[operator]
+        (len(condition["text_embed"]), dim),
+        text_cond=condition,
+        cond_scale=cond_scale,
+        timesteps=steps or model.sample_timesteps,
+    )
+    return torch.nn.functional.normalize(sampled.float(), dim=-1)

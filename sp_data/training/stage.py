@@ -1,0 +1,207 @@
+"""Prior and decoder as stages: a verified dataset in, a checkpoint out; the work is done in a child process group.
+
+    runs/decoder-1f0c55ab/config.json  metrics.jsonl  samples/  checkpoints/
+
+A run's folder is named by the identity of its stage: the same recipe on the same dataset finds its own checkpoints
+again, whatever killed it, and goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sp_data import manifest as manifests
+from sp_data.child import python_child, tail
+from sp_data.errors import LakeFull, StageError
+from sp_data.lake import FileEntry, Lake
+from sp_data.manifest import Counts, Manifest
+from sp_data.progress import SILENT, Progress
+from sp_data.recipe import Recipe
+from sp_data.stage import VERSION_OF, StageResult, library_versions
+
+log = logging.getLogger(__name__)
+
+LATEST = "latest"
+POLL_S = 0.2
+RUN_DIGITS = 8
+
+
+def run_name(kind: str, identity: str) -> str:
+    """The folder of a run below runs/."""
+    return f"{kind}-{identity[:RUN_DIGITS]}"
+
+
+def settings_of(kind: str, recipe: Recipe) -> dict[str, Any]:
+    """The part of the recipe that names what a training makes."""
+    return (recipe.prior if kind == "prior" else recipe.decoder).what()
+
+
+def train(
+    kind: str,
+    verified: Manifest,
+    recipe: Recipe,
+    lake: Lake,
+    *,
+    resume: str = LATEST,
+    progress: Progress = SILENT,
+) -> StageResult:
+    """Train until the recipe's last step; publish the best checkpoint.
+
+    `resume`: `latest` goes on from this run's latest checkpoint, if there is one; a path, from that one.
+
+    Raises StageError if the training fails, UsageError if `resume` names no checkpoint.
+    """
+    inputs = {"verify": verified.digest}
+    recipe_part = settings_of(kind, recipe)
+    identity = manifests.identity_of(kind, VERSION_OF[kind], recipe_part, inputs)
+    run = run_name(kind, identity)
+    with lake.writer():
+        if resume == LATEST and (done := manifests.is_done(lake, kind, identity)):
+            manifests.make_latest(lake, done)
+            return StageResult(done, "unchanged")
+        # Imported late: a run that is unchanged needs no torch.
+        from sp_data.training import checkpoints
+
+        checkpoints.prune(lake, run, (recipe.prior if kind == "prior" else recipe.decoder).keep_checkpoints)
+        there = checkpoints.found(lake, run)
+        if resume == LATEST:
+            start = there[-1] if there else None
+        else:
+            start = checkpoints.at(lake, resume)
+            _forget_later(lake, run, start.step)
+        job = {
+            "kind": kind,
+            "recipe": recipe.model_dump(mode="json"),
+            "lake": lake.url,
+            "dataset": verified.identity,
+            "run": run,
+            "resume": start.folder if start else None,
+        }
+        config = {"kind": kind, "run": run, "settings": recipe_part, "dataset": verified.digest}
+        config_entry = lake.write_bytes(f"runs/{run}/config.json", json.dumps(config, indent=1).encode() + b"\n")
+        steps = (recipe.prior if kind == "prior" else recipe.decoder).steps
+        progress.begin(kind, steps, "steps")
+        if start:
+            progress.advance(start.step)
+        if start is None or start.step < steps:
+            _run_child(job, lake, progress, start.step if start else 0)
+        made = _manifest(kind, run, recipe_part, inputs, verified, lake, config_entry)
+        manifests.publish(lake, made)
+        best = made.details["best"]
+        log.info("%s: best is step %s, validation loss %s", kind, f"{best['step']:,}", _four(best["val_loss"]))
+        return StageResult(made, "done")
+
+
+def _forget_later(lake: Lake, run: str, step: int) -> None:
+    """Going back to a step means that what this run did after it is done again."""
+    from sp_data.training import checkpoints
+
+    for later in checkpoints.found(lake, run):
+        if later.step > step:
+            lake.remove(f"{later.folder}/{checkpoints.RECORD}")
+
+
+def _run_child(job: dict[str, Any], lake: Lake, progress: Progress, start: int) -> None:
+    from sp_data.training.worker import ERROR, STEP
+
+    with lake.scratch("train") as scratch:
+        job_file, child_log = scratch / "job.json", scratch / "train.log"
+        job_file.write_text(json.dumps(job))
+        environment = {"PYTHONUNBUFFERED": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        done, sentence = start, ""
+        with python_child("sp_data.training.worker", str(job_file), log=child_log, environment=environment) as process:
+            for line in follow(child_log, process):
+                if line.startswith(STEP):
+                    progress.advance(int(line.removeprefix(STEP)) - done)
+                    done = int(line.removeprefix(STEP))
+                elif line.startswith(ERROR):
+                    sentence = line.removeprefix(ERROR)
+                elif line.startswith(f"{job['kind']}:"):
+                    log.info("%s", line)
+                elif line.strip():
+                    log.debug("%s", line)
+        if process.returncode != 0:
+            _fail(str(job["kind"]), process, child_log, sentence, done)
+
+
+def _fail(kind: str, process: subprocess.Popen[bytes], child_log: Path, sentence: str, done: int) -> None:
+    if sentence.startswith("no space left"):
+        raise LakeFull(sentence)
+    if sentence:
+        raise StageError(sentence)
+    said = child_log.read_text("utf-8", "replace")
+    if "out of memory" in said.lower():
+        raise StageError(f"the {kind} did not fit into memory at step {done:,}; lower {kind}.batch_size")
+    raise StageError(
+        f"the training of the {kind} ended at step {done:,} (exit {process.returncode}); the same command goes on from "
+        f"its last checkpoint. It said: {tail(child_log)}"
+    )
+
+
+def follow(child_log: Path, process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """The lines of a child's log as they come, until it has ended."""
+    with child_log.open("r", encoding="utf-8", errors="replace") as stream:
+        rest = ""
+        while True:
+            ended = process.poll() is not None
+            rest += stream.read()
+            *lines, rest = rest.split("\n")
+            yield from lines
+            if ended:
+                yield from [rest] if rest else []
+                return
+            time.sleep(POLL_S)
+
+
+def _manifest(
+    kind: str,
+    run: str,
+    recipe_part: dict[str, Any],
+    inputs: dict[str, str],
+    verified: Manifest,
+    lake: Lake,
+    config: FileEntry,
+) -> Manifest:
+    from sp_data.training import checkpoints
+    from sp_data.training.metrics import metrics_path, read_metrics
+
+    whole = checkpoints.found(lake, run)
+    best, last = checkpoints.best(whole), whole[-1]
+    split: dict[str, int] = {}
+    for shard in verified.details["shards"]:
+        split[shard["split"]] = split.get(shard["split"], 0) + shard["num_samples"]
+    total = sum(split.values())
+    held_out = {f"held out ({name})": count for name, count in sorted(split.items()) if name != "train"}
+    # Tombstones and pictures without an embedding are in the shards, and are not learnt from.
+    if left_out := split["train"] - best.num_samples:
+        held_out["tombstone or no embedding"] = left_out
+    rows = read_metrics(lake, run)
+    record = lake.entry(f"{best.folder}/{checkpoints.RECORD}")
+    return Manifest.make(
+        stage=kind,
+        version=VERSION_OF[kind],
+        recipe=recipe_part,
+        inputs=inputs,
+        counts=Counts(in_=total, out=best.num_samples, dropped=held_out),
+        files=[config, record, *best.files, lake.entry(metrics_path(run), timed=True)],
+        details={
+            "run": run,
+            "best": {"step": best.step, "val_loss": best.val_loss, "folder": best.folder, "digest": best.digest},
+            "last": {"step": last.step, "val_loss": last.val_loss, "folder": last.folder, "digest": last.digest},
+            "num_parameters": best.num_parameters,
+            "clip": best.clip,
+            "measured": {name: value for name, value in rows[-1].items() if name.startswith("cosine")},
+        },
+        versions=library_versions("dalle2-pytorch", "torch", "numpy"),
+        previous=manifests.latest(lake, kind),
+    )
+
+
+def _four(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

@@ -1,0 +1,64 @@
+"""What the loop trains: a prior or a decoder, each as a model, its loss on a batch, and what is measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import nn
+
+from sp_data.dataset.loader import Sample
+from sp_data.training.models import Kind
+
+Batch = dict[str, torch.Tensor | list[str]]
+
+
+class Task(Protocol):
+    kind: Kind
+    config: dict[str, Any]
+    """dalle2-pytorch's, from which `model` was built."""
+    model: nn.Module
+    """dalle2-pytorch's own."""
+    image_size_px: int | None
+    """Of the pictures in a batch; None: it needs none."""
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[torch.Tensor]:
+        """One scalar for each network that is trained, each to be propagated back before the next is asked for."""
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, float]:
+        """Figures beyond the loss, of a batch from the val split."""
+
+    def pictures(self, model: nn.Module, batch: Batch) -> list[Image.Image]:
+        """What the model makes of a batch; nothing if it makes no pictures."""
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Tensors stacked, captions listed."""
+    batch: Batch = {"caption": [sample["caption"] for sample in samples]}
+    for name in ("image", "image_embed", "text_embed"):
+        if name in samples[0]:
+            batch[name] = torch.stack([sample[name] for sample in samples])
+    return batch
+
+
+def tensor(batch: Batch, name: str) -> torch.Tensor:
+    value = batch[name]
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} of a batch is {type(value).__name__}, expected a tensor")
+    return value
+
+
+def captions(batch: Batch) -> list[str]:
+    value = batch["caption"]
+    if isinstance(value, torch.Tensor):
+        raise TypeError("caption of a batch is a tensor, expected a list of texts")
+    return value
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }

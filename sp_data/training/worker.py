@@ -1,0 +1,128 @@
+"""The child process that trains: `python -m sp_data.training.worker job.json`. Its output is the run's log.
+
+A process of its own, because it holds the GPU, because it must end with the run that started it whatever becomes of
+that, and because torch's memory goes with it.
+"""
+
+from __future__ import annotations
+
+from sp_data.child import die_with_parent
+
+if __name__ == "__main__":
+    # Before the imports, which take seconds.
+    die_with_parent()
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from sp_data import manifest as manifests
+from sp_data.dataset.clip import quiet
+from sp_data.dataset.loader import Samples
+from sp_data.errors import SpDataError, StageError
+from sp_data.lake import Lake
+from sp_data.manifest import Frozen, Manifest
+from sp_data.recipe import Recipe
+from sp_data.training.models import Kind
+
+log = logging.getLogger("sp_data.training")
+
+STEP = "::step "
+"""Begins a line that says how many steps are done."""
+ERROR = "::error "
+"""Begins the line that says, in one sentence, why the training ended."""
+
+
+class Job(Frozen):
+    """What the parent asks for; it lies in a file that the child reads."""
+
+    kind: Kind
+    recipe: Recipe
+    lake: str
+    dataset: str
+    """Identity of the verified dataset's manifest."""
+    run: str
+    resume: str | None
+    """Folder of the checkpoint to go on from, in the lake."""
+
+
+def train(job: Job) -> None:
+    """Raises StageError if there is nothing to train on, or the checkpoint to go on from is of another model."""
+    from sp_data.training import checkpoints
+    from sp_data.training.checkpoints import RECORD, Checkpoint
+    from sp_data.training.decoder import DecoderTask
+    from sp_data.training.loop import Loop
+    from sp_data.training.models import num_parameters
+    from sp_data.training.prior import PriorTask
+    from sp_data.training.seeds import seed_all
+    from sp_data.training.task import Task
+
+    lake = Lake(job.lake, job.recipe.name)
+    verified = _verified(lake, job.dataset)
+    settings = job.recipe.prior if job.kind == "prior" else job.recipe.decoder
+    seed_all(settings.seed, "weights")
+    task: Task
+    with quiet():
+        if job.kind == "prior":
+            task = PriorTask(job.recipe.prior, job.recipe.embed)
+        else:
+            task = DecoderTask(job.recipe.decoder, job.recipe.embed)
+    size = task.image_size_px
+    with Samples(verified, lake, "train", size) as samples, Samples(verified, lake, "val", size) as val:
+        if not len(samples):
+            raise StageError(f"dataset {lake.dataset!r} has no picture in its train split; lower curate.val_share")
+        template = Checkpoint(
+            kind=job.kind,
+            run=job.run,
+            step=0,
+            loss=0.0,
+            val_loss=None,
+            num_samples=len(samples),
+            dataset=verified.digest,
+            clip=str(verified.details["clip"]),
+            settings=settings.what(),
+            model=task.config,
+            num_parameters=num_parameters(task.model),
+            files=(),
+        )
+        loop = Loop(task, settings, template, lake, samples, val, advanced=lambda done: print(f"{STEP}{done}"))  # noqa: T201
+        start = 0
+        if job.resume:
+            from_ = checkpoints.read(lake, f"{job.resume}/{RECORD}")
+            if (from_.kind, from_.model) != (template.kind, template.model):
+                raise StageError(f"{from_} is another model than the recipe's {job.kind}; --resume needs the same one")
+            loop.resume(from_)
+            start = from_.step
+            log.info("%s: goes on from step %s of %s (%s)", job.kind, f"{start:,}", f"{settings.steps:,}", from_.folder)
+        else:
+            log.info(
+                "%s: %s parameters, %s samples, %s steps of %s on %s",
+                job.kind,
+                f"{template.num_parameters:,}",
+                f"{len(samples):,}",
+                f"{settings.steps:,}",
+                settings.batch_size,
+                loop.device,
+            )
+        loop.run(start)
+
+
+def _verified(lake: Lake, identity: str) -> Manifest:
+    verified = manifests.load(lake, "verify", identity)
+    if verified is None:
+        raise StageError(f"there is no verified dataset {identity[:12]} in {lake.url}; run `sp-data verify`")
+    return verified
+
+
+def main(job_file: str) -> None:
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    try:
+        train(Job.model_validate(json.loads(Path(job_file).read_text("utf-8"))))
+    except SpDataError as error:
+        print(f"{ERROR}{error}")  # noqa: T201
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

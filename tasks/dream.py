@@ -1,0 +1,29 @@
+"""Pictures from words as a Prefect task."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from sp_data.generation.dream import How, dream_files, orders
+from sp_data.lake import Lake
+from sp_data.progress import onlooker
+from sp_data.recipe import Recipe
+from sp_data.report.markdown import pictures_markdown
+from tasks.stage import artifact_key
+
+
+@task(cache_policy=NO_CACHE)
+def dream(recipe: Recipe, lake: str, prompts: list[str], num_pictures: int, seed: int, cond_scale: float) -> list[str]:
+    """Make the pictures; returns where they lie."""
+    place = Lake(lake, recipe.name)
+    made = dream_files(
+        recipe, place, orders(prompts, num_pictures, seed), How(cond_scale=cond_scale), progress=onlooker()
+    )
+    create_markdown_artifact(
+        key=artifact_key(recipe.name, "dreams"),
+        markdown=pictures_markdown(made),
+        description=f"{len(made)} pictures of {len(prompts)} prompts",
+    )
+    return [path for path, _ in made]
