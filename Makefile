@@ -28,8 +28,9 @@ demo: export PREFECT_HOME := $(or $(PREFECT_HOME),$(CURDIR)/.prefect)
 demo: $(STAMP)
 	$(BIN)/sp-data run demo
 
+# Two workers of one thread each: threads of two processes on two cores wait for each other hundreds of times a step.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not proof"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof" --numprocesses 2 --dist loadgroup
 
 proof: $(STAMP)
 	$(BIN)/python -m pytest -m proof --timeout 7200

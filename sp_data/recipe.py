@@ -347,7 +347,7 @@ _DEMO: dict[str, Any] = {
         "precision": "fp32",
     },
     "decoder": {
-        "steps": 1600,
+        "steps": 1400,
         "batch_size": 16,
         "learning_rate": 2e-3,
         "schedule": "linear",

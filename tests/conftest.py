@@ -20,6 +20,15 @@ from sp_data.road import DATASET_STAGES, remember_recipe, run_stage
 pytest_plugins = ["mediawiki.fixture"]
 
 NUM_KIDS = 100
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares a lake, a wiki or a server on one worker of pytest-xdist; unit tests go by file."""
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        group = place.parent if place.parts[0] in ("e2e", "integration") else place
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session")

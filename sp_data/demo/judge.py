@@ -52,7 +52,9 @@ def read(picture: Image.Image) -> Reading:
     gap = rows.max(axis=1) <= LEAST_INK * picture.width
     start, length = _longest_run(gap & (agree > 0) & (agree >= NEARLY * agree.max()))
     cut = start + length // 2 if length else int(agree.argmax())
-    return Reading(coat=_largest(below[cut], least), hat=_largest(above[cut], least))
+    coat, hat = _largest(below[cut], least), _largest(above[cut], least)
+    # One area of one colour, without a head in it, is a coat alone.
+    return Reading(coat, None if hat == coat and not length else hat)
 
 
 def _paints(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

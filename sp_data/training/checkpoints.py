@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from ema_pytorch import EMA
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -107,7 +108,7 @@ def load_weights(lake: Lake, checkpoint: Checkpoint, model: nn.Module) -> None:
     with lake.local(path) as local:
         try:
             load_model(model, str(local))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CorruptFile(
                 f"{lake.full(path)} does not hold the weights its record tells of ({_first_line(error)})"
             ) from error

@@ -1,0 +1,66 @@
+"""Calls that whole-run tests share: the command, and Prefect's API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+QUICK = [
+    "source.demo.num_kids=100",
+    "shard.samples_per_shard=20",
+    "prior.steps=60",
+    "prior.save_every=20",
+    "decoder.steps=12",
+    "decoder.save_every=4",
+    "decoder.log_every=2",
+    "judge.num_prompts=4",
+]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **more}
+
+
+def run_demo(lake: Path, home: Path, **more: str) -> dict[str, Any]:
+    settings = [part for setting in QUICK for part in ("--set", setting)]
+    command = [str(BIN / "sp-data"), "run", "demo", "--json", "--lake", str(lake), *settings]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(home, **more), timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def get(address: str, path: str) -> Any:
+    with urllib.request.urlopen(f"{address}{path}", timeout=30) as response:
+        return json.load(response)
+
+
+def post(address: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"{address}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+def wait_for(what: str, true: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.5)

@@ -1,0 +1,50 @@
+"""Fixtures for whole runs.
+
+server       (session) address of a real Prefect server on loopback, with a home of its own
+first_run    (session) what `sp-data run demo --json` said of a quick demo, and the lake it made
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.calls import BIN, answers, environment, run_demo
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    lake = tmp_path_factory.mktemp("flow") / "lake"
+    # A home that nobody has used: the migrations, and the traps of a first start, are part of what is tested.
+    return run_demo(lake, tmp_path_factory.mktemp("prefect-home")), lake
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect-server")
+    process = subprocess.Popen(
+        [str(BIN / "prefect"), "server", "start"],
+        env=environment(home, PREFECT_SERVER_API_HOST="127.0.0.1", PREFECT_SERVER_API_PORT=str(port)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        deadline = time.monotonic() + 180
+        while not answers(address):
+            assert time.monotonic() < deadline, "the Prefect server did not start within 180 s"
+            assert process.poll() is None, "the Prefect server ended"
+            time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)

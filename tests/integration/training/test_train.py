@@ -1,0 +1,296 @@
+"""Training as a user meets it: done once, resumed after a kill, refused with a reason."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sp_data import manifest as manifests
+from sp_data.errors import StageError, StageNotDone
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.recipe import Recipe, load_recipe
+from sp_data.road import DATASET_STAGES, TRAINING_STAGES, run_stage, stand
+from sp_data.training import checkpoints
+from sp_data.training.metrics import read_metrics
+
+
+def latest(lake: Lake, stage: str) -> Manifest:
+    manifest = manifests.latest(lake, stage)
+    assert manifest is not None
+    return manifest
+
+
+def losses(lake: Lake, kind: str) -> list[tuple[Any, ...]]:
+    """What of the metrics does not depend on the machine's speed."""
+    rows = read_metrics(lake, latest(lake, kind).details["run"])
+    return [tuple(value for name, value in row.items() if name != "samples_per_second") for row in rows]
+
+
+def test_every_sample_is_learnt_from_or_held_out(trained_lake: Lake) -> None:
+    verified = latest(trained_lake, "verify")
+    splits: dict[str, int] = {}
+    for shard in verified.details["shards"]:
+        splits[shard["split"]] = splits.get(shard["split"], 0) + shard["num_samples"]
+    for kind in ("prior", "decoder"):
+        counts = latest(trained_lake, kind).counts
+        assert counts.in_ == verified.counts.out
+        assert counts.out == splits["train"]
+        assert counts.dropped == {f"held out ({split})": splits[split] for split in ("test", "val")}
+
+
+def test_training_lowers_the_validation_loss(trained_lake: Lake) -> None:
+    for kind in ("prior", "decoder"):
+        rows = read_metrics(trained_lake, latest(trained_lake, kind).details["run"])
+        evaluated = [row["val_loss"] for row in rows if "val_loss" in row]
+        assert len(evaluated) == 3
+        assert evaluated[-1] < evaluated[1] < evaluated[0]
+
+
+def test_a_manifest_names_the_best_checkpoint_and_its_weights(trained_lake: Lake) -> None:
+    for kind in ("prior", "decoder"):
+        made = latest(trained_lake, kind)
+        there = checkpoints.found(trained_lake, made.details["run"])
+        best = checkpoints.best(there)
+        assert (
+            made.details["best"]["digest"] == best.digest == trained_lake.sha256(f"{best.folder}/weights.safetensors")
+        )
+        assert best.dataset == latest(trained_lake, "verify").digest
+        assert not manifests.missing_files(trained_lake, made.files, deep=True)
+
+
+def test_a_second_run_is_unchanged_and_writes_nothing(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(trained_copy.root).rglob("*") if path.name != ".writer"}
+    for stage in TRAINING_STAGES:
+        assert run_stage(stage, quick_recipe, trained_copy).state == "unchanged"
+    after = {path: path.stat().st_mtime_ns for path in Path(trained_copy.root).rglob("*") if path.name != ".writer"}
+    assert {path for path in before if path.is_file()} == {path for path in after if path.is_file()}
+    assert all(before[path] == after[path] for path in before if path.is_file())
+
+
+def test_lost_weights_are_seen_and_come_back_with_the_same_bytes(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    made = latest(trained_copy, "prior")
+    lost = f"{made.details['best']['folder']}/weights.safetensors"
+    Path(trained_copy.full(lost)).unlink()
+    assert stand(quick_recipe, trained_copy)["prior"].state == "damaged"
+    assert run_stage("prior", quick_recipe, trained_copy).state == "done"
+    assert trained_copy.sha256(lost) == made.details["best"]["digest"]
+    assert latest(trained_copy, "prior").digest == made.digest
+
+
+@pytest.mark.parametrize("kind", ["prior", pytest.param("decoder", marks=pytest.mark.proof)])
+def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
+    kind: str, trained_copy: Lake, trained_lake: Lake, quick_recipe: Recipe, tmp_path: Path
+) -> None:
+    """SIGKILL for the command between two checkpoints; the child must die with it; the same command goes on."""
+    for folder in ("runs", "manifests/prior", "manifests/decoder", "manifests/judge", "generated"):
+        shutil.rmtree(trained_copy.full(folder))
+    recipe_file = tmp_path / "quick.yaml"
+    recipe_file.write_text(quick_recipe.model_dump_json())
+    command = [sys.executable, "-m", "sp_data.cli", "train", kind, str(recipe_file)]
+    command += ["--lake", str(Path(trained_copy.root).parent)]
+    run = latest(trained_lake, kind).details["run"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: checkpoints.found(trained_copy, run) != [], process)
+    child = child_of(process.pid)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not Path(f"/proc/{child}").exists())
+    there = checkpoints.found(trained_copy, run)
+    last = getattr(quick_recipe, kind).steps
+    assert there[-1].step < last, "killed too late to prove anything"
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert f"{kind}: goes on from step {there[-1].step} of {last}" in again.stderr
+    assert losses(trained_copy, kind) == losses(trained_lake, kind), "bit for bit"
+    assert latest(trained_copy, kind).digest == latest(trained_lake, kind).digest
+
+
+def wait_for(true: Any, process: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen within 180 s"
+        assert process is None or process.poll() is None, "the command ended first"
+        time.sleep(0.02)
+
+
+def child_of(pid: int) -> int:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                line = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if int(fields[1]) == pid and "sp_data.training.worker" in line:
+                return int(entry.name)
+    raise AssertionError(f"process {pid} has no training child")
+
+
+def test_an_interrupted_training_leaves_no_child(trained_copy: Lake, quick_recipe: Recipe, tmp_path: Path) -> None:
+    recipe_file = tmp_path / "long.yaml"
+    longer = quick_recipe.prior.model_copy(update={"steps": 5000, "save_every": 5000})
+    recipe_file.write_text(quick_recipe.model_copy(update={"prior": longer}).model_dump_json())
+    command = [sys.executable, "-m", "sp_data.cli", "train", "prior", str(recipe_file)]
+    command += ["--lake", str(Path(trained_copy.root).parent)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = Path(trained_copy.full("runs"))
+    wait_for(lambda: len(list(metrics.glob("prior-*/metrics.jsonl"))) > 1)
+    child = child_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].endswith("the same command goes on from there")
+    assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_going_on_from_a_named_checkpoint_goes_back_to_it(
+    trained_copy: Lake, trained_lake: Lake, quick_recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = latest(trained_copy, "prior").details["run"]
+    first = checkpoints.found(trained_copy, run)[0]
+    assert first.step < quick_recipe.prior.steps
+    with caplog.at_level(logging.INFO, "sp_data"):
+        assert run_stage("prior", quick_recipe, trained_copy, resume=first.folder).state == "done"
+    assert f"goes on from step {first.step}" in caplog.text
+    assert losses(trained_copy, "prior") == losses(trained_lake, "prior")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_longer_training_goes_on_from_a_shorter_one(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    best = latest(trained_copy, "prior").details["last"]["folder"]
+    longer = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"steps": 80})})
+    made = run_stage("prior", longer, trained_copy, resume=best).manifest
+    assert [row["step"] for row in read_metrics(trained_copy, made.details["run"])] == [65, 70, 75, 80]
+    assert made.details["last"]["step"] == 80
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_checkpoint_of_another_model_is_refused(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    wider = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"depth": 1})})
+    best = latest(trained_copy, "prior").details["best"]["folder"]
+    with pytest.raises(StageError, match=r"is another model than the recipe's prior; --resume needs the same one"):
+        run_stage("prior", wider, trained_copy, resume=best)
+
+
+def test_what_ends_a_training_is_said_in_one_sentence(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    """A file of the dataset that lies about its width: the child's error is the command's."""
+    emptied = Path(trained_copy.full(latest(trained_copy, "verify").details["shards"][0]["img_emb"]["path"]))
+    size = emptied.stat().st_size
+    emptied.write_bytes(b"\0" * size)
+    other = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"seed": 5})})
+    with pytest.raises(StageError, match=r"img_emb_00000\.npy"):
+        run_stage("prior", other, trained_copy)
+
+
+def test_without_a_verified_dataset_there_is_no_training(quick_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(StageNotDone, match="prior needs verify of dataset 'demo', which is missing"):
+        run_stage("prior", quick_recipe, Lake(str(tmp_path), "demo"))
+
+
+def test_the_road_to_the_dataset_is_untouched_by_training(trained_lake: Lake, road_lake: Lake) -> None:
+    for stage in DATASET_STAGES:
+        assert latest(trained_lake, stage).digest == latest(road_lake, stage).digest
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_cascade_of_two_unets_trains_and_enlarges(trained_copy: Lake) -> None:
+    small = "{dim: 8, dim_mults: [1, 2], cond_dim: 8, num_resnet_blocks: 1, attn_heads: 1, attn_dim_head: 8, "
+    small += "self_attn: [false, false], sparse_attn: false, init_cross_embed: false, image_size_px: "
+    cascade = load_recipe(
+        "demo",
+        [
+            "source.demo.num_kids=100",
+            "shard.samples_per_shard=20",
+            "decoder.steps=2",
+            "decoder.batch_size=4",
+            "decoder.sample_timesteps=2",
+            "decoder.objective=noise",
+            f"decoder.unets=[{small}16}}, {small}32}}]",
+        ],
+    )
+    made = run_stage("decoder", cascade, trained_copy).manifest
+    assert made.details["last"]["step"] == 2
+    from sp_data.generation.dream import Order, dream
+    from sp_data.generation.models import load_models
+
+    models = load_models(cascade, trained_copy)
+    (one,) = dream(models, [Order("a kid", 0)])
+    assert one.picture.size == (32, 32)
+    assert models.decoder.image_sizes == (16, 32)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_models_that_look_at_words_train_and_dream(trained_copy: Lake, tmp_path: Path) -> None:
+    """On a CLIP in OpenAI's format whose text tower is as wide as its embeddings, as that of ViT-L/14 is."""
+    import clip.model
+
+    torch.manual_seed(0)
+    tiny = clip.model.CLIP(
+        embed_dim=64,
+        image_resolution=32,
+        vision_layers=1,
+        vision_width=64,
+        vision_patch_size=16,
+        context_length=77,
+        vocab_size=49408,
+        transformer_width=64,
+        transformer_heads=1,
+        transformer_layers=1,
+    )
+    weights = tmp_path / "clip.pt"
+    torch.save(tiny.state_dict(), weights)
+    unet = "{dim: 8, dim_mults: [1, 2], cond_dim: 8, num_resnet_blocks: 1, attn_heads: 1, attn_dim_head: 8, "
+    unet += "self_attn: [false, false], sparse_attn: false, image_size_px: 16, text_encodings: true}"
+    wordy = load_recipe(
+        "demo",
+        [
+            "source.demo.num_kids=100",
+            "shard.samples_per_shard=20",
+            f"embed={{clip_model: {weights}, name: words, dim: 64}}",
+            "prior.text_encodings=true",
+            "prior.max_text_len=77",
+            "prior.steps=3",
+            "prior.batch_size=4",
+            "decoder.steps=2",
+            "decoder.batch_size=4",
+            "decoder.sample_timesteps=2",
+            "decoder.image_cond_drop_prob=0.1",
+            f"decoder.unets=[{unet}]",
+        ],
+    )
+    for stage in ("embed", "reorder", "verify", "prior", "decoder"):
+        assert run_stage(stage, wordy, trained_copy).state == "done"
+    from sp_data.generation.dream import How, Order, dream
+    from sp_data.generation.models import load_models
+
+    models = load_models(wordy, trained_copy)
+    (one,) = dream(models, [Order("a kid", 0)])
+    (guided,) = dream(models, [Order("a kid", 0)], How(cond_scale=2.0))
+    assert one.picture.size == (16, 16)
+    assert one.png() != guided.png()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_words_of_a_narrower_text_tower_are_refused(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    words = quick_recipe.prior.model_copy(update={"text_encodings": True, "max_text_len": 77})
+    with pytest.raises(StageError, match=r"text tower is 40 wide, its embeddings 128.*set text_encodings to false"):
+        run_stage("prior", quick_recipe.model_copy(update={"prior": words}), trained_copy)
+
+
+def test_the_environment_is_not_needed(trained_lake: Lake) -> None:
+    """Nothing in a run's folder tells where it was made."""
+    for path in Path(trained_lake.full("runs")).rglob("*.json*"):
+        assert str(trained_lake.root) not in path.read_text("utf-8")
+        assert os.uname().nodename not in path.read_text("utf-8")
