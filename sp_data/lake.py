@@ -53,7 +53,8 @@ class FileEntry(BaseModel):
     bytes: int
     sha256: str
     timed: bool = False
-    """Carries the time of day, so that equal inputs do not give equal bytes; outside every digest."""
+    """Carries the time of day, or how often a run was stopped, so that equal inputs do not give equal bytes; outside
+    every digest."""
 
 
 class Lake:

@@ -103,7 +103,7 @@ class Samples(Dataset[Sample]):
         paths = {name: self._local(lake, listed[name]["path"]) for name in ("tar", "img_emb", "text_emb")}
         rows = {}
         for kind in ("img_emb", "text_emb"):
-            rows[kind] = np.load(paths[kind], mmap_mode="r")
+            rows[kind] = _mapped(paths[kind], listed[kind]["path"])
             if rows[kind].shape != (listed["num_rows"], dim):
                 raise CorruptFile(
                     f"{listed[kind]['path']} holds {rows[kind].shape}, the dataset manifest says "
@@ -139,6 +139,14 @@ class Samples(Dataset[Sample]):
         if picture.size != (size_px, size_px):
             picture = _square(picture).resize((size_px, size_px), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
+def _mapped(path: Path, name: str) -> npt.NDArray[Any]:
+    try:
+        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        raise CorruptFile(f"{name} is no array ({error}); run `sp-data verify`") from error
+    return mapped
 
 
 def _square(picture: Image.Image) -> Image.Image:

@@ -19,7 +19,7 @@ import torch
 from ema_pytorch import EMA
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sp_data.errors import CorruptFile, UsageError
@@ -73,7 +73,12 @@ def save(
 ) -> Checkpoint:
     """Publish a checkpoint: its record last. Returns it with its files."""
     with lake.scratch("checkpoint") as folder:
-        save_model(ema.ema_model, str(folder / WEIGHTS))
+        # Tensors that layers share are written once for each: save_model's list of them is in no certain order, and
+        # equal weights shall be equal bytes.
+        weights = {
+            name: value.detach().cpu().clone().contiguous() for name, value in ema.ema_model.state_dict().items()
+        }
+        save_file(weights, folder / WEIGHTS)
         state = {
             "step": checkpoint.step,
             "model": model.state_dict(),
@@ -81,7 +86,9 @@ def save(
             "ema_step": int(ema.step.item()),
         }
         torch.save(state, folder / STATE)
-        files = tuple(lake.publish(folder / name, f"{checkpoint.folder}/{name}") for name in (WEIGHTS, STATE))
+        files = tuple(
+            lake.publish(folder / name, f"{checkpoint.folder}/{name}", timed=name == STATE) for name in (WEIGHTS, STATE)
+        )
     whole = checkpoint.model_copy(update={"files": files})
     lake.write_bytes(f"{whole.folder}/{RECORD}", whole.model_dump_json(indent=1).encode() + b"\n", durable=True)
     return whole
@@ -107,7 +114,7 @@ def load_weights(lake: Lake, checkpoint: Checkpoint, model: nn.Module) -> None:
     path = f"{checkpoint.folder}/{WEIGHTS}"
     with lake.local(path) as local:
         try:
-            load_model(model, str(local))
+            model.load_state_dict(load_file(local))
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CorruptFile(
                 f"{lake.full(path)} does not hold the weights its record tells of ({_first_line(error)})"

@@ -80,7 +80,7 @@ class Loop:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint. Raises CorruptFile."""
         checkpoints.restore(self.lake, checkpoint, self.task.model, self.ema, self.optimizer)
-        self.metrics = Metrics.resumed(self.lake, checkpoint.run, checkpoint.step)
+        self.metrics = Metrics.resumed(self.lake, self.template.run, checkpoint.step)
 
     def run(self, start: int) -> None:
         """Train from step `start` to the last, with a checkpoint on the way and at the end."""

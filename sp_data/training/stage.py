@@ -68,12 +68,16 @@ def train(
         # Imported late: a run that is unchanged needs no torch.
         from sp_data.training import checkpoints
 
-        checkpoints.prune(lake, run, (recipe.prior if kind == "prior" else recipe.decoder).keep_checkpoints)
+        settings = recipe.prior if kind == "prior" else recipe.decoder
+        steps = settings.steps
+        checkpoints.prune(lake, run, settings.keep_checkpoints)
         there = checkpoints.found(lake, run)
         if resume == LATEST:
             start = there[-1] if there else None
         else:
             start = checkpoints.at(lake, resume)
+            if start.run != run and start.step >= steps:
+                raise StageError(f"{start} is already at the last of {kind}.steps = {steps:,}: raise it to go on")
             _forget_later(lake, run, start.step)
         job = {
             "kind": kind,
@@ -85,7 +89,6 @@ def train(
         }
         config = {"kind": kind, "run": run, "settings": recipe_part, "dataset": verified.digest}
         config_entry = lake.write_bytes(f"runs/{run}/config.json", json.dumps(config, indent=1).encode() + b"\n")
-        steps = (recipe.prior if kind == "prior" else recipe.decoder).steps
         progress.begin(kind, steps, "steps")
         if start:
             progress.advance(start.step)
@@ -182,7 +185,8 @@ def _manifest(
     if left_out := split["train"] - best.num_samples:
         held_out["tombstone or no embedding"] = left_out
     rows = read_metrics(lake, run)
-    record = lake.entry(f"{best.folder}/{checkpoints.RECORD}")
+    # Only weights are proof: how torch writes down an optimizer depends on whether that one was ever loaded.
+    record = lake.entry(f"{best.folder}/{checkpoints.RECORD}", timed=True)
     return Manifest.make(
         stage=kind,
         version=VERSION_OF[kind],

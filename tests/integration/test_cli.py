@@ -16,7 +16,7 @@ from places import CLIP
 
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
-from sp_data.road import DATASET_STAGES
+from sp_data.road import DATASET_STAGES, STAGES, TRAINING_STAGES
 
 COMMAND = [str(Path(sys.executable).with_name("sp-data"))]
 
@@ -131,9 +131,11 @@ def test_an_interrupt_is_one_sentence_and_leaves_a_lake_to_go_on_with(tmp_path: 
 def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
     place = str(Path(road_lake.root).parent)
     status = json.loads(sp_data("status", "--lake", place, "--json").stdout)
-    assert [stage["name"] for stage in status["stages"]] == list(DATASET_STAGES)
-    assert {stage["state"] for stage in status["stages"]} == {"done"}
-    assert all(stage["bytes"] is not None and stage["digest"] and stage["made_at"] for stage in status["stages"])
+    assert [stage["name"] for stage in status["stages"]] == list(STAGES)
+    states = {stage["name"]: stage["state"] for stage in status["stages"]}
+    assert states == dict.fromkeys(DATASET_STAGES, "done") | dict.fromkeys(TRAINING_STAGES, "missing")
+    made = [stage for stage in status["stages"] if stage["state"] == "done"]
+    assert all(stage["bytes"] is not None and stage["digest"] and stage["made_at"] for stage in made)
     verified = json.loads(sp_data("verify", "--lake", place, "--json", "--reembed", "0").stdout)
     assert verified["ok"] is True
     assert verified["problems"] == []

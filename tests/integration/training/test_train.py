@@ -178,10 +178,17 @@ def test_a_longer_training_goes_on_from_a_shorter_one(trained_copy: Lake, quick_
 
 @pytest.mark.usefixtures("in_process")
 def test_a_checkpoint_of_another_model_is_refused(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    wider = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"depth": 1})})
+    wider = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"depth": 1, "steps": 80})})
     best = latest(trained_copy, "prior").details["best"]["folder"]
     with pytest.raises(StageError, match=r"is another model than the recipe's prior; --resume needs the same one"):
         run_stage("prior", wider, trained_copy, resume=best)
+
+
+def test_a_checkpoint_beyond_the_last_step_is_refused(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    last = latest(trained_copy, "prior").details["last"]["folder"]
+    other = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"seed": 9})})
+    with pytest.raises(StageError, match=r"already at the last of prior\.steps = 60: raise it"):
+        run_stage("prior", other, trained_copy, resume=last)
 
 
 def test_what_ends_a_training_is_said_in_one_sentence(trained_copy: Lake, quick_recipe: Recipe) -> None:
