@@ -38,15 +38,16 @@ def test_a_server_shows_an_artifact_a_stage_with_counts_and_pictures(
     server: str, first_run: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     first, lake = first_run
+    # Other tests use this server too.
+    before = {run["id"] for run in post(server, "/flow_runs/filter", {})}
     result = run_demo(lake, tmp_path, PREFECT_API_URL=server)
     assert {stage["state"] for stage in result["stages"]} == {"unchanged"}
     assert result["judge"] == first["judge"]
     assert result["report"] == first["report"]
-    # Other tests start runs of deployments on this server.
-    runs = [run for run in post(server, "/flow_runs/filter", {}) if run["deployment_id"] is None]
+    runs = [run for run in post(server, "/flow_runs/filter", {}) if run["id"] not in before]
     assert [run["state"]["type"] for run in runs] == ["COMPLETED"] * 3, "pipeline, dataset, finetune"
     found = {artifact["key"]: artifact for artifact in post(server, "/artifacts/filter", {})}
-    assert found.keys() == {f"demo-{stage}" for stage in STAGES} | {"demo-report"}
+    assert found.keys() >= {f"demo-{stage}" for stage in STAGES} | {"demo-report"}
     for stage in STAGES:
         markdown = found[f"demo-{stage}"]["data"]
         counts = next(one for one in result["stages"] if one["name"] == stage)
