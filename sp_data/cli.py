@@ -41,7 +41,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field of the recipe; may be repeated.")
 ]
 LakeOption = Annotated[str, typer.Option("--lake", envvar="SP_LAKE", help="Where the data lies: a folder or a URL.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and the result.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and what was asked for.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DEFAULT_LAKE = "./lake"
 INTERRUPTED = 130
@@ -305,6 +305,7 @@ def dream(
         list[str] | None,
         typer.Option(metavar="best|latest|PATH", help="Default: best; a PATH for each of prior and decoder."),
     ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to draw.")] = "auto",
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -312,13 +313,16 @@ def dream(
     from sp_data.progress import onlooker
     from sp_data.terminal import shown
 
+    if device not in ("auto", "cpu", "cuda"):
+        raise errors.UsageError(f"--device {device}: expected auto, cpu or cuda")
     asked = _recipe_of_dataset(recipe, set_, lake)
     place = _lake(asked, lake)
     with shown(quiet=quiet or json_):
         from sp_data.generation.dream import How, dream_files, orders
 
         wanted = orders(prompts, num_pictures, seed)
-        made = dream_files(asked, place, wanted, How(cond_scale, steps), checkpoint, out, progress=onlooker())
+        how = How(cond_scale, steps)
+        made = dream_files(asked, place, wanted, how, checkpoint, out, device=device, progress=onlooker())
     if json_:
         _print_json({"dataset": asked.name, "pictures": [{"path": path, **said} for path, said in made]})
     else:

@@ -29,16 +29,18 @@ from sp_data.errors import LakeBusy, LakeError, LakeFull
 SCRATCH = ".scratch"
 LOCK = ".writer"
 
+DATASET = "dataset"
+
 _writers: dict[str, int] = {}
-"""Dataset folder -> the thread of this process that writes it."""
+"""Lock file -> the thread of this process that holds it."""
 _writers_guard = threading.Lock()
 
 
 class _Entered(threading.local):
-    """The dataset folders that this thread writes at present."""
+    """The locks that this thread holds at present."""
 
     def __init__(self) -> None:
-        self.roots: set[str] = set()
+        self.locks: set[str] = set()
 
 
 _entered = _Entered()
@@ -190,7 +192,8 @@ class Lake:
             parent = Path(self.root) / SCRATCH
             with _space(str(parent)):
                 parent.mkdir(parents=True, exist_ok=True)
-                folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=parent))
+                # Named by its process, so that a writer can tell what was left from what is in use.
+                folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=parent))
         else:
             folder = Path(tempfile.mkdtemp(prefix=f"sp-data-{purpose}-"))
         try:
@@ -202,32 +205,43 @@ class Lake:
     # One writer
 
     @contextlib.contextmanager
-    def writer(self) -> Iterator[None]:
-        """Be the dataset's only writer; re-entrant within a thread. Raises LakeBusy.
+    def writer(self, what: str = DATASET) -> Iterator[None]:
+        """Be the only writer of the dataset, or of some other part of its folder that nobody else writes (a training's
+        runs, the reports); re-entrant within a thread. Raises LakeBusy.
 
-        On a local disk the lock is the kernel's (flock): it dies with its process, however that dies. What earlier
-        writers left in the scratch folder is swept, since none of them can be alive.
+        On a local disk the lock is the kernel's (flock): it dies with its process, however that dies. What processes
+        that are gone left in the scratch folder is swept.
         """
         me = threading.get_ident()
+        lock = f"{self.root}/{LOCK}" if what == DATASET else f"{self.root}/{LOCK}-{what}"
         with _writers_guard:
-            holder = _writers.setdefault(self.root, me)
+            holder = _writers.setdefault(lock, me)
         if holder != me:
-            raise LakeBusy(f"dataset {self.dataset!r} in {self.url} is being written by this process; wait for it")
-        if self.root in _entered.roots:
+            raise LakeBusy(f"{self._part(what)} in {self.url} is being written by this process; wait for it")
+        if lock in _entered.locks:
             yield
             return
-        _entered.roots.add(self.root)
+        _entered.locks.add(lock)
         try:
-            with self._flock() if self.is_local else contextlib.nullcontext():
+            with self._flock(Path(lock), what) if self.is_local else contextlib.nullcontext():
                 yield
         finally:
-            _entered.roots.remove(self.root)
+            _entered.locks.remove(lock)
             with _writers_guard:
-                del _writers[self.root]
+                del _writers[lock]
+
+    def _part(self, what: str) -> str:
+        return f"dataset {self.dataset!r}" if what == DATASET else f"the {what} of dataset {self.dataset!r}"
+
+    def _sweep(self) -> None:
+        scratch = Path(self.root) / SCRATCH
+        for folder in scratch.iterdir() if scratch.exists() else ():
+            owner = folder.name.split("-")[-2] if folder.name.count("-") >= 2 else ""
+            if not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _flock(self) -> Iterator[None]:
-        lock = Path(self.root) / LOCK
+    def _flock(self, lock: Path, what: str) -> Iterator[None]:
         with _space(str(lock)):
             lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("a+") as stream:
@@ -236,14 +250,14 @@ class Lake:
             except BlockingIOError as error:
                 stream.seek(0)
                 raise LakeBusy(
-                    f"dataset {self.dataset!r} in {self.url} is being written by {_holder(stream.read())}; "
+                    f"{self._part(what)} in {self.url} is being written by {_holder(stream.read())}; "
                     "wait for it to end, or use another --lake"
                 ) from error
             stream.seek(0)
             stream.truncate()
             stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
             stream.flush()
-            shutil.rmtree(Path(self.root) / SCRATCH, ignore_errors=True)
+            self._sweep()
             yield
 
 

@@ -15,6 +15,10 @@ class Progress(Protocol):
         """So many more units are done."""
 
 
+TOLD = {"told": True}
+"""`extra` of a log line that a person at a terminal is told too, where bars stand for the rest."""
+
+
 class Silent:
     """Nobody looks on."""
 

@@ -200,8 +200,8 @@ class Prior(Training):
     )
     max_text_len: int = Field(77, ge=1, description="1 without text encodings: a step costs as many words")
     timesteps: int = Field(1000, ge=2)
-    sample_timesteps: int = Field(64, ge=1)
-    cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: no guidance can be asked for")
+    sample_timesteps: int = Field(64, ge=1, description="May be changed later", json_schema_extra=HOW)
+    cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="Of captions left out while training")
 
 
 class Unet(Part):
@@ -228,12 +228,16 @@ class Decoder(Training):
     objective: Literal["noise", "v", "x_start"] = Field("noise", description="What a unet predicts")
     learned_variance: bool = Field(True, description="Of the first unet")
     timesteps: int = Field(1000, ge=2)
-    sample_timesteps: int = Field(64, ge=1, description="Fewer than `timesteps`: DDIM")
+    sample_timesteps: int = Field(
+        64, ge=1, description="Fewer than `timesteps`: DDIM. May be changed later", json_schema_extra=HOW
+    )
     image_cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: no guidance can be asked for")
     text_cond_drop_prob: float = Field(0.5, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.sample_timesteps > self.timesteps:
+            raise ValueError(f"sample_timesteps {self.sample_timesteps} is more than timesteps {self.timesteps}")
         sizes = [unet.image_size_px for unet in self.unets]
         if sizes != sorted(set(sizes)):
             raise ValueError(f"unets must grow: their image_size_px are {sizes}")

@@ -181,6 +181,7 @@ def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
 
 def _parts() -> dict[str, Callable[[Recipe], dict[str, Any]]]:
     from sp_data.dataset.embeddings import recipe_part
+    from sp_data.demo import exam
 
     return {
         "scrape": lambda recipe: recipe.source.what(),
@@ -191,7 +192,7 @@ def _parts() -> dict[str, Callable[[Recipe], dict[str, Any]]]:
         "verify": lambda recipe: recipe.verify.what(),
         "prior": lambda recipe: recipe.prior.what(),
         "decoder": lambda recipe: recipe.decoder.what(),
-        "judge": lambda recipe: recipe.judge.what() if recipe.judge else {},
+        "judge": exam.recipe_part,
     }
 
 
@@ -204,7 +205,7 @@ def remember_recipe(recipe: Recipe, lake: Lake) -> None:
     """Keep the recipe beside its dataset, so that later commands need not be told it again."""
     data = recipe.model_dump_json(indent=1).encode() + b"\n"
     if not lake.exists(RECIPE_FILE) or lake.read_bytes(RECIPE_FILE) != data:
-        with lake.writer():
+        with lake.writer("recipe"):
             lake.write_bytes(RECIPE_FILE, data)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -36,9 +37,11 @@ def shown(*, quiet: bool) -> Iterator[None]:
     from sp_data.progress import looking_on
 
     logger = logging.getLogger("sp_data")
+    # The handlers choose what is shown; the lines themselves go to a flow run's log too.
+    logger.setLevel(logging.INFO)
     if quiet:
-        logger.setLevel(logging.ERROR)
-        yield
+        with _handled_by(logger, logging.NullHandler()):
+            yield
     elif sys.stderr.isatty():
         columns = (
             TextColumn("{task.description:<14}"),
@@ -47,19 +50,27 @@ def shown(*, quiet: bool) -> Iterator[None]:
             TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
         )
-        logger.setLevel(logging.WARNING)
         with Progress(*columns, console=Console(stderr=True)) as progress, looking_on(Bars(progress)):
-            yield
+            # The console writes above the bars.
+            handler = RichHandler(console=progress.console, show_time=False, show_level=False, show_path=False)
+            handler.addFilter(lambda record: record.levelno >= logging.WARNING or hasattr(record, "told"))
+            with _handled_by(logger, handler):
+                yield
     else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(LOG_FORMAT, "%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        try:
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(logging.Formatter(LOG_FORMAT, "%H:%M:%S"))
+        with _handled_by(logger, lines):
             yield
-        finally:
-            logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _handled_by(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _console() -> Console:

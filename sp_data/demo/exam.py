@@ -73,19 +73,27 @@ def questions(num_prompts: int, seed: int) -> list[Question]:
     return list(asked.values())
 
 
+def recipe_part(recipe: Recipe) -> dict[str, Any]:
+    """What of the recipe decides which pictures the judge sees."""
+    if recipe.judge is None:
+        return {}
+    steps = {"prior_steps": recipe.prior.sample_timesteps, "decoder_steps": recipe.decoder.sample_timesteps}
+    return {**recipe.judge.what(), **steps}
+
+
 def examine(
     verified: Manifest, prior: Manifest, decoder: Manifest, recipe: Recipe, lake: Lake, *, progress: Progress = SILENT
 ) -> StageResult:
-    """Dream each question once, with the recipe's seed, and read the pictures.
+    """Dream each question once, with seeds that count up from the recipe's, and read the pictures.
 
     Raises StageError if the recipe has no judge.
     """
     if recipe.judge is None:
         raise StageError(f"recipe {recipe.name!r} has no judge: only the demo's pictures can be measured")
-    settings = recipe.judge.what()
+    settings = recipe_part(recipe)
     inputs = {"verify": verified.digest, "prior": prior.digest, "decoder": decoder.digest}
     identity = manifests.identity_of(STAGE, VERSION, settings, inputs)
-    with lake.writer():
+    with lake.writer(STAGE):
         if done := manifests.is_done(lake, STAGE, identity):
             manifests.make_latest(lake, done)
             return StageResult(done, "unchanged")
@@ -122,9 +130,10 @@ def _sit(
     from sp_data.generation.models import load_models
 
     models = load_models(recipe, lake, named)
+    # A seed of its own for each: one lucky noise for all would be one draw, not so many.
     seed = recipe.judge.seed if recipe.judge else 0
     read, pictures, files = [], [], []
-    for dreamt in dream(models, [Order(question.prompt, seed) for question in asked]):
+    for dreamt in dream(models, [Order(question.prompt, seed + number) for number, question in enumerate(asked)]):
         path = f"generated/judge-{identity[:8]}/{dreamt.file_name}"
         files.append(lake.write_bytes(path, dreamt.png()))
         read.append(judge.read(dreamt.picture))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from PIL import Image, PngImagePlugin
 
-from sp_data.errors import CorruptFile, UsageError
+from sp_data.errors import CorruptFile, StageError, UsageError
 from sp_data.generation.models import Models, load_models
 from sp_data.generation.noise import noise_by_picture
 from sp_data.lake import Lake
@@ -89,7 +89,14 @@ def dream(models: Models, asked: Sequence[Order], how: How | None = None) -> Ite
     check(models, asked, how)
     for first in range(0, len(asked), BATCH):
         batch = asked[first : first + BATCH]
-        for order, picture in zip(batch, _make(models, batch, how), strict=True):
+        try:
+            pictures = _make(models, batch, how)
+        except torch.OutOfMemoryError as error:
+            raise StageError(
+                f"{len(batch)} pictures at once do not fit into the GPU's memory beside what is there already; "
+                "wait for that training to end, or draw with --device cpu"
+            ) from error
+        for order, picture in zip(batch, pictures, strict=True):
             yield Dreamt(picture, order, describe(models, order, how))
 
 
@@ -101,6 +108,7 @@ def dream_files(
     checkpoint: list[str] | None = None,
     out: Path | None = None,
     *,
+    device: str = "auto",
     progress: Progress = SILENT,
 ) -> list[tuple[str, dict[str, Any]]]:
     """Make pictures and write each as a PNG, into `out` or else into the lake; where each lies and what it says.
@@ -109,11 +117,12 @@ def dream_files(
     """
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    models = load_models(recipe, lake, checkpoint)
+    models = load_models(recipe, lake, checkpoint, device)
     progress.begin("dream", len(asked), "pictures")
     made = []
     for dreamt in dream(models, asked, how):
         if out is None:
+            # Without a lock: a picture's name tells all that its bytes depend on.
             path = f"{GENERATED}/{dreamt.file_name}"
             lake.write_bytes(path, dreamt.png())
             made.append((lake.full(path), dreamt.made))
@@ -131,7 +140,7 @@ def dream_files(
 def check(models: Models, asked: Sequence[Order], how: How) -> None:
     if any(not order.prompt.strip() for order in asked):
         raise UsageError('an empty prompt: say what to draw, such as "a kid in a red coat"')
-    if how.cond_scale != 1 and not models.decoder.can_classifier_guidance:
+    if how.cond_scale != 1 and not models.decoder.image_cond_drop_prob:
         raise UsageError(
             f"--cond-scale {how.cond_scale:g}: this decoder was trained without dropping its condition "
             "(decoder.image_cond_drop_prob = 0), so it can only do 1"
@@ -171,6 +180,7 @@ def describe(models: Models, order: Order, how: How) -> dict[str, Any]:
         "seed": order.seed,
         "cond_scale": how.cond_scale,
         "steps": how.steps or models.decoder.sample_timesteps[0],  # type: ignore[index]
+        "prior_steps": models.prior.sample_timesteps,
         "clip": models.made_by["decoder"].clip,
         **made_by,
     }

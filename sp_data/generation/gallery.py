@@ -62,7 +62,9 @@ def gallery(recipe: Recipe, lake: Lake, road: dict[str, Manifest]) -> list[Piece
     shown = {stage: road[stage].digest for stage in ("verify", "prior", "decoder", "judge") if stage in road}
     path = f"reports/gallery-{digest_of(shown)[:16]}.json"
     if lake.exists(path):
-        return [Piece.model_validate(one) for one in json.loads(lake.read_bytes(path))]
+        kept = [Piece.model_validate(one) for one in json.loads(lake.read_bytes(path))]
+        if all(lake.exists(piece.picture) for piece in kept):
+            return kept
     models = load_models(recipe, lake, [str(road[kind].details["best"]["folder"]) for kind in ("prior", "decoder")])
     if "judge" in road:
         paths = [verdict["picture"] for verdict in road["judge"].details["verdicts"][:NUM_PICTURES]]

@@ -39,10 +39,11 @@ class Models:
     dim: int
 
 
-def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None) -> Models:
-    """Load a dataset's prior and decoder.
+def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None, device: str = "auto") -> Models:
+    """Load a dataset's prior and decoder; how many steps they sample is the recipe's to say.
 
-    `named`: `best` (the default), `latest`, or up to one checkpoint's path for each of the two.
+    `named`: `best` (the default), `latest`, or up to one checkpoint's path for each of the two. `device`: `auto`,
+    `cpu` or `cuda`.
 
     Raises StageNotDone if there is no checkpoint, UsageError if a named one is not there, StageError if a checkpoint
     was trained on another CLIP's embeddings.
@@ -55,15 +56,22 @@ def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None) -> M
                 f"{checkpoint} learnt embeddings of {checkpoint.clip}, the recipe's CLIP is {folder}; "
                 "give the recipe it was trained with, or train again"
             )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise StageError("--device cuda: torch finds no CUDA device; see `nvidia-smi`")
+    place = torch.device("cuda" if there and device != "cpu" else "cpu")
     clip = load_clip(recipe.embed.clip_model, recipe.embed.dim)
     built: dict[str, nn.Module] = {}
     with quiet():
         for kind, checkpoint in chosen.items():
             model = build(checkpoint.kind, checkpoint.model)
             checkpoints.load_weights(lake, checkpoint, model)
-            built[kind] = model.to(device).eval().requires_grad_(False)
-    log.info("generate: %s, %s on %s", chosen["prior"], chosen["decoder"], device)
+            built[kind] = model.to(place).eval().requires_grad_(False)
+    built["prior"].sample_timesteps = recipe.prior.sample_timesteps  # type: ignore[assignment]
+    built["decoder"].sample_timesteps = (  # type: ignore[assignment]
+        recipe.decoder.sample_timesteps,
+    ) * len(chosen["decoder"].model["unets"])
+    log.info("generate: %s, %s on %s", chosen["prior"], chosen["decoder"], place)
     looks = built["prior"].condition_on_text_encodings or built["decoder"].condition_on_text_encodings
     return Models(
         clip=clip,
@@ -71,7 +79,7 @@ def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None) -> M
         prior=built["prior"],
         decoder=built["decoder"],
         made_by={"prior": chosen["prior"], "decoder": chosen["decoder"]},
-        device=device,
+        device=place,
         dim=recipe.embed.dim,
     )
 

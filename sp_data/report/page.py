@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from sp_data import manifest as manifests
+from sp_data.canonical import digest_of
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
@@ -43,8 +44,9 @@ def write_report(recipe: Recipe, lake: Lake, road: dict[str, Manifest]) -> str:
     Where there is a decoder its pictures are shown; those that the judge did not ask for are made now.
     """
     last = list(road.values())[-1]
-    path = f"reports/{last.stage}-{last.identity[:16]}.html"
-    with lake.writer():
+    shown = digest_of({stage: made.digest for stage, made in road.items()})
+    path = f"reports/{last.stage}-{shown[:16]}.html"
+    with lake.writer("reports"):
         if not lake.exists(path):
             pieces = _gallery(recipe, lake, road) if {"prior", "decoder"} <= road.keys() else []
             lake.write_bytes(path, render(lake, road, pieces).encode("utf-8"))

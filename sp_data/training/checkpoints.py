@@ -11,13 +11,14 @@ Nothing random is kept: the order of samples, noise and times are functions of (
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from ema_pytorch import EMA
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -53,6 +54,10 @@ class Checkpoint(Frozen):
     model: dict[str, Any]
     """dalle2-pytorch's configuration."""
     num_parameters: int
+    measured: dict[str, float] = Field(default_factory=dict)
+    """Of the averaged weights, beside the loss: the prior's cosines."""
+    ancestor: str = ""
+    """The checkpoint of another run that this run began with (its `name`), if it did not begin anew."""
     files: tuple[FileEntry, ...]
 
     @property
@@ -63,6 +68,11 @@ class Checkpoint(Frozen):
     def digest(self) -> str:
         """sha256 of the weights that generate."""
         return next(entry.sha256 for entry in self.files if entry.path.endswith(WEIGHTS))
+
+    @property
+    def name(self) -> str:
+        """Names these very weights: run, step and digest."""
+        return f"{self.run}/step-{self.step:08d}/{self.digest[:16]}"
 
     def __str__(self) -> str:
         return f"{self.run} step {self.step:,}"
@@ -86,6 +96,10 @@ def save(
             "ema_step": int(ema.step.item()),
         }
         torch.save(state, folder / STATE)
+        for name in (WEIGHTS, STATE):
+            # On the disk before the record that says so.
+            with (folder / name).open("rb") as stream:
+                os.fsync(stream.fileno())
         files = tuple(
             lake.publish(folder / name, f"{checkpoint.folder}/{name}", timed=name == STATE) for name in (WEIGHTS, STATE)
         )
@@ -128,8 +142,13 @@ def _first_line(error: BaseException) -> str:
 def found(lake: Lake, run: str) -> list[Checkpoint]:
     """The whole checkpoints of a run, the oldest first; one that was being written when a kill came is none."""
     paths = lake.list(f"runs/{run}/checkpoints")
-    whole = [read(lake, path) for path in paths if path.endswith(f"/{RECORD}")]
-    there = [one for one in whole if not missing_files(lake, one.files)]
+    there = []
+    for path in paths:
+        if path.endswith(f"/{RECORD}"):
+            # A training that goes on meanwhile removes what it no longer keeps.
+            with contextlib.suppress(FileNotFoundError):
+                one = read(lake, path)
+                there += [] if missing_files(lake, one.files) else [one]
     return sorted(there, key=lambda one: one.step)
 
 
@@ -141,6 +160,26 @@ def read(lake: Lake, path: str) -> Checkpoint:
         raise CorruptFile(
             f"{lake.full(path)} is no checkpoint ({error.errors()[0]['msg']}); delete its folder"
         ) from error
+
+
+NOT_OF_THE_SHAPE = ("sample_timesteps", "cond_drop_prob", "image_cond_drop_prob", "text_cond_drop_prob")
+"""Fields of a model's configuration that say how it is used, not which weights it has."""
+DROPOUTS = ("attn_dropout", "ff_dropout")
+
+
+def shape(model: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides which weights fit, and what they mean."""
+    kept = {name: value for name, value in model.items() if name not in NOT_OF_THE_SHAPE}
+    if "net" in kept:
+        kept["net"] = {name: value for name, value in kept["net"].items() if name not in DROPOUTS}
+    return kept
+
+
+def forget(lake: Lake, run: str, after: int) -> None:
+    """Remove a run's checkpoints beyond a step: they will be made again, or are of another line."""
+    for one in found(lake, run):
+        if one.step > after:
+            lake.remove(f"{one.folder}/{RECORD}")
 
 
 def best(checkpoints: list[Checkpoint]) -> Checkpoint:

@@ -20,6 +20,7 @@ NUM_PICTURES = 8
 
 class DecoderTask:
     kind: Kind = "decoder"
+    measures: tuple[str, ...] = ()
 
     def __init__(self, settings: Decoder, embed: Embed) -> None:
         self.config = decoder_config(settings, embed.dim)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from ema_pytorch import EMA
 from torch.utils.data import DataLoader
 
 from sp_data.dataset.loader import Samples
+from sp_data.errors import StageError
 from sp_data.lake import Lake
 from sp_data.recipe import Training
 from sp_data.report.sheet import contact_sheet
@@ -103,6 +105,7 @@ class Loop:
             }
             if saving:
                 row |= self._evaluate()
+            self._check(row)
             self.metrics.write(row)
             log.info("%s", _line(self.task.kind, row, self.settings.steps))
             if saving:
@@ -170,8 +173,18 @@ class Loop:
             count += len(indices)
         return {"val_loss": total / count, **figures}
 
+    def _check(self, row: dict[str, Any]) -> None:
+        """A training that went astray ends before it is saved. Raises StageError."""
+        if not all(math.isfinite(row[name]) for name in ("loss", "val_loss") if name in row):
+            kind = self.task.kind
+            raise StageError(
+                f"the loss of the {kind} is no number any more at step {row['step']:,}; lower {kind}.learning_rate, or "
+                f"raise {kind}.warmup_steps"
+            )
+
     def _save(self, row: dict[str, Any]) -> None:
-        said = {"step": row["step"], "loss": row["loss"], "val_loss": row.get("val_loss")}
+        measured = {name: value for name, value in row.items() if name in self.task.measures}
+        said = {"step": row["step"], "loss": row["loss"], "val_loss": row.get("val_loss"), "measured": measured}
         saved = checkpoints.save(
             self.lake, self.template.model_copy(update=said), self.task.model, self.ema, self.optimizer
         )

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from sp_data.errors import CorruptFile
 from sp_data.lake import FileEntry, Lake
 
 
@@ -26,7 +27,11 @@ class Metrics:
 
     def write(self, row: dict[str, Any]) -> FileEntry:
         """Add a line. The file is small, and written anew each time: that is whole on an object store too."""
-        self.rows.append(row)
+        return self.write_all([*self.rows, row])
+
+    def write_all(self, rows: list[dict[str, Any]]) -> FileEntry:
+        """Write these lines and no others."""
+        self.rows = rows
         lines = "".join(json.dumps(one) + "\n" for one in self.rows)
         return self.lake.write_bytes(metrics_path(self.run), lines.encode(), timed=True)
 
@@ -36,4 +41,7 @@ def read_metrics(lake: Lake, run: str) -> list[dict[str, Any]]:
     path = metrics_path(run)
     if not lake.exists(path):
         return []
-    return [json.loads(line) for line in lake.read_bytes(path).decode().splitlines()]
+    try:
+        return [json.loads(line) for line in lake.read_bytes(path).decode().splitlines()]
+    except ValueError as error:
+        raise CorruptFile(f"{lake.full(path)} is no list of metrics ({error}); delete it and run again") from error

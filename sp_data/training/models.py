@@ -77,7 +77,10 @@ def decoder_config(settings: Decoder, dim: int) -> dict[str, Any]:
         "predict_v": settings.objective == "v",
         "predict_x_start": settings.objective == "x_start",
         "image_cond_drop_prob": settings.image_cond_drop_prob,
-        "text_cond_drop_prob": settings.text_cond_drop_prob,
+        # Dalle2-pytorch takes any drop for the promise of guidance, even of words that nobody reads.
+        "text_cond_drop_prob": settings.text_cond_drop_prob
+        if any(unet.text_encodings for unet in settings.unets)
+        else 0,
     }
 
 

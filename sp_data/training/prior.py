@@ -17,6 +17,7 @@ from sp_data.training.words import WordEncoder
 
 class PriorTask:
     kind: Kind = "prior"
+    measures: tuple[str, ...] = ("cosine", "cosine_other")
     image_size_px: int | None = None
 
     def __init__(self, settings: Prior, embed: Embed) -> None:
@@ -50,9 +51,7 @@ class PriorTask:
         return condition
 
 
-def guess(
-    model: nn.Module, condition: dict[str, torch.Tensor], dim: int, *, steps: int | None = None, cond_scale: float = 1.0
-) -> torch.Tensor:
+def guess(model: nn.Module, condition: dict[str, torch.Tensor], dim: int) -> torch.Tensor:
     """Image embeddings `(n, dim)` float32 of unit length, by dalle2-pytorch's sampler.
 
     `condition` has `text_embed` `(n, dim)`, and `text_encodings` `(n, words, dim)` where the prior looks at words.
@@ -60,7 +59,6 @@ def guess(
     sampled = model.p_sample_loop(  # type: ignore[operator]
         (len(condition["text_embed"]), dim),
         text_cond=condition,
-        cond_scale=cond_scale,
-        timesteps=steps or model.sample_timesteps,
+        timesteps=model.sample_timesteps,
     )
     return torch.nn.functional.normalize(sampled.float(), dim=-1)

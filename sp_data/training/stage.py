@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sp_data import manifest as manifests
 from sp_data.child import python_child, tail
 from sp_data.errors import LakeFull, StageError
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.progress import SILENT, Progress
+from sp_data.progress import SILENT, TOLD, Progress
 from sp_data.recipe import Recipe
 from sp_data.stage import VERSION_OF, StageResult, library_versions
+
+if TYPE_CHECKING:
+    from sp_data.training.checkpoints import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -61,39 +66,44 @@ def train(
     recipe_part = settings_of(kind, recipe)
     identity = manifests.identity_of(kind, VERSION_OF[kind], recipe_part, inputs)
     run = run_name(kind, identity)
-    with lake.writer():
-        if resume == LATEST and (done := manifests.is_done(lake, kind, identity)):
+    # A lock of its own: the dataset may be scraped again while a training of days goes on.
+    with lake.writer(kind):
+        before = manifests.load(lake, kind, identity)
+        done = before if before and not manifests.missing_files(lake, before.files) else None
+        if done and resume == LATEST:
             manifests.make_latest(lake, done)
             return StageResult(done, "unchanged")
         # Imported late: a run that is unchanged needs no torch.
         from sp_data.training import checkpoints
 
         settings = recipe.prior if kind == "prior" else recipe.decoder
-        steps = settings.steps
         checkpoints.prune(lake, run, settings.keep_checkpoints)
-        there = checkpoints.found(lake, run)
-        if resume == LATEST:
-            start = there[-1] if there else None
-        else:
-            start = checkpoints.at(lake, resume)
-            if start.run != run and start.step >= steps:
-                raise StageError(f"{start} is already at the last of {kind}.steps = {steps:,}: raise it to go on")
-            _forget_later(lake, run, start.step)
+        begin = _latest(lake, run, before) if resume == LATEST else _named(lake, run, resume, kind, settings.steps)
+        if done and begin.forget_after is None and begin.ancestor == done.details["ancestor"]:
+            manifests.make_latest(lake, done)
+            return StageResult(done, "unchanged")
+        start = begin.checkpoint.step if begin.checkpoint else 0
         job = {
             "kind": kind,
             "recipe": recipe.model_dump(mode="json"),
             "lake": lake.url,
             "dataset": verified.identity,
             "run": run,
-            "resume": start.folder if start else None,
+            "resume": begin.checkpoint.folder if begin.checkpoint else None,
+            "forget_after": begin.forget_after,
+            "ancestor": begin.ancestor,
         }
         config = {"kind": kind, "run": run, "settings": recipe_part, "dataset": verified.digest}
         config_entry = lake.write_bytes(f"runs/{run}/config.json", json.dumps(config, indent=1).encode() + b"\n")
-        progress.begin(kind, steps, "steps")
-        if start:
-            progress.advance(start.step)
-        if start is None or start.step < steps:
-            _run_child(job, lake, progress, start.step if start else 0)
+        progress.begin(kind, settings.steps, "steps")
+        if begin.checkpoint:
+            progress.advance(start)
+            where = begin.checkpoint.folder
+            log.info(
+                "%s: goes on from step %s of %s (%s)", kind, f"{start:,}", f"{settings.steps:,}", where, extra=TOLD
+            )
+        if start < settings.steps:
+            _run_child(job, lake, progress, start)
         made = _manifest(kind, run, recipe_part, inputs, verified, lake, config_entry)
         manifests.publish(lake, made)
         best = made.details["best"]
@@ -101,13 +111,47 @@ def train(
         return StageResult(made, "done")
 
 
-def _forget_later(lake: Lake, run: str, step: int) -> None:
-    """Going back to a step means that what this run did after it is done again."""
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where a training begins."""
+
+    checkpoint: Checkpoint | None
+    forget_after: int | None = None
+    ancestor: str = ""
+
+
+def _latest(lake: Lake, run: str, before: Manifest | None) -> Begin:
+    """This run's latest checkpoint. If what was published as its best is lost: the latest before that, to make it
+    again."""
     from sp_data.training import checkpoints
 
-    for later in checkpoints.found(lake, run):
-        if later.step > step:
-            lake.remove(f"{later.folder}/{checkpoints.RECORD}")
+    there = checkpoints.found(lake, run)
+    forget_after = None
+    if before and all(one.digest != before.details["best"]["digest"] for one in there):
+        there = [one for one in there if one.step < before.details["best"]["step"]]
+        forget_after = there[-1].step if there else 0
+    latest = there[-1] if there else None
+    return Begin(latest, forget_after, latest.ancestor if latest else "")
+
+
+def _named(lake: Lake, run: str, path: str, kind: str, steps: int) -> Begin:
+    """The checkpoint that a person named; or, if this run began with that one already, what it came to since.
+
+    Raises UsageError if there is none, StageError if it cannot be gone on from.
+    """
+    from sp_data.training import checkpoints
+
+    named = checkpoints.at(lake, path)
+    if named.kind != kind:
+        raise StageError(f"{named} is another model than the recipe's {kind}; --resume needs the same one")
+    if named.run == run:
+        return Begin(named, forget_after=named.step, ancestor=named.ancestor)
+    if named.step >= steps:
+        raise StageError(f"{named} is already at the last of {kind}.steps = {steps:,}: raise it to go on")
+    there = checkpoints.found(lake, run)
+    if there and there[-1].ancestor == named.name:
+        return Begin(there[-1], ancestor=named.name)
+    return Begin(named, forget_after=0, ancestor=named.name)
 
 
 def _run_child(job: dict[str, Any], lake: Lake, progress: Progress, start: int) -> None:
@@ -141,6 +185,11 @@ def _fail(kind: str, process: subprocess.Popen[bytes], child_log: Path, sentence
     said = child_log.read_text("utf-8", "replace")
     if "out of memory" in said.lower():
         raise StageError(f"the {kind} did not fit into memory at step {done:,}; lower {kind}.batch_size")
+    if process.returncode == -signal.SIGKILL:
+        raise StageError(
+            f"the training of the {kind} was killed at step {done:,}, perhaps because memory ran out (then lower "
+            f"{kind}.batch_size); the same command goes on from its last checkpoint"
+        )
     raise StageError(
         f"the training of the {kind} ended at step {done:,} (exit {process.returncode}); the same command goes on from "
         f"its last checkpoint. It said: {tail(child_log)}"
@@ -172,7 +221,7 @@ def _manifest(
     config: FileEntry,
 ) -> Manifest:
     from sp_data.training import checkpoints
-    from sp_data.training.metrics import metrics_path, read_metrics
+    from sp_data.training.metrics import Metrics, metrics_path
 
     whole = checkpoints.found(lake, run)
     best, last = checkpoints.best(whole), whole[-1]
@@ -184,7 +233,9 @@ def _manifest(
     # Tombstones and pictures without an embedding are in the shards, and are not learnt from.
     if left_out := split["train"] - best.num_samples:
         held_out["tombstone or no embedding"] = left_out
-    rows = read_metrics(lake, run)
+    if not lake.exists(metrics_path(run)):
+        # Lost: what the checkpoints know of it is kept.
+        Metrics(lake, run).write_all([{"step": one.step, "loss": one.loss, "val_loss": one.val_loss} for one in whole])
     # Only weights are proof: how torch writes down an optimizer depends on whether that one was ever loaded.
     record = lake.entry(f"{best.folder}/{checkpoints.RECORD}", timed=True)
     return Manifest.make(
@@ -200,7 +251,8 @@ def _manifest(
             "last": {"step": last.step, "val_loss": last.val_loss, "folder": last.folder, "digest": last.digest},
             "num_parameters": best.num_parameters,
             "clip": best.clip,
-            "measured": {name: value for name, value in rows[-1].items() if name.startswith("cosine")},
+            "measured": best.measured,
+            "ancestor": best.ancestor,
         },
         versions=library_versions("dalle2-pytorch", "torch", "numpy"),
         previous=manifests.latest(lake, kind),

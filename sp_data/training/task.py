@@ -21,6 +21,8 @@ class Task(Protocol):
     """dalle2-pytorch's, from which `model` was built."""
     model: nn.Module
     """dalle2-pytorch's own."""
+    measures: tuple[str, ...]
+    """Names of the figures that `measure` gives."""
     image_size_px: int | None
     """Of the pictures in a batch; None: it needs none."""
 

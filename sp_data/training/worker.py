@@ -45,6 +45,10 @@ class Job(Frozen):
     run: str
     resume: str | None
     """Folder of the checkpoint to go on from, in the lake."""
+    forget_after: int | None
+    """Once that was restored, remove this run's checkpoints beyond this step."""
+    ancestor: str
+    """What the run's checkpoints say they came from, if not from its own beginning."""
 
 
 def train(job: Job) -> None:
@@ -84,17 +88,17 @@ def train(job: Job) -> None:
             settings=settings.what(),
             model=task.config,
             num_parameters=num_parameters(task.model),
+            ancestor=job.ancestor,
             files=(),
         )
         loop = Loop(task, settings, template, lake, samples, val, advanced=lambda done: print(f"{STEP}{done}"))  # noqa: T201
         start = 0
         if job.resume:
             from_ = checkpoints.read(lake, f"{job.resume}/{RECORD}")
-            if (from_.kind, from_.model) != (template.kind, template.model):
+            if (from_.kind, checkpoints.shape(from_.model)) != (template.kind, checkpoints.shape(template.model)):
                 raise StageError(f"{from_} is another model than the recipe's {job.kind}; --resume needs the same one")
             loop.resume(from_)
             start = from_.step
-            log.info("%s: goes on from step %s of %s (%s)", job.kind, f"{start:,}", f"{settings.steps:,}", from_.folder)
         else:
             log.info(
                 "%s: %s parameters, %s samples, %s steps of %s on %s",
@@ -105,6 +109,8 @@ def train(job: Job) -> None:
                 settings.batch_size,
                 loop.device,
             )
+        if job.forget_after is not None:
+            checkpoints.forget(lake, job.run, job.forget_after)
         loop.run(start)
 
 

@@ -69,9 +69,8 @@ def test_rows_in_order_lead_to_the_right_picture_and_shifted_rows_to_any(lake_co
     text, image = rows_of(lake_copy)
     right, wrong = cosines(lake_copy, recipe, text, image)
     assert right - wrong >= 0.5, (right, wrong)
-    for stage in ("prior",):
-        for path in lake_copy.list(f"manifests/{stage}") + lake_copy.list("runs"):
-            lake_copy.remove(path)
+    for path in lake_copy.list("manifests/prior") + lake_copy.list("runs"):
+        lake_copy.remove(path)
     shift_by_one(lake_copy)
     right, wrong = cosines(lake_copy, recipe, text, image)
     assert abs(right - wrong) <= 0.1, (right, wrong)

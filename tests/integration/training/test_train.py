@@ -21,7 +21,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.road import DATASET_STAGES, TRAINING_STAGES, run_stage, stand
-from sp_data.training import checkpoints
+from sp_data.training import checkpoints, loop
 from sp_data.training.metrics import read_metrics
 
 
@@ -70,10 +70,18 @@ def test_a_manifest_names_the_best_checkpoint_and_its_weights(trained_lake: Lake
 
 
 def test_a_second_run_is_unchanged_and_writes_nothing(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    before = {path: path.stat().st_mtime_ns for path in Path(trained_copy.root).rglob("*") if path.name != ".writer"}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in Path(trained_copy.root).rglob("*")
+        if not path.name.startswith(".writer")
+    }
     for stage in TRAINING_STAGES:
         assert run_stage(stage, quick_recipe, trained_copy).state == "unchanged"
-    after = {path: path.stat().st_mtime_ns for path in Path(trained_copy.root).rglob("*") if path.name != ".writer"}
+    after = {
+        path: path.stat().st_mtime_ns
+        for path in Path(trained_copy.root).rglob("*")
+        if not path.name.startswith(".writer")
+    }
     assert {path for path in before if path.is_file()} == {path for path in after if path.is_file()}
     assert all(before[path] == after[path] for path in before if path.is_file())
 
@@ -161,19 +169,49 @@ def test_going_on_from_a_named_checkpoint_goes_back_to_it(
     run = latest(trained_copy, "prior").details["run"]
     first = checkpoints.found(trained_copy, run)[0]
     assert first.step < quick_recipe.prior.steps
+    # Processes that read ahead change nothing.
+    ahead = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"loader_processes": 2})})
     with caplog.at_level(logging.INFO, "sp_data"):
-        assert run_stage("prior", quick_recipe, trained_copy, resume=first.folder).state == "done"
+        assert run_stage("prior", ahead, trained_copy, resume=first.folder).state == "done"
     assert f"goes on from step {first.step}" in caplog.text
     assert losses(trained_copy, "prior") == losses(trained_lake, "prior")
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_longer_training_goes_on_from_a_shorter_one(trained_copy: Lake, quick_recipe: Recipe) -> None:
+def test_a_longer_training_goes_on_from_a_shorter_one(
+    trained_copy: Lake, quick_recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
     best = latest(trained_copy, "prior").details["last"]["folder"]
     longer = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"steps": 80})})
     made = run_stage("prior", longer, trained_copy, resume=best).manifest
     assert [row["step"] for row in read_metrics(trained_copy, made.details["run"])] == [65, 70, 75, 80]
     assert made.details["last"]["step"] == 80
+    assert run_stage("prior", longer, trained_copy, resume=best).state == "unchanged"
+    # As if it had been killed after its first checkpoint: the same command goes on from that one.
+    later = longer.model_copy(update={"prior": longer.prior.model_copy(update={"steps": 100})})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_check", stop_after(80))
+        with pytest.raises(KeyboardInterrupt):
+            run_stage("prior", later, trained_copy, resume=best)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "sp_data"):
+        ended = run_stage("prior", later, trained_copy, resume=best).manifest
+    assert "goes on from step 80 of 100" in caplog.text
+    assert ended.details["ancestor"].startswith(latest_run_name(best))
+
+
+def latest_run_name(folder: str) -> str:
+    """runs/prior-1f0c55ab/checkpoints/step-00000060 -> prior-1f0c55ab/step-00000060"""
+    _, run, _, step = folder.split("/")
+    return f"{run}/{step}"
+
+
+def stop_after(step: int) -> Any:
+    def check(_: loop.Loop, row: dict[str, Any]) -> None:
+        if row["step"] > step:
+            raise KeyboardInterrupt
+
+    return check
 
 
 @pytest.mark.usefixtures("in_process")
@@ -182,6 +220,80 @@ def test_a_checkpoint_of_another_model_is_refused(trained_copy: Lake, quick_reci
     best = latest(trained_copy, "prior").details["best"]["folder"]
     with pytest.raises(StageError, match=r"is another model than the recipe's prior; --resume needs the same one"):
         run_stage("prior", wider, trained_copy, resume=best)
+
+
+def test_a_refused_checkpoint_costs_nothing(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    """The prior's by mistake for the decoder's: every checkpoint of the decoder is still there."""
+    run = latest(trained_copy, "decoder").details["run"]
+    before = checkpoints.found(trained_copy, run)
+    wrong = latest(trained_copy, "prior").details["best"]["folder"]
+    with pytest.raises(StageError, match="is another model than the recipe's decoder"):
+        run_stage("decoder", quick_recipe, trained_copy, resume=wrong)
+    assert checkpoints.found(trained_copy, run) == before
+
+
+@pytest.mark.usefixtures("in_process")
+def test_lost_weights_of_the_best_come_back_though_it_is_not_the_last(
+    trained_copy: Lake, quick_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = loop.Loop._evaluate
+    worse_each_time = iter(range(1, 100))
+
+    def rising(self: loop.Loop) -> dict[str, float]:
+        return {**evaluate(self), "val_loss": float(next(worse_each_time))}
+
+    monkeypatch.setattr(loop.Loop, "_evaluate", rising)
+    other = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"seed": 3})})
+    made = run_stage("prior", other, trained_copy).manifest
+    assert (made.details["best"]["step"], made.details["last"]["step"]) == (20, 60)
+    lost = f"{made.details['best']['folder']}/weights.safetensors"
+    trained_copy.remove(lost)
+    worse_each_time = iter(range(1, 100))
+    again = run_stage("prior", other, trained_copy).manifest
+    assert trained_copy.sha256(lost) == made.details["best"]["digest"]
+    assert again.digest == made.digest
+
+
+def test_lost_metrics_are_made_of_what_the_checkpoints_know(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    made = latest(trained_copy, "prior")
+    path = f"runs/{made.details['run']}/metrics.jsonl"
+    trained_copy.remove(path)
+    assert run_stage("prior", quick_recipe, trained_copy).state == "done"
+    assert latest(trained_copy, "prior").digest == made.digest
+    assert [row["step"] for row in read_metrics(trained_copy, made.details["run"])] == [40, 60]
+    assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_training_that_goes_astray_ends_before_it_is_saved(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    wild = quick_recipe.prior.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 1e30, "warmup_steps": 0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sp_data.training.prior.PriorTask.losses", lambda *_: iter([torch.tensor(float("nan"), requires_grad=True)])
+        )
+        with pytest.raises(StageError, match=r"is no number any more at step 5; lower prior\.learning_rate"):
+            run_stage("prior", quick_recipe.model_copy(update={"prior": wild}), trained_copy)
+    assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged", "and nothing else is harmed"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_fewer_sampling_steps_train_nothing_again(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    faster = quick_recipe.model_copy(
+        update={"decoder": quick_recipe.decoder.model_copy(update={"sample_timesteps": 4})}
+    )
+    assert [run_stage(stage, faster, trained_copy).state for stage in TRAINING_STAGES] == [
+        "unchanged",
+        "unchanged",
+        "done",
+    ]
+
+
+def test_the_dataset_may_be_written_while_a_training_goes_on(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    with trained_copy.writer("prior"):
+        assert run_stage("verify", quick_recipe, trained_copy).state == "unchanged"
+        other = Lake(trained_copy.url, trained_copy.dataset)
+        with other.writer(), other.scratch("held") as held:
+            assert held.exists()
 
 
 def test_a_checkpoint_beyond_the_last_step_is_refused(trained_copy: Lake, quick_recipe: Recipe) -> None:
