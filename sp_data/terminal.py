@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -52,7 +53,13 @@ def shown(*, quiet: bool) -> Iterator[None]:
         )
         with Progress(*columns, console=Console(stderr=True)) as progress, looking_on(Bars(progress)):
             # The console writes above the bars.
-            handler = RichHandler(console=progress.console, show_time=False, show_level=False, show_path=False)
+            handler = RichHandler(
+                console=progress.console,
+                show_time=False,
+                show_level=False,
+                show_path=False,
+                highlighter=NullHighlighter(),
+            )
             handler.addFilter(lambda record: record.levelno >= logging.WARNING or hasattr(record, "told"))
             with _handled_by(logger, handler):
                 yield
@@ -65,12 +72,13 @@ def shown(*, quiet: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_by(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
+    before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
-    logger.propagate = False
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.propagate = before
 
 
 def _console() -> Console:
