@@ -23,6 +23,7 @@ NUM_KIDS = 100
 TESTS = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares a lake, a wiki or a server on one worker of pytest-xdist; unit tests go by file."""
     for item in items:

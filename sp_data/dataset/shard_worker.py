@@ -15,9 +15,13 @@ from typing import Any
 
 from sp_data.child import die_with_parent
 
+if __name__ in ("__main__", "__mp_main__"):
+    # The processes that img2dataset starts import this module as __mp_main__. One of them, which counts, waits for the
+    # others for ever: without this it outlives a run that was killed.
+    die_with_parent()
+
 
 def main(jobs: Path) -> None:
-    die_with_parent()
     calls: list[dict[str, Any]] = json.loads(jobs.read_text())
     # Imported here, not above: the workers that img2dataset starts import this module too, and need none of it.
     from img2dataset import download

@@ -87,20 +87,18 @@ def _judge(lake: Lake, manifest: Manifest) -> list[str]:
 
 
 def _sheet(lake: Lake, paths: list[str]) -> list[str]:
-    pictures = [enlarged(lake.read_bytes(path)) for path in paths]
+    pictures = [_open(lake.read_bytes(path)) for path in paths]
     return [f"![pictures]({data_uri(contact_sheet(pictures))})", ""] if pictures else []
 
 
-def enlarged(png: bytes, side_px: int = 96) -> Image.Image:
-    """A small picture with its pixels as squares, so that a contact sheet shows what is there."""
+def _open(png: bytes) -> Image.Image:
     with Image.open(io.BytesIO(png)) as opened:
-        factor = max(1, side_px // max(opened.size))
-        return opened.convert("RGB").resize((opened.width * factor, opened.height * factor), Image.Resampling.NEAREST)
+        return opened.convert("RGB")
 
 
 def pictures_markdown(made: list[tuple[str, dict[str, Any]]]) -> str:
     """Pictures that were made from words, as one sheet and a list: `made` has where each PNG lies and what it says."""
-    pictures = [enlarged(Path(path).read_bytes()) for path, _ in made[:NUM_SHOWN] if Path(path).exists()]
+    pictures = [_open(Path(path).read_bytes()) for path, _ in made[:NUM_SHOWN] if Path(path).exists()]
     lines = ["## Pictures", ""]
     if pictures:
         lines += [f"![pictures]({data_uri(contact_sheet(pictures))})", ""]

@@ -26,6 +26,9 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 8, side_px:
         row, column = divmod(place, columns)
         small = picture.convert("RGB")
         small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+        # A small picture is shown with its pixels as squares, not lost on its field.
+        factor = side_px // max(small.size)
+        small = small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
         left = gap + column * (side_px + gap) + (side_px - small.width) // 2
         top = gap + row * (side_px + gap) + (side_px - small.height) // 2
         sheet.paste(small, (left, top))

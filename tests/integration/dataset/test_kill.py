@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,10 +56,30 @@ def kill_in(stage: str, recipe: Recipe, lake: Lake, after: int) -> str:
     return killed.stdout
 
 
+def left_behind(lake: Lake) -> list[int]:
+    """Processes that still have this lake in their environment or their command, three seconds after a kill."""
+    deadline = time.monotonic() + 3
+    while True:
+        processes = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        found = [pid for pid in processes if knows(pid, lake.root)]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def knows(pid: int, root: str) -> bool:
+    try:
+        said = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return pid != os.getpid() and root.encode() in said
+
+
 def kill_and_go_on(stage: str, recipe: Recipe, road_lake: Lake, root: Path, after: int) -> None:
     lake = with_stages(road_lake, root, stage)
     said = kill_in(stage, recipe, lake, after)
     assert f"killed after {FIRST_FILES[stage]}" in said
+    assert not left_behind(lake), "processes that outlived the run"
     if stage != "verify":
         assert manifests.latest(lake, stage) is None, "killed before its manifest"
     for later in DATASET_STAGES[DATASET_STAGES.index(stage) :]:
