@@ -19,7 +19,7 @@ ROAD = (scrape, curate, shard, embed, reorder, verify)
 
 
 @flow
-def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify") -> RoadReference:  # noqa: B008
+def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify") -> RoadReference:
     """Scrape, curate, shard, embed, reorder and verify, as far as `until`."""
     done: list[StageReference] = []
     for stage in ROAD:

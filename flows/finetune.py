@@ -19,7 +19,7 @@ ROAD = (prior, decoder, judge)
 
 
 @flow
-def finetune(recipe: Recipe = demo(), lake: str = "./lake", until: TrainingStage = "judge") -> RoadReference:  # noqa: B008
+def finetune(recipe: Recipe = demo(), lake: str = "./lake", until: TrainingStage = "judge") -> RoadReference:
     """Train the prior and the decoder, and judge their pictures, as far as `until`."""
     done: list[StageReference] = []
     for stage in ROAD:

@@ -12,11 +12,11 @@ PROMPT = "a kid in a red coat and a blue cap at the lake"
 
 @flow
 def generate(
-    prompts: list[str] = [PROMPT],  # noqa: B006
+    prompts: list[str] = [PROMPT],
     num_pictures: int = 4,
     seed: int = 0,
     cond_scale: float = 1.0,
-    recipe: Recipe = demo(),  # noqa: B008
+    recipe: Recipe = demo(),
     lake: str = "./lake",
 ) -> list[str]:
     """Dream `num_pictures` of each prompt; returns where the PNGs lie."""

@@ -12,7 +12,7 @@ from tasks.reference import RoadReference
 
 
 @flow
-def pipeline(recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "judge") -> RoadReference:  # noqa: B008
+def pipeline(recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "judge") -> RoadReference:
     """From a wiki to pictures, as far as `until`."""
     made = dataset(recipe, lake, until if is_dataset_stage(until) else "verify")
     if not is_training_stage(until):

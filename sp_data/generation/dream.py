@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 
 from sp_data.errors import CorruptFile, StageError, UsageError
 from sp_data.generation.models import Models, load_models
-from sp_data.generation.noise import noise_by_picture
+from sp_data.generation.noise import NoiseByPicture
 from sp_data.lake import Lake
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Recipe
@@ -156,9 +156,9 @@ def _make(models: Models, batch: Sequence[Order], how: How) -> list[Image.Image]
     encodings = models.words(prompts).to(models.device) if models.words is not None else None
     if models.prior.condition_on_text_encodings and encodings is not None:
         condition["text_encodings"] = encodings
-    with noise_by_picture("prior", seeds):
+    with NoiseByPicture("prior", seeds):
         image_embed = guess(models.prior, condition, models.dim)
-    with noise_by_picture("decoder", seeds):
+    with NoiseByPicture("decoder", seeds):
         drawn = draw(
             models.decoder,
             image_embed,

@@ -1,7 +1,7 @@
 """A picture's noise comes from its own seed, whatever is drawn beside it and on whichever device.
 
 dalle2-pytorch's samplers take noise for a whole batch from torch's global generator, so that the second picture of a
-batch would change with the first. Inside `noise_by_picture` each row has a generator of its own, on the CPU.
+batch would change with the first. Inside `NoiseByPicture` each row has a generator of its own, on the CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from sp_data.training.seeds import number_of
 
 
-class noise_by_picture(TorchFunctionMode):  # noqa: N801, RUF100
+class NoiseByPicture(TorchFunctionMode):
     """Make `torch.randn(shape)` and `torch.randn_like(x)` draw row i from the i-th seed, where the batch has a row a
     seed. `purpose` keeps apart what is drawn from one seed for different models."""
 

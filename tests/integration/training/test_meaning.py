@@ -11,7 +11,7 @@ import torch
 
 from sp_data import manifest as manifests
 from sp_data.dataset.loader import Samples
-from sp_data.generation.noise import noise_by_picture
+from sp_data.generation.noise import NoiseByPicture
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
 from sp_data.road import run_stage
@@ -51,7 +51,7 @@ def cosines(
     best = checkpoints.read(lake, f"{made.details['best']['folder']}/checkpoint.json")
     model = build("prior", best.model).eval()
     checkpoints.load_weights(lake, best, model)
-    with torch.inference_mode(), noise_by_picture("prior", range(len(text))):
+    with torch.inference_mode(), NoiseByPicture("prior", range(len(text))):
         guessed = guess(model, {"text_embed": torch.from_numpy(text)}, text.shape[1]).numpy()
     found = guessed @ image.T
     count = len(found)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sp_data.generation.noise import noise_by_picture
+from sp_data.generation.noise import NoiseByPicture
 
 
 def drawn(seeds: list[int], purpose: str = "decoder") -> torch.Tensor:
-    with noise_by_picture(purpose, seeds):
+    with NoiseByPicture(purpose, seeds):
         first = torch.randn((len(seeds), 3, 4, 4), device=torch.device("cpu"))
         return torch.stack([first, torch.randn_like(first)], dim=1)
 
@@ -35,5 +35,5 @@ def test_it_is_normal_and_leaves_the_global_generator_alone() -> None:
 
 
 def test_noise_for_another_number_of_pictures_is_refused() -> None:
-    with noise_by_picture("decoder", [1, 2]), pytest.raises(ValueError, match="expected one row a seed"):
+    with NoiseByPicture("decoder", [1, 2]), pytest.raises(ValueError, match="expected one row a seed"):
         torch.randn(3, 4)
