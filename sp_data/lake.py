@@ -122,6 +122,13 @@ class Lake:
         paths = [str(name)[cut:] for name in found]
         return sorted(path for path in paths if not PurePosixPath(path).name.startswith("."))
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Path -> bytes of every file below a folder, as `list` finds them, in one listing."""
+        found = self.fs.find(self.full(folder), detail=True) if self.exists(folder) else {}
+        cut = len(self.fs._strip_protocol(self.root)) + 1
+        sizes = {str(name)[cut:]: int(info["size"]) for name, info in found.items()}
+        return {path: size for path, size in sizes.items() if not PurePosixPath(path).name.startswith(".")}
+
     @contextlib.contextmanager
     def local(self, path: str) -> Iterator[Path]:
         """A file of the lake as a file on this machine: itself, or a copy that lives as long as the context."""

@@ -27,8 +27,10 @@ class Part(BaseModel):
 
     def what(self) -> dict[str, Any]:
         """The fields that name a result, as plain JSON values."""
-        left_out = {name for name, field in type(self).model_fields.items() if field.json_schema_extra is HOW}
-        return self.model_dump(mode="json", exclude=left_out)
+        fields = type(self).model_fields
+        kept = {name: getattr(self, name) for name, field in fields.items() if field.json_schema_extra is not HOW}
+        inner = {name: value.what() for name, value in kept.items() if isinstance(value, Part)}
+        return self.model_dump(mode="json", include=kept.keys() - inner.keys()) | inner
 
 
 class DemoWiki(Part):
@@ -36,6 +38,13 @@ class DemoWiki(Part):
 
     num_kids: int = Field(1600, ge=24, le=5000)
     seed: int = 0
+    weeks: int = Field(
+        0,
+        ge=0,
+        le=52,
+        description="How many weeks ago it was founded; each week some pictures come, change, go and are renamed",
+        json_schema_extra=HOW,
+    )
 
 
 class Source(Part):
@@ -52,8 +61,26 @@ class Source(Part):
     mime_types: tuple[str, ...] = ("image/png", "image/jpeg", "image/gif", "image/webp")
     caption_templates: tuple[str, ...] = Field(
         (),
-        description="Captions made of infobox fields, such as 'a kid in a {coat} coat'; the first whose fields the "
-        "infobox of the owning page has is chosen. Without one, the best caption found on the wiki",
+        description="Captions made of infobox fields and of found captions by their kind, such as "
+        "'{subject}[ in a {coat} coat][, {lead}]': parts in brackets are left out where a field is missing. The first "
+        "that can be filled is chosen; without one, the best caption found on the wiki",
+    )
+    caption_variants: int = Field(
+        0, ge=0, le=16, description="Other captions of each picture, for training: parts in brackets dropped at random"
+    )
+    caption_dropout: float = Field(0.3, ge=0, lt=1, description="How often a part in brackets is left out of a variant")
+    caption_seed: int = Field(0, ge=0, description="Of the variants")
+    max_html_pages: int = Field(
+        100,
+        ge=0,
+        description="Read as HTML because their wikitext does not name the pictures they show; one request each",
+    )
+    reconcile_every: int = Field(
+        13,
+        ge=1,
+        description="Runs between two that list the whole wiki (those of one day count as one): what is changed behind "
+        "its lists of changes, such as imports with old dates, is found then",
+        json_schema_extra=HOW,
     )
     contact: str = Field("", description="Who runs this: an address for the User-Agent", json_schema_extra=HOW)
     acknowledge_terms: bool = Field(
@@ -101,6 +128,11 @@ class Source(Part):
                 "robots.txt; text is CC-BY-SA, most pictures are fair use); if you may do this, "
                 "say so: --set source.acknowledge_terms=true"
             )
+
+    @property
+    def portals(self) -> tuple[str, ...]:
+        """The pages that select files; they are read as their readers see them."""
+        return self.pages if self.select == "pages" else ()
 
     @property
     def is_loopback(self) -> bool:
@@ -307,7 +339,7 @@ _SOUTHPARK: dict[str, Any] = {
     "source": {
         "wiki": "https://southpark.fandom.com",
         "pages": ["Portal:Characters"],
-        "caption_templates": ["{name}, {gender}, {hair} hair, {occupation}", "{name}, {gender}, {hair} hair"],
+        "caption_templates": ["{name}[, {gender}][, {hair} hair][, {occupation}]"],
     },
     "prior": {"batch_size": 256, "weight_decay": 0.06, "loader_processes": 4},
     "decoder": {

@@ -12,7 +12,7 @@ from sp_data.manifest import Manifest
 State = Literal["done", "unchanged"]
 
 VERSION_OF = {
-    "scrape": 1,
+    "scrape": 2,
     "curate": 1,
     "shard": 1,
     "embed": 1,

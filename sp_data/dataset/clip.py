@@ -143,7 +143,9 @@ def load_clip(clip_model: str, expected_dim: int) -> Clip:
             )
             _, preprocess, tokenizer = load(clip_model=name, use_jit=False, warmup_batch_size=1, clip_cache_path=None)
             tokens = tokenizer(["a"]).to(mapper.device)
-            dim = int(mapper.model_txt(tokens).shape[-1])
+            # all_clip keeps models: this one may have been loaded without gradients before.
+            with torch.inference_mode():
+                dim = int(mapper.model_txt(tokens).shape[-1])
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise StageError(
             f"CLIP {clip_model!r} cannot be loaded ({str(error).splitlines()[0]}); "

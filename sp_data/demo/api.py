@@ -1,17 +1,18 @@
 """Answers of the made-up wiki's api.php, in the shapes of MediaWiki 1.39 with formatversion=2.
 
-It knows the requests that a polite scraper makes: siteinfo, four generators, five props, and parse. A request beyond
-that gets MediaWiki's own error or warning, never an empty success.
+It knows the requests that a polite scraper makes: siteinfo, what changed, generators, props, export, and parse. A
+request beyond that gets MediaWiki's own error or warning, never an empty success.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
+from sp_data.demo.changes import LISTS
+from sp_data.demo.export import export
 from sp_data.demo.listings import Answer, ApiError, BadContinue, Parameters, list_titles, warn
 from sp_data.demo.properties import PROPS, Batch
 from sp_data.demo.render import html
 from sp_data.demo.siteinfo import siteinfo
-from sp_data.demo.titles import InvalidTitle, namespace_of, normalised
+from sp_data.demo.titles import InvalidTitle, key, namespace_of, normalised
 from sp_data.demo.world import World
 
 MAX_TITLES = 50
@@ -24,7 +25,7 @@ def answer(world: World, origin: str, given: dict[str, str]) -> Answer:
     except ApiError as error:
         said = {"error": {**error.body, "docref": f"See {origin}/api.php for API usage."}}
     if "curtimestamp" in given:
-        said["curtimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        said["curtimestamp"] = world.clock
     return said
 
 
@@ -56,6 +57,10 @@ def _parse(world: World, origin: str, given: dict[str, str]) -> Answer:
         parsed["redirects"] = redirects
     if "revid" in wanted:
         parsed["revid"] = page.revision_id
+    if "images" in wanted:
+        parsed["images"] = [key(title) for title in page.images]
+    if "templates" in wanted:
+        parsed["templates"] = [{"ns": 10, "title": title, "exists": title in world.pages} for title in page.templates]
     if "text" in wanted:
         parsed["text"] = html(world, page, origin)
     return {"parse": parsed}
@@ -86,17 +91,22 @@ class _Query:
         if "siteinfo" in self.known("meta", ("siteinfo",)):
             wanted = Parameters(self.given, "si").get("prop", "general").split("|")
             self.query |= siteinfo(self.world, self.origin, wanted)
-        self.known("list", ())
+        unfinished: dict[str, str] = {}
+        for name in self.known("list", LISTS):
+            if name not in self.done:
+                entries, where = LISTS[name](self.world, self.given, self.said)
+                self.query[name] = entries
+                unfinished |= where
+                self.done |= set() if where else {name}
         more = self.find_pages()
         modules = self.known("prop", PROPS)
-        unfinished: dict[str, str] = {}
         for module in modules:
             if module not in self.done and (where := PROPS[module](self.batch)):
                 unfinished |= where
             else:
                 self.done.add(module)
         if unfinished:
-            finished = "|".join(module for module in modules if module in self.done)
+            finished = "|".join(module for module in (*LISTS, *modules) if module in self.done)
             self.said["continue"] = unfinished | self.place | {"continue": f"{'|'.join(self.place)}||{finished}"}
         else:
             self.said["batchcomplete"] = True
@@ -104,6 +114,9 @@ class _Query:
                 self.said["continue"] = more | {"continue": f"{'|'.join(more)}||"}
         if self.batch.heads:
             self.query["pages"] = self.batch.heads
+        if "export" in self.given:
+            titles = [head["title"] for head in self.batch.heads if "pageid" in head]
+            self.query["export"] = export(self.world.pages[title] for title in titles)
         if self.query:
             self.said["query"] = self.query
         return self.said

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sp_data.demo.pages import Page
 from sp_data.demo.titles import InvalidTitle, key, namespace_of, normalised
-from sp_data.demo.world import Page, World
+from sp_data.demo.world import World
 
 MAX_LIMIT = 500
 Answer = dict[str, Any]
@@ -170,6 +171,16 @@ def _category_members(world: World, sources: list[str], parameters: Parameters) 
     return Listing(sorted(entries), spell, read)
 
 
+def _transcluded_in(world: World, sources: list[str], parameters: Parameters) -> Listing:
+    spaces = {int(number) for number in parameters.get("namespace").split("|") if number}
+    entries: list[tuple[SortKey, str]] = [
+        ((page.page_id, ""), page.title)
+        for page in world.pages.values()
+        if set(page.templates) & set(sources) and (not spaces or page.namespace in spaces)
+    ]
+    return Listing(sorted(entries), lambda at: str(at[0]), lambda at: (int(at), ""))
+
+
 def _read_numbered(where: str) -> SortKey:
     number, name = where.split("|", 1)
     return int(number), name
@@ -180,4 +191,5 @@ GENERATORS: dict[str, tuple[str, Callable[[World, list[str], Parameters], Listin
     "allpages": ("gap", _all_pages),
     "images": ("gim", _images),
     "categorymembers": ("gcm", _category_members),
+    "transcludedin": ("gti", _transcluded_in),
 }

@@ -1,4 +1,4 @@
-"""What api.php says about pages, for each prop of action=query: imageinfo, categories, revisions, redirects, info.
+"""What api.php says about pages, for each prop of action=query.
 
 A prop adds fields to the pages of a batch and returns what continues it, empty when it is through with the batch.
 """
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sp_data.demo.listings import Answer, BadContinue, Parameters
+from sp_data.demo.pages import Page
 from sp_data.demo.titles import article_path, image_url, key
-from sp_data.demo.world import File, Page, World
+from sp_data.demo.world import File, World
 
 MAX_CONTENTS = 50  # pages whose wikitext one answer carries
 
@@ -31,7 +32,7 @@ def imageinfo(batch: Batch) -> dict[str, str]:
     wanted = Parameters(batch.given, "ii").get("prop", "timestamp|user").split("|")
     for head in batch.heads:
         if head.get("ns") == 6:
-            file = batch.world.files.get(head["title"].removeprefix("File:"))
+            file = batch.world.file(head["title"].removeprefix("File:"))
             head["imagerepository"] = "" if file is None else "local"
             if file is not None:
                 head["imageinfo"] = [_imageinfo(file, wanted, batch.origin, str(head.get("pageid", "")))]
@@ -120,6 +121,40 @@ def redirects(batch: Batch) -> dict[str, str]:
     return {"rdcontinue": f"{rows[limit][0]}|{rows[limit][1]}"} if len(rows) > limit else {}
 
 
+def images(batch: Batch) -> dict[str, str]:
+    """Files that each page shows, red links too."""
+    parameters = Parameters(batch.given, "im")
+    limit = parameters.limit("images", batch.said)
+    rows = [(page.page_id, key(name), name, head) for head, page in batch.existing() for name in page.images]
+    if where := parameters.get("continue"):
+        number, name = _numbered(where)
+        rows = [row for row in rows if row[:2] >= (number, name)]
+    for _, _, title, head in rows[:limit]:
+        head.setdefault("images", []).append({"ns": 6, "title": title})
+    return {"imcontinue": f"{rows[limit][0]}|{rows[limit][1]}"} if len(rows) > limit else {}
+
+
+def fileusage(batch: Batch) -> dict[str, str]:
+    """Pages that show each file."""
+    parameters = Parameters(batch.given, "fu")
+    spaces = {int(number) for number in parameters.get("namespace").split("|") if number}
+    limit = parameters.limit("fileusage", batch.said)
+    heads = {head["title"]: head for head in batch.heads if "title" in head}
+    rows = sorted(
+        (key(title), page.page_id, title, page)
+        for page in batch.world.pages.values()
+        for title in page.images
+        if title in heads and (not spaces or page.namespace in spaces)
+    )
+    if where := parameters.get("continue"):
+        target, _, number = where.rpartition("|")
+        rows = [row for row in rows if row[:2] >= (target, int(number))]
+    for _, _, title, page in rows[:limit]:
+        user = {"pageid": page.page_id, "ns": page.namespace, "title": page.title}
+        heads[title].setdefault("fileusage", []).append(user | {"redirect": page.redirect is not None})
+    return {"fucontinue": f"{rows[limit][0]}|{rows[limit][1]}"} if len(rows) > limit else {}
+
+
 def info(batch: Batch) -> dict[str, str]:
     language = {"pagelanguage": "en", "pagelanguagehtmlcode": "en", "pagelanguagedir": "ltr"}
     for head in batch.heads:
@@ -146,5 +181,7 @@ PROPS: dict[str, Callable[[Batch], dict[str, str]]] = {
     "categories": categories,
     "revisions": revisions,
     "redirects": redirects,
+    "images": images,
+    "fileusage": fileusage,
     "info": info,
 }

@@ -9,9 +9,9 @@ import re
 from html import escape
 from itertools import count
 
-from sp_data.demo import wikitext
+from sp_data.demo.pages import Page, expanded, included_of
 from sp_data.demo.titles import InvalidTitle, article_path, image_url, key, normalised
-from sp_data.demo.world import File, Page, World
+from sp_data.demo.world import File, World
 
 BLANK = "data:image/gif;base64,R0lGODlhAQABAIABAAAAAP///yH5BAEAAAEALAAAAAABAAEAQAICTAEAOw%3D%3D"
 GALLERY_CLASSES = (
@@ -24,7 +24,6 @@ GALLERY_PX, INFOBOX_PX = 185, 270
 INFOBOX = re.compile(r"\{\{Infobox kid\n(.*?)\n\}\}", re.DOTALL)
 FIELD = re.compile(r"^\|([^=]+?) *= *(.*?) *$", re.MULTILINE)
 GALLERY = re.compile(r"<gallery[^>]*>\n(.*?)\n</gallery>", re.DOTALL)
-INCLUDED = re.compile(r"<includeonly>(.*?)</includeonly>", re.DOTALL)
 CATEGORY = re.compile(r"\[\[Category:[^\]]*\]\]\n?")
 HEADING = re.compile(r"^== *(.+?) *==$")
 IMAGE_LINK = re.compile(r"\[\[File:([^|\]]+)((?:\|(?:[^\[\]]|\[\[[^\]]*\]\])*)?)\]\]")
@@ -51,9 +50,7 @@ class _Renderer:
         self.blocks: list[str] = []
 
     def body(self, text: str) -> str:
-        for name in wikitext.TEMPLATE_CATEGORIES:
-            included = INCLUDED.search(wikitext.TEMPLATES[f"Template:{name}"])
-            text = text.replace("{{" + name + "}}", included[1] if included else "")
+        text = expanded(text, included_of(self.world.pages.values()))
         text = CATEGORY.sub("", text).replace("__NOTOC__", "")
         # Finished blocks wait behind a marker, so that the lines' rules do not touch their HTML.
         text = INFOBOX.sub(lambda match: self.put(self.infobox(match[1])), text)
@@ -86,7 +83,7 @@ class _Renderer:
         fields = dict(FIELD.findall(text))
         title = '<h2 class="pi-item pi-item-spacing pi-title pi-secondary-background" data-source="name">'
         parts = [f"{title}{self.inline(fields['name'])}</h2>"]
-        if (file := self.world.files.get(fields["image"])) is not None:
+        if (file := self.world.file(fields["image"])) is not None:
             caption = fields.get("caption", "")
             shown = (
                 f'<figcaption class="pi-item-spacing pi-caption">{self.inline(caption)}</figcaption>' if caption else ""
@@ -121,7 +118,7 @@ class _Renderer:
         caption, bar, link = rest.rpartition("|link=")
         said = self.inline(caption if bar else rest)
         shown = f'<div class="lightbox-caption" style="width:{GALLERY_PX}px;">{said}</div>' if said else ""
-        file = self.world.files.get(name)
+        file = self.world.file(name)
         if file is None:
             broken = (
                 f'<a href="{article_path("File:" + name)}" class="image broken-image new" title="File:{escape(name)}">'
@@ -147,7 +144,7 @@ class _Renderer:
         )
 
     def thumb(self, name: str, options: str) -> str:
-        file = self.world.files.get(name)
+        file = self.world.file(name)
         if file is None:
             return f'<a href="{article_path("File:" + name)}" class="new">File:{escape(name)}</a>'
         if not file.mime.startswith("image/"):

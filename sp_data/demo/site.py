@@ -2,9 +2,10 @@
 
 from html import escape
 
+from sp_data.demo.pages import Page
 from sp_data.demo.render import eager, html
 from sp_data.demo.titles import article_path, image_url
-from sp_data.demo.world import Page, World
+from sp_data.demo.world import World
 
 STYLE = """
 body { font: 16px/1.5 Georgia, serif; background: #ded8cc; color: #322e34; margin: 0 }

@@ -27,12 +27,6 @@ TEMPLATES = {
     "Template:Opt-out": "<includeonly>The author asks that this file be left out of every training set."
     "[[Category:Opted out]]</includeonly><noinclude>For authors who do not want their work trained on.</noinclude>",
 }
-# Categories that a page gets from a template it uses.
-TEMPLATE_CATEGORIES = {
-    "CC-BY-SA": "Category:CC-BY-SA images",
-    "Fairuse": "Category:Fair use images",
-    "Opt-out": "Category:Opted out",
-}
 CATEGORIES = {
     "Category:Kids": "Everybody who was ever cut out.",
     "Category:Classes": "All classes of the paper school.",

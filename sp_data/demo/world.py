@@ -9,43 +9,23 @@ files of awkward.py, each on a page of its own. Equal arguments give equal bytes
 
 import hashlib
 import random
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from PIL import Image
 
-from sp_data.demo import awkward, titles, wikitext
+from sp_data.demo import awkward, wikitext
 from sp_data.demo.artist import draw
 from sp_data.demo.kids import Kid, kids
+from sp_data.demo.pages import Draft, Page, pages_of
 
 SEED = 1997
 UPLOADERS = ("Cutter", "Scissors", "Señor Glue", "Paper Cut")
 FOUNDED = datetime(2016, 1, 1, tzinfo=UTC)
 BETWEEN_EDITS = timedelta(minutes=97)
+TIMESTAMP = "%Y-%m-%dT%H:%M:%SZ"
 CLASS_SIZE = 12
 NUM_ODD = 8
-
-LINK = re.compile(r"\[\[(File|Category):([^|\]]+)")
-GALLERY_LINE = re.compile(r"^([^|\n<>\[\]{}=]+\.\w{3,4})\|", re.MULTILINE)
-INFOBOX_IMAGE = re.compile(r"^\|image = (.+)$", re.MULTILINE)
-TEMPLATE = re.compile(r"\{\{([A-Z][\w -]*?)\s*[|}\n]")
-REDIRECT = re.compile(r"^#REDIRECT \[\[(.+?)\]\]")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page at its only revision. `categories` and `images` are titles with their prefix, sorted."""
-
-    page_id: int
-    revision_id: int
-    namespace: int
-    title: str
-    timestamp: str  # ISO 8601, as the API gives it
-    wikitext: str
-    categories: tuple[str, ...]
-    images: tuple[str, ...]
-    redirect: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +47,40 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """An entry of the list of changes. `kind` is 'new', 'edit', or a log's type and action: 'upload/overwrite'."""
+
+    number: int
+    kind: str
+    title: str
+    page_id: int
+    revision_id: int
+    timestamp: str
+    target: str = ""
+    """Where the page was moved to."""
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """Pages by title, in the order of their ids; files by name, in the order of upload; kids in order of number."""
+    """Pages by title, in the order of their ids; files by name, in the order of upload; kids in order of number.
+
+    `clock` is the wiki's own time, of its last change; `deleted` what can be restored, by title.
+    """
 
     name: str
     pages: dict[str, Page]
     files: dict[str, File]
     kids: tuple[Kid, ...]
+    clock: str = ""
+    changes: tuple[Change, ...] = ()
+    deleted: dict[str, tuple[Page, File | None]] = field(default_factory=dict)
+
+    def file(self, name: str) -> File | None:
+        """The file of this name, or the one that its page redirects to."""
+        page = self.pages.get(f"File:{name}")
+        if page is not None and page.redirect is not None:
+            return self.files.get(page.redirect.removeprefix("File:"))
+        return self.files.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
     for nickname, kid in zip(("The late kid", "Kid from the logo"), ordinary, strict=False):
         editor.edit(nickname, f"#REDIRECT [[{kid.name}]]")
     editor.edit("Portal:Characters", wikitext.portal_page([(picture.name, kid.name) for kid, picture in owners]))
-    return World("Paper Kids Wiki", editor.pages(), editor.files, tuple(everybody))
+    return World("Paper Kids Wiki", editor.pages(), editor.files, tuple(everybody), editor.clock, tuple(editor.changes))
 
 
 def _of(
@@ -148,13 +155,22 @@ class _Editor:
 
     def __init__(self) -> None:
         self.files: dict[str, File] = {}
-        self._texts: dict[str, tuple[str, str]] = {}  # title -> (time of the edit, wikitext)
+        self.changes: list[Change] = []
+        self._drafts: dict[str, Draft] = {}
 
     def edit(self, title: str, text: str) -> str:
         """Creates a page; returns when."""
-        timestamp = (FOUNDED + len(self._texts) * BETWEEN_EDITS).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._texts[title] = timestamp, text.strip()
-        return timestamp
+        number = len(self._drafts) + 1
+        draft = Draft(number, 1000 + number, self.clock, text.strip())
+        self._drafts[title] = draft
+        kind = "upload/upload" if title.startswith("File:") else "new"
+        self.changes.append(Change(number, kind, title, number, draft.revision_id, draft.timestamp))
+        return draft.timestamp
+
+    @property
+    def clock(self) -> str:
+        """The time of the next edit."""
+        return (FOUNDED + len(self._drafts) * BETWEEN_EDITS).strftime(TIMESTAMP)
 
     def upload(self, picture: _Picture) -> None:
         text = wikitext.file_page(picture.summary, picture.licence, picture.category)
@@ -197,27 +213,4 @@ class _Editor:
 
     def pages(self) -> dict[str, Page]:
         """Everything written so far; page ids count from 1."""
-        return {
-            title: self._page(number, title, timestamp, text)
-            for number, (title, (timestamp, text)) in enumerate(self._texts.items(), 1)
-        }
-
-    def _page(self, number: int, title: str, timestamp: str, text: str) -> Page:
-        # What stands in a template's <includeonly> is said of the pages that use it, not of itself.
-        said = "" if title.startswith("Template:") else text
-        linked = [name for kind, name in LINK.findall(said) if kind == "File"]
-        images = {f"File:{name}" for name in (*linked, *GALLERY_LINE.findall(said), *INFOBOX_IMAGE.findall(said))}
-        categories = {f"Category:{name}" for kind, name in LINK.findall(said) if kind == "Category"}
-        categories |= {found for name in TEMPLATE.findall(said) if (found := wikitext.TEMPLATE_CATEGORIES.get(name))}
-        redirect = REDIRECT.match(said)
-        return Page(
-            page_id=number,
-            revision_id=1000 + number,
-            namespace=titles.namespace_of(title),
-            title=title,
-            timestamp=timestamp,
-            wikitext=text,
-            categories=tuple(sorted(categories)),
-            images=tuple(sorted(images)),
-            redirect=redirect[1] if redirect else None,
-        )
+        return pages_of(self._drafts)

@@ -1,7 +1,8 @@
-"""Every caption a picture could have, each with where it was found, ranked; and the one it gets.
+"""Every caption a picture could have, each with where it was found, ranked. chosen.py says which one it gets.
 
     Caption(text='Ada at the lake', source='gallery', page='Ada Birch')
 
+    given              what a list of addresses says beside an address
     gallery, thumb     what a page says right below the picture
     infobox-caption    the same inside an infobox
     infobox            the infobox's fields as a sentence
@@ -18,9 +19,8 @@ and infobox fields come from the owning page only: a gallery on another characte
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -28,10 +28,26 @@ from sp_data.wiki.titles import cleaned_name, file_title, looks_like_picture, ow
 
 UseKind = Literal["gallery", "thumb", "inline", "infobox"]
 SourceKind = Literal[
-    "gallery", "thumb", "infobox-caption", "infobox", "alt", "summary", "title", "lead", "section", "categories", "name"
+    "given",
+    "gallery",
+    "thumb",
+    "infobox-caption",
+    "infobox",
+    "alt",
+    "summary",
+    "title",
+    "lead",
+    "section",
+    "categories",
+    "name",
 ]
-RANK: dict[str, int] = {kind: rank for rank, kind in enumerate(get_args(SourceKind))} | {"thumb": 0}
+RANK: dict[str, int] = {kind: rank for rank, kind in enumerate(get_args(SourceKind))} | {"thumb": 1}
 """Smaller is better; a gallery and a thumb are worth the same."""
+
+TELLING: frozenset[SourceKind] = frozenset(
+    {"given", "gallery", "thumb", "infobox-caption", "infobox", "alt", "summary", "lead"}
+)
+"""Kinds that can say what is to be seen; headings, categories and names cannot."""
 
 _KIND: dict[UseKind, SourceKind] = {
     "gallery": "gallery",
@@ -81,6 +97,11 @@ class Page:
     lead: str
     categories: tuple[str, ...]
 
+    @property
+    def shown(self) -> frozenset[str]:
+        """Names of the files it shows."""
+        return frozenset(use.name for box in self.infoboxes for use in box.pictures) | {use.name for use in self.uses}
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -100,6 +121,15 @@ class Owner:
     def fields(self) -> Mapping[str, str]:
         """The infobox's fields; a name that it leaves out is the page's title, as in Fandom's infoboxes."""
         return {} if self.infobox is None else {"name": self.page.title, **self.infobox.fields}
+
+    @property
+    def attributes(self) -> tuple[tuple[str, str], ...]:
+        """What the infobox says of its subject, without its name and what only labels the picture."""
+        return tuple(
+            (field, value)
+            for field, value in self.fields.items()
+            if field.rstrip("0123456789 ") not in UNSAID_FIELDS and len(value) <= LONGEST_FIELD
+        )
 
 
 class Index:
@@ -167,38 +197,15 @@ class Index:
         return sorted(said, key=lambda c: (RANK[c.source], c.page != own, c.page))
 
 
-def choose(candidates: Sequence[Candidate], owner: Owner | None, templates: Iterable[str]) -> str:
-    """The first template whose fields the owner's infobox has, filled in; else the best candidate's text."""
-    if owner is not None:
-        for template in templates:
-            if (caption := fill(template, owner.fields)) is not None:
-                return caption
-    return candidates[0].text
-
-
-_FIELD = re.compile(r"\{([^{}]+)\}")
-
-
 def field_name(text: str) -> str:
     """'Hat_kind ' -> 'hat kind': how fields of infoboxes and of templates are compared."""
     return " ".join(text.replace("_", " ").lower().split())
 
 
-def fill(template: str, fields: Mapping[str, str]) -> str | None:
-    """'a {hat kind}' with {'hat kind': 'cap'} -> 'a cap'; None if a field is missing."""
-    if any(field_name(name) not in fields for name in _FIELD.findall(template)):
-        return None
-    return _FIELD.sub(lambda match: fields[field_name(match[1])], template)
-
-
 def _sentence(owner: Owner) -> str:
     """'Ada Birch: coat red, hat blue'."""
-    said = [
-        f"{field} {value}"
-        for field, value in owner.fields.items()
-        if field.rstrip("0123456789 ") not in UNSAID_FIELDS and len(value) <= LONGEST_FIELD
-    ]
-    return f"{owner.fields['name']}: {', '.join(said)}" if said else ""
+    said = ", ".join(f"{field} {value}" for field, value in owner.attributes)
+    return f"{owner.fields['name']}: {said}" if said else ""
 
 
 def _says(text: str, name: str) -> bool:

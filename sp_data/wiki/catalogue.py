@@ -2,10 +2,12 @@
 
     CatalogueRow(title='File:Ada Birch.png', name='Ada Birch.png', page_id=8, sha1='5f0c…', bytes=1143,
                  mime='image/png', ..., licence='Fairuse', owner_title='Ada Birch', owner_revision=10,
+                 subject='Ada Birch', attributes=[Attribute(field='coat', value='red'), ...],
                  captions=[Caption(text='Ada at the lake', source='gallery', page='Ada Birch'), ...],
                  caption='a kid in a red coat', status='ok', original='originals/5f/5f0c….png')
 
 It is a parquet file, catalogue/<first 16 of the rows' digest>.parquet, sorted by title; equal rows make equal bytes.
+What is on the wiki no more is not in it: that has a tombstone beside it (tombstones.py).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from sp_data.wiki.captions import SourceKind
 
 ROWS_A_GROUP = 10_000
 OK = "ok"
+TOMBSTONES = "catalogue/tombstones-"
+"""How the paths of their tables begin (tombstones.py)."""
 
 
 class Caption(BaseModel):
@@ -35,6 +39,15 @@ class Caption(BaseModel):
     text: str
     source: SourceKind
     page: str
+
+
+class Attribute(BaseModel):
+    """Such as hair = brown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field: str
+    value: str
 
 
 class CatalogueRow(BaseModel):
@@ -64,10 +77,16 @@ class CatalogueRow(BaseModel):
     """The page whose infobox shows the picture, or that has its name."""
     owner_page_id: int | None
     owner_revision: int | None
+    subject: str
+    """Who or what it shows, by name."""
+    attributes: tuple[Attribute, ...]
+    """What the owner's infobox says of the subject; the name is apart, because names alone teach no looks."""
     captions: tuple[Caption, ...]
     """Best first."""
     caption: str
     """The chosen one."""
+    variants: tuple[str, ...]
+    """Other captions for training, as many as the recipe asks for."""
     status: str
     original: str | None
     """Where the bytes lie in the lake, if status is 'ok'."""
@@ -84,7 +103,9 @@ _COLUMN_TYPES: dict[str, pa.DataType] = {
     "templates": _TEXTS,
     "owner_page_id": pa.int64(),
     "owner_revision": pa.int64(),
+    "attributes": pa.list_(pa.struct([("field", pa.string()), ("value", pa.string())])),
     "captions": pa.list_(_CAPTION),
+    "variants": _TEXTS,
 }
 SCHEMA = pa.schema([(name, _COLUMN_TYPES.get(name, pa.string())) for name in CatalogueRow.model_fields])
 
@@ -105,9 +126,9 @@ def write_catalogue(lake: Lake, rows: list[CatalogueRow], digest: str) -> FileEn
 
 def read_catalogue(lake: Lake, manifest: Manifest) -> pa.Table:
     """The catalogue of a scrape's manifest, columns as in SCHEMA. Raises CorruptFile."""
-    (entry,) = manifest.files
-    with lake.local(entry.path) as path:
-        return read_table(path, lake.full(entry.path), SCHEMA.names)
+    (where,) = (entry.path for entry in manifest.files if not entry.path.startswith(TOMBSTONES))
+    with lake.local(where) as path:
+        return read_table(path, lake.full(where), SCHEMA.names)
 
 
 def catalogue_rows(table: pa.Table) -> Iterator[CatalogueRow]:

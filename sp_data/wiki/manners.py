@@ -7,7 +7,7 @@ import ipaddress
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -26,6 +26,8 @@ AGENT = "sp-data"
 PURPOSE = "pictures and captions for a dataset"
 LONGEST_WAIT_S = 300.0
 """A wiki that asks for more patience than this gets all of it: the run ends and is started again later."""
+JITTER = (1.0, 1.2)
+"""Times the gap that was asked for, never twice the same: a fleet of scrapers must not beat in time."""
 RETRIED = (429, 500, 502, 503, 504)
 
 
@@ -82,6 +84,11 @@ class Pace:
     sleep: Callable[[float], None] = time.sleep
     _next: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def mean_gap_s(self) -> float:
+        """Seconds from one request to the next, on average."""
+        return sum(JITTER) / 2 / self.requests_per_second if self.requests_per_second else 0.0
+
     def wait(self, host: str) -> None:
         if not self.requests_per_second:
             return
@@ -89,9 +96,14 @@ class Pace:
         now = self.clock()
         if due > now:
             self.sleep(due - now)
-        # A little more than asked for, and never twice the same: a fleet of scrapers must not beat in time.
-        gap = random.uniform(1.0, 1.2) / self.requests_per_second
+        gap = random.uniform(*JITTER) / self.requests_per_second
         self._next[host] = max(now, due) + gap
+
+
+RobotsCache = MutableMapping[str, tuple[float, str]]
+"""Host's address -> when its robots.txt was read (seconds since 1970), and its text."""
+ROBOTS_FRESH_S = 24 * 3600.0
+"""How long a robots.txt may be believed (RFC 9309, 2.4)."""
 
 
 @dataclass(slots=True)
@@ -99,6 +111,7 @@ class Robots:
     """robots.txt of every host that is asked for anything; `read` fetches its text, '' where there is none."""
 
     read: Callable[[str], str]
+    cache: RobotsCache = field(default_factory=dict)
     _rules: dict[str, RobotFileParser] = field(default_factory=dict)
 
     def check(self, url: str) -> None:
@@ -107,13 +120,38 @@ class Robots:
         place = f"{parts.scheme}://{parts.netloc}"
         if place not in self._rules:
             rules = RobotFileParser()
-            rules.parse(self.read(f"{place}/robots.txt").splitlines())
+            rules.parse(self._text(place).splitlines())
             self._rules[place] = rules
         if not self._rules[place].can_fetch(AGENT, url):
             raise WikiBlocked(
                 f"{place}/robots.txt does not allow {AGENT} to fetch {parts.path}; ask the wiki's owners, "
                 "or choose another source.wiki"
             )
+
+    def _text(self, place: str) -> str:
+        read_at, text = self.cache.get(place, (0.0, ""))
+        if not 0 <= time.time() - read_at < ROBOTS_FRESH_S:
+            text = self.read(f"{place}/robots.txt")
+            self.cache[place] = (time.time(), text)
+        return text
+
+
+def forbids_training(robots_tags: str) -> bool:
+    """Whether an X-Robots-Tag says `noai` or `noimageai`, to everyone or to our agent.
+
+    'noai, noimageai' and 'sp-data: noai' do; 'otherbot: noai, noindex' speaks to another.
+    """
+    for_us = True
+    for part in robots_tags.lower().split(","):
+        agent, colon, rule = part.partition(":")
+        if colon and agent.strip() not in _RULES_WITH_VALUE:
+            for_us = agent.strip() in (AGENT, "*")
+        if for_us and (rule if colon else agent).strip() in ("noai", "noimageai"):
+            return True
+    return False
+
+
+_RULES_WITH_VALUE = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"})
 
 
 @functools.lru_cache(maxsize=256)

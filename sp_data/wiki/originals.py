@@ -19,7 +19,9 @@ import requests
 from sp_data.lake import Lake
 from sp_data.wiki.catalogue import OK
 from sp_data.wiki.client import WikiClient
-from sp_data.wiki.listing import WikiFile
+from sp_data.wiki.facts import WikiFile
+from sp_data.wiki.journal import Journal
+from sp_data.wiki.manners import forbids_training
 from sp_data.wiki.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, unreachable
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ TOO_LARGE = "too-large"
 SHA1_MISMATCH = "sha1-mismatch"
 NOT_FOUND = "not-found"
 HIDDEN = "hidden"
+NO_AI = "noai"
+"""Its host says, in X-Robots-Tag, that no model may be trained on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +65,26 @@ def original_path(file: WikiFile) -> str:
 
 
 class Originals:
-    """Fetches pictures into a lake, one after the other."""
+    """Fetches pictures into a lake, one after the other.
 
-    def __init__(self, client: WikiClient, lake: Lake) -> None:
+    `refused`: outcomes of earlier runs that another try would not change, by `_key`; added to.
+    """
+
+    def __init__(
+        self, client: WikiClient, lake: Lake, journal: Journal | None = None, refused: dict[str, str] | None = None
+    ) -> None:
         self.num_fetched = 0
         self.num_bytes = 0
+        self.refused = {} if refused is None else refused
         self._client = client
         self._lake = lake
+        self._journal = journal
         self._failures = 0
+        # One listing: asking an object store for each of many thousand pictures takes minutes.
+        self._there = lake.sizes("originals")
 
-    def ensure(self, file: WikiFile) -> str:
-        """'ok' if the original lies in the lake now, else the reason. Raises WikiBlocked, WikiUnreachable."""
+    def outcome(self, file: WikiFile) -> str | None:
+        """What is known of it without asking: 'ok' if it lies in the lake, or the reason why it will not; else None."""
         source = self._client.source
         if file.mime not in source.mime_types:
             return f"mime-not-wanted ({file.mime})"
@@ -79,8 +92,18 @@ class Originals:
             return HIDDEN
         if file.bytes > source.max_file_bytes:
             return TOO_LARGE
-        if self._lake.size(original_path(file)) == file.bytes:
+        if self._there.get(original_path(file)) == file.bytes:
             return OK
+        return self.refused.get(_key(file))
+
+    def ensure(self, file: WikiFile) -> str:
+        """'ok' if the original lies in the lake now, else the reason. Raises WikiBlocked, WikiUnreachable."""
+        status = self.outcome(file)
+        if status is not None:
+            return status
+        question = {"picture": _key(file)}
+        if self._journal and (known := self._journal.find(question)) is not None:
+            return str(known)
         status = CUT_OFF
         with self._lake.scratch("original") as folder:
             for _ in range(TRIES):
@@ -89,6 +112,10 @@ class Originals:
                     break
         if status != OK:
             log.warning("%s: %s", file.title, status)
+            if not may_come(status):
+                self.refused[_key(file)] = status
+            if self._journal:
+                self._journal.keep(question, status)
         return status
 
     def _fetch(self, file: WikiFile, into: Path) -> str:
@@ -97,6 +124,8 @@ class Originals:
                 if response.status_code != 200:
                     return self._refused(file, response.status_code)
                 self._failures = 0
+                if forbids_training(response.headers.get("X-Robots-Tag", "")):
+                    return NO_AI
                 body = receive(response, into, self._client.source.max_file_bytes)
         except AddressRefused as error:
             return f"address-refused ({error})"
@@ -106,6 +135,7 @@ class Originals:
             self._lake.publish(into, f"quarantine/{SHA1_MISMATCH}-{Path(original_path(file)).name}")
             return SHA1_MISMATCH
         self._lake.publish(into, original_path(file))
+        self._there[original_path(file)] = file.bytes
         self.num_fetched += 1
         self.num_bytes += body.num_bytes
         return OK
@@ -118,6 +148,15 @@ class Originals:
             if self._failures == FAILURES_IN_A_ROW:
                 raise unreachable(file.url, f"answers HTTP {status} for {FAILURES_IN_A_ROW} pictures in a row")
         return f"http-{status}"
+
+
+def may_come(status: str) -> bool:
+    """Whether a picture that could not be fetched may come at another try."""
+    return status in (CUT_OFF, NOT_FOUND, SHA1_MISMATCH) or status.startswith("http-")
+
+
+def _key(file: WikiFile) -> str:
+    return f"{file.sha1} {file.url}"
 
 
 def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:

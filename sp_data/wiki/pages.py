@@ -1,70 +1,112 @@
-"""What the wiki's pages say: articles one after the other, and the description page of each listed file.
+"""What the wiki's articles say: from their wikitext, 500 a request, and from HTML where the wikitext does not tell.
 
-50 pages a request, which is MediaWiki's limit where content is asked for; wikitext is read and let go.
+A portal's gallery may come from a template, and an infobox's picture from Lua: the wikitext then names no file. Pages
+that select files are read as HTML always; others if a wanted file is shown there and named by no article's wikitext,
+one page for each such file.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 
-from sp_data.wiki import filepage, rendered, wikitext
+from sp_data.wiki import rendered, wikitext
 from sp_data.wiki.captions import Page
-from sp_data.wiki.client import Json, Params, WikiClient
-from sp_data.wiki.filepage import FilePage
-from sp_data.wiki.listing import WikiFile
+from sp_data.wiki.client import CONTENT, Json, Params, WikiClient
+from sp_data.wiki.facts import Facts, Rendered
+from sp_data.wiki.listing import wikitext_of
+from sp_data.wiki.titles import cleaned_name, file_title, normal_name, owner_key
 
 log = logging.getLogger(__name__)
 
-PAGES_A_REQUEST = 50
-_CONTENT: Params = {"prop": "revisions", "rvprop": "content|ids", "rvslots": "main"}
 
-
-def read_articles(client: WikiClient) -> Iterator[Page]:
-    """Every page of the source's article namespaces, redirects left out, in the wiki's order of titles."""
+def read_articles(client: WikiClient, facts: Facts) -> None:
+    """Add every page of the source's article namespaces; redirects are none."""
     for namespace in client.source.article_namespaces:
-        params: Params = {
+        before = len(facts.articles)
+        question: Params = {
             "generator": "allpages",
             "gapnamespace": namespace,
             "gapfilterredir": "nonredirects",
-            "gaplimit": PAGES_A_REQUEST,
+            "gaplimit": "max",
         }
-        num_pages = 0
-        for page in client.pages({**params, **_CONTENT}):
-            text = _wikitext(page)
-            if text is not None:
-                num_pages += 1
-                revision = int(page["revisions"][0]["revid"])
-                yield wikitext.read(text, str(page["title"]), int(page["pageid"]), revision, client.namespaces)
-        log.info("read %d pages of namespace %d", num_pages, namespace)
+        for page in client.pages_with_text(question):
+            _take_article(client, facts, page)
+        log.info("read %d pages of namespace %d", len(facts.articles) - before, namespace)
 
 
-def read_rendered(client: WikiClient) -> Iterator[Page]:
-    """The source's `pages` as readers see them, one request each: their galleries may come from templates."""
-    for title in client.source.pages if client.source.select == "pages" else ():
+def ask_articles(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
+    """Forget what was known of these pages, and ask for them."""
+    asked = sorted(set(titles))
+    for title in asked:
+        facts.articles.pop(title, None)
+    for page in client.pages_named(asked, {**CONTENT, "prop": f"{CONTENT['prop']}|info"}):
+        if not page.get("redirect"):
+            _take_article(client, facts, page)
+
+
+def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
+    """Read these pages as their readers see them, one request each. Raises WikiApiError if one is missing."""
+    for title in sorted(set(titles)):
         page = client.rendered(title)
-        yield rendered.read(page["text"], str(page["title"]), int(page["pageid"]), int(page["revid"]))
+        facts.rendered[title] = Rendered(
+            page=rendered.read(page["text"], str(page["title"]), int(page["pageid"]), int(page["revid"])),
+            files=tuple(sorted({normal_name(name) for name in page.get("images", ())})),
+            includes=tuple(sorted({str(included["title"]) for included in page.get("templates", ())})),
+        )
 
 
-def read_file_pages(client: WikiClient, files: Iterable[WikiFile]) -> dict[str, FilePage]:
-    """Name -> what the file's own page says; files without a page of their own are left out."""
-    found: dict[str, FilePage] = {}
-    names = {file.page_id: file.name for file in files if file.page_id is not None}
-    page_ids = iter(names)
-    while batch := list(islice(page_ids, PAGES_A_REQUEST)):
-        for page in client.pages({"pageids": "|".join(map(str, batch)), **_CONTENT}):
-            text = _wikitext(page)
-            if text is not None and (name := names.get(int(page["pageid"]))):
-                found[name] = filepage.read(text, client.namespaces)
-    log.info("read %d file pages", len(found))
-    return found
+def ask_usage(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
+    """Ask which articles show these files."""
+    asked = sorted(set(names))
+    for name in asked:
+        facts.usage.pop(name, None)
+    spaces = "|".join(map(str, client.source.article_namespaces))
+    question: Params = {"prop": "fileusage", "fuprop": "title|redirect", "funamespace": spaces, "fulimit": "max"}
+    for page in client.pages_named(map(file_title, asked), question):
+        users = sorted(str(user["title"]) for user in page.get("fileusage", ()) if not user.get("redirect"))
+        if users:
+            facts.usage[normal_name(str(page["title"]).partition(":")[2])] = tuple(users)
 
 
-def _wikitext(page: Json) -> str | None:
-    """None for a page that is gone or hidden, or that is no wikitext (scripts, style sheets, data)."""
-    for revision in page.get("revisions", ())[:1]:
-        main = revision.get("slots", {}).get("main", {})
-        if main.get("contentmodel") == "wikitext" and "content" in main:
-            return str(main["content"])
-    return None
+def pages_to_render(facts: Facts, client: WikiClient) -> list[str]:
+    """Titles of the articles to be read as HTML: for each file of `usage` one, rather the page of its name."""
+    chosen = {_page_for(name, users) for name, users in facts.usage.items()}
+    limit = client.source.max_html_pages
+    if len(chosen) > limit:
+        log.warning(
+            "%d pages show pictures that their wikitext does not name; %d of them are read as HTML: "
+            "see source.max_html_pages",
+            len(chosen),
+            limit,
+        )
+    return sorted(chosen)[:limit]
+
+
+def _page_for(name: str, users: tuple[str, ...]) -> str:
+    words = owner_key(cleaned_name(name))
+    return min(users, key=lambda title: (owner_key(title) != words, "/" in title, title))
+
+
+def complete(article: Page | None, html: Page) -> Page:
+    """What a page says by its wikitext, and what only its HTML says: pictures that the wikitext does not name."""
+    if article is None:
+        return html
+    told = article.shown
+    boxes = tuple(box for box in html.infoboxes if any(use.name not in told for use in box.pictures))
+    return Page(
+        title=article.title,
+        page_id=article.page_id,
+        revision=article.revision,
+        infoboxes=(*article.infoboxes, *boxes),
+        uses=(*article.uses, *(use for use in html.uses if use.name not in told)),
+        lead=article.lead or html.lead,
+        categories=article.categories,
+    )
+
+
+def _take_article(client: WikiClient, facts: Facts, page: Json) -> None:
+    text = wikitext_of(page)
+    if text is not None:
+        title, revision = str(page["title"]), int(page["revisions"][0]["revid"])
+        facts.articles[title] = wikitext.read(text, title, int(page["pageid"]), revision, client.namespaces)

@@ -1,8 +1,11 @@
-"""The scrape stage: wiki -> catalogue and originals.
+"""The scrape stage: wiki -> catalogue and originals; every time after the first, only what changed.
 
-list the files, read the articles and file pages, fetch the originals that are not there yet, publish the catalogue.
-A run that ends early, however it ends, leaves its originals; the next one lists again and fetches the rest. The
-catalogue is named by what it says, so a wiki that did not change publishes nothing.
+1. The facts: gathered (gather.py) the first time, after a month, or when the wiki's lists of changes do not reach back;
+   else the wiki is asked what changed (changes.py), and for those pages (update.py). Nothing changed: one request.
+2. The originals that are not there yet (originals.py).
+3. The catalogue (rows.py), named by what it says, with tombstones for what is gone; a wiki as it was publishes nothing.
+4. What is remembered for the next run (memory.py), last: whatever ends a run, the next one goes on from its answers
+   (journal.py) and asks for no page and no picture twice.
 """
 
 from __future__ import annotations
@@ -12,166 +15,327 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 
-from sp_data.lake import Lake
+from sp_data.errors import CorruptFile
+from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, identity_of, is_done, latest, publish
-from sp_data.progress import SILENT, Progress
+from sp_data.progress import SILENT, TOLD, Progress
 from sp_data.recipe import Source
 from sp_data.stage import VERSION_OF, StageResult, library_versions
-from sp_data.wiki.captions import Index, Page, choose
-from sp_data.wiki.catalogue import (
-    OK,
-    Caption,
-    CatalogueRow,
-    read_catalogue,
-    rows_digest,
-    write_catalogue,
-)
+from sp_data.wiki import memory as memories
+from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
+from sp_data.wiki.changes import OVERLAP, REACH, Mark, Poll, at, poll
 from sp_data.wiki.client import WikiClient
-from sp_data.wiki.filepage import NO_PAGE, FilePage
-from sp_data.wiki.listing import Listing, WikiFile, list_files
-from sp_data.wiki.originals import Originals, original_path
-from sp_data.wiki.pages import read_articles, read_file_pages, read_rendered
+from sp_data.wiki.facts import Facts
+from sp_data.wiki.gather import gather
+from sp_data.wiki.journal import Journal
+from sp_data.wiki.memory import Kept, Memory
+from sp_data.wiki.originals import Originals, may_come
+from sp_data.wiki.rows import make_rows
+from sp_data.wiki.titles import file_title
+from sp_data.wiki.tombstones import Buried, bury, read_tombstones, write_tombstones
+from sp_data.wiki.update import update
 
 log = logging.getLogger(__name__)
 
 STAGE = "scrape"
 VERSION = VERSION_OF[STAGE]
 PICTURES_A_LINE = 500
+A_DAY = timedelta(days=1)
 
 
-def scrape(source: Source, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
+def scrape(
+    source: Source, lake: Lake, *, reconcile: bool = False, proxy: str | None = None, progress: Progress = SILENT
+) -> StageResult:
     """Bring the lake's originals and catalogue up to what the wiki has now.
 
+    `reconcile`: gather everything again, whatever the wiki says has changed. `proxy`: as in Transport.
     Raises RecipeError (manners), WikiError, LakeError. What was fetched until then stays.
     """
     source.check_manners()
     # The lake first: a busy one must not cost the wiki a request.
-    with lake.writer(), _open(source) as client:
-        return scrape_with(client, lake, progress=progress)
+    with lake.writer(), _served(source, proxy) as via:
+        while True:
+            run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
+            result = run.work()
+            # Answers from before the last interruption are old; what changed meanwhile costs one request to know.
+            if not run.went_on_from_old_answers:
+                return result
+            reconcile = False
 
 
-def scrape_with(client: WikiClient, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
-    """The same with a client that is there already."""
-    started = time.monotonic()
-    with lake.writer():
-        # Reading a wiki of thousands of pages at one request a second takes minutes; how many it has is not known yet.
-        progress.begin("list", None, "pages")
-        listing = list_files(client)
-        file_pages = read_file_pages(client, listing.files)
-        index = Index((file.name for file in listing.files), listing.aliases)
-        for page in _pages(client):
-            index.add(page)
-            progress.advance()
-        originals = Originals(client, lake)
-        statuses = _fetch_all(originals, listing, progress)
-        rows = [
-            _row(file, file_pages.get(file.name, NO_PAGE), index, client.source.caption_templates, statuses[file.name])
-            for file in listing.files
-        ]
-        log.info(
-            "%d of %d pictures are there, %d new (%.1f MB); %d requests, %.0f s",
-            sum(row.status == OK for row in rows),
-            len(rows),
-            originals.num_fetched,
-            originals.num_bytes / 1e6,
-            client.transport.num_requests,
-            time.monotonic() - started,
-        )
-        return _publish(client.source, lake, rows, fetched=originals.num_fetched > 0)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a scrape would do. `num_requests` were made to know it."""
+
+    num_files: int
+    num_pictures: int
+    num_bytes: int
+    num_requests: int
+    seconds: float
+    """That fetching takes at the source's polite rate, waiting included."""
+
+
+def plan(source: Source, lake: Lake, *, reconcile: bool = False, proxy: str | None = None) -> Plan:
+    """What `scrape` would fetch now. The wiki is listed and its answers are kept, so the scrape itself does not list
+    it again; no picture is fetched and no catalogue published. Raises as `scrape` does."""
+    source.check_manners()
+    with lake.writer(), _served(source, proxy) as via:
+        while True:
+            run = _Run(source, lake, via, reconcile=reconcile, progress=SILENT)
+            made = run.plan()
+            if not run.went_on_from_old_answers:
+                return made
+            run.journal.clear()
 
 
 def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
     """Lake paths of the originals that a catalogue counts on and that are gone or of another size, sorted."""
     table = read_catalogue(lake, manifest).select(["status", "original", "bytes"])
-    sizes = {row["original"]: row["bytes"] for row in table.to_pylist() if row["status"] == OK}
-    return sorted(path for path, size in sizes.items() if lake.size(path) != size)
+    expected = {row["original"]: row["bytes"] for row in table.to_pylist() if row["status"] == OK}
+    there = lake.sizes("originals")
+    return sorted(path for path, size in expected.items() if there.get(path) != size)
 
 
 @contextlib.contextmanager
-def _open(source: Source) -> Iterator[WikiClient]:
-    with contextlib.ExitStack() as stack:
-        proxy = None
-        if source.demo is not None:
-            from sp_data.demo.server import DemoWiki
-            from sp_data.demo.world import build_world
+def _served(source: Source, proxy: str | None) -> Iterator[str | None]:
+    """The proxy by which the source's wiki is reached; the demo's is served meanwhile."""
+    if source.demo is None or proxy is not None:
+        yield proxy
+        return
+    from sp_data.demo.history import after_weeks
+    from sp_data.demo.server import DemoWiki
+    from sp_data.demo.world import build_world
 
-            world = build_world(source.demo.num_kids, source.demo.seed)
-            proxy = stack.enter_context(DemoWiki(world)).url
-        yield stack.enter_context(WikiClient(source, proxy))
-
-
-def _pages(client: WikiClient) -> Iterator[Page]:
-    yield from read_articles(client)
-    yield from read_rendered(client)
+    demo = source.demo
+    with DemoWiki(after_weeks(build_world(demo.num_kids, demo.seed), demo.weeks, demo.seed)) as wiki:
+        yield wiki.url
 
 
-def _fetch_all(originals: Originals, listing: Listing, progress: Progress) -> dict[str, str]:
-    """Name -> what became of its original."""
-    total = len(listing.files)
-    progress.begin(STAGE, total, "pictures")
-    statuses: dict[str, str] = {}
-    for number, file in enumerate(listing.files, start=1):
-        statuses[file.name] = originals.ensure(file)
-        progress.advance()
-        if number % PICTURES_A_LINE == 0:
-            log.info("%d of %d pictures, %.1f MB fetched", number, total, originals.num_bytes / 1e6)
-    return statuses
+class _Run:
+    """One look at the wiki and what follows from it."""
+
+    def __init__(self, source: Source, lake: Lake, proxy: str | None, *, reconcile: bool, progress: Progress) -> None:
+        self.source, self.lake, self.progress = source, lake, progress
+        self.journal = Journal(lake)
+        self.robots = memories.recall_robots(lake)
+        self.memory = memories.recall(lake, source)
+        self.worth_remembering = True
+        self.why_everything = "asked for" if reconcile else "first run" if self.memory is None else ""
+        site = None if self.why_everything or self.memory is None else self.memory.site
+        self.client = WikiClient(source, proxy, site=site, journal=self.journal, robots=self.robots)
+
+    @property
+    def went_on_from_old_answers(self) -> bool:
+        oldest = self.journal.oldest
+        return oldest is not None and time.time() - oldest > OVERLAP.total_seconds()
+
+    def work(self) -> StageResult:
+        started = time.monotonic()
+        with self.client, contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
+            look = self._look()
+            result = self._nothing_new() if look is None else self._bring_up_to_date(look)
+        log.info(
+            "%d requests to the API, %d to others, %.1f s",
+            self.client.num_asked,
+            self.client.transport.num_requests - self.client.num_asked,
+            time.monotonic() - started,
+        )
+        return result
+
+    def plan(self) -> Plan:
+        with self.client, contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
+            look = self._look()
+            if look is None:
+                assert self.memory is not None
+                known = memories.recall_facts(self.lake, self.memory)
+                files = list(known.facts.files.values()) if known else []
+                refused = known.refused if known else {}
+            else:
+                files, refused = list(look.kept.facts.files.values()), look.kept.refused
+            originals = Originals(self.client, self.lake, self.journal, dict(refused))
+            wanted = {file.sha1: file for file in files if originals.outcome(file) is None}
+            num_bytes = sum(file.bytes for file in wanted.values())
+            seconds = len(wanted) * self.client.transport.seconds_a_request
+            return Plan(len(files), len(wanted), num_bytes, self.client.transport.num_requests, seconds)
+
+    # 1. The facts
+
+    def _look(self) -> _Look | None:
+        """The facts as they are now; None if they are known and all that follows from them is done."""
+        memory = self.memory
+        if self.why_everything or memory is None:
+            return self._gather(self.why_everything)
+        if memory.runs + 1 >= self.source.reconcile_every:
+            return self._gather(f"the last {memory.runs} runs asked for changes only")
+        found = poll(self.client, memory.mark)
+        if at(found.mark.clock) - at(memory.mark.clock) > REACH:
+            return self._gather(f"the last look was on {memory.mark.clock[:10]}")
+        if not found.reaches_back:
+            return self._gather("the wiki's list of recent changes does not reach back to the last look")
+        if not found.touched and memory.num_failed == 0 and self._is_published(memory):
+            # A later look may begin at the same mark; a run that finds nothing writes nothing, but once a day.
+            self.worth_remembering = at(found.mark.clock) - at(memory.mark.clock) > A_DAY
+            self.memory = memory.model_copy(update={"mark": found.mark, "runs": memory.runs + 1})
+            return None
+        kept = memories.recall_facts(self.lake, memory)
+        if kept is None:
+            return self._gather("what was known cannot be read")
+        return self._apply(found, kept, memory)
+
+    def _gather(self, why: str) -> _Look:
+        log.info("listing all of %s (%s)", self.source.wiki, why)
+        # How many pages there are is not known yet; at one request a second thousands of them take minutes.
+        self.progress.begin("list", None, "requests")
+        self.client.on_answer = self.progress.advance
+        mark = Mark.of(self.client.greet())
+        facts = gather(self.client)
+        return _Look(mark, Kept(facts, {}), reconciled_at=mark.clock, runs=0)
+
+    def _apply(self, found: Poll, kept: Kept, memory: Memory) -> _Look:
+        if found.kinds:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
+            log.info("since %s: %s", memory.mark.clock, kinds, extra=TOLD)
+        facts = update(self.client, kept.facts, found.touched) if found.touched else kept.facts
+        return _Look(
+            found.mark, Kept(facts, dict(kept.refused)), reconciled_at=memory.reconciled_at, runs=memory.runs + 1
+        )
+
+    def _is_published(self, memory: Memory) -> bool:
+        """Whether the newest catalogue is the one that was made of the facts, and all it names is there."""
+        newest = latest(self.lake, STAGE)
+        if newest is None or newest.identity != memory.published or newest.recipe != self.source.what():
+            return False
+        return is_done(self.lake, STAGE, newest.identity) is not None and not originals_missing(self.lake, newest)
+
+    # 2. to 4.
+
+    def _nothing_new(self) -> StageResult:
+        assert self.memory is not None
+        newest = latest(self.lake, STAGE)
+        assert newest is not None
+        if self.worth_remembering:
+            memories.remember(self.lake, self.memory)
+        self.journal.clear()
+        log.info("%s: nothing changed", self.source.wiki)
+        return StageResult(newest, "unchanged")
+
+    def _bring_up_to_date(self, look: _Look) -> StageResult:
+        facts = look.kept.facts
+        originals = Originals(self.client, self.lake, self.journal, look.kept.refused)
+        statuses = self._fetch(originals, facts)
+        rows = make_rows(facts, self.source, statuses)
+        log.info(
+            "%d of %d pictures are there, %d new (%.1f MB)",
+            sum(status == OK for status in statuses.values()),
+            len(rows),
+            originals.num_fetched,
+            originals.num_bytes / 1e6,
+        )
+        result = self._publish(rows, facts, look.mark.clock, fetched=originals.num_fetched > 0)
+        memories.remember(
+            self.lake,
+            Memory(
+                version=memories.VERSION,
+                source=memories.source_digest(self.source),
+                site=self.client.site,
+                mark=look.mark,
+                reconciled_at=look.reconciled_at,
+                runs=look.runs,
+                facts=memories.write_facts(self.lake, look.kept),
+                published=result.manifest.identity,
+                num_failed=sum(may_come(status) for status in statuses.values()),
+            ),
+        )
+        self.journal.clear()
+        return result
+
+    def _fetch(self, originals: Originals, facts: Facts) -> dict[str, str]:
+        """Name -> what became of its original."""
+        statuses = {name: status for name, file in facts.files.items() if (status := originals.outcome(file))}
+        waiting = [file for name, file in sorted(facts.files.items()) if name not in statuses]
+        self.client.on_answer = None
+        self.progress.begin(STAGE, len(waiting), "pictures")
+        for number, file in enumerate(waiting, start=1):
+            statuses[file.name] = originals.ensure(file)
+            self.progress.advance()
+            if number % PICTURES_A_LINE == 0:
+                log.info("%d of %d pictures, %.1f MB fetched", number, len(waiting), originals.num_bytes / 1e6)
+        return statuses
+
+    def _publish(self, rows: list[CatalogueRow], facts: Facts, clock: str, *, fetched: bool) -> StageResult:
+        digest = rows_digest(rows)
+        recipe, inputs = self.source.what(), {"wiki": digest}
+        newest = latest(self.lake, STAGE)
+        tombstones = self._bury(newest, rows, facts, clock)
+        done = is_done(self.lake, STAGE, identity_of(STAGE, VERSION, recipe, inputs))
+        if done is not None:
+            files = (*(file for file in done.files if not file.path.startswith(TOMBSTONES)), *tombstones)
+            if newest is None or newest.identity != done.identity or files != done.files:
+                # The wiki is again as it was some snapshots ago; that one becomes the newest, with the history it had.
+                done = done.model_copy(update={"files": files})
+                publish(self.lake, done)
+                return StageResult(done, "done")
+            return StageResult(done, "done" if fetched else "unchanged")
+        statuses = Counter(row.status for row in rows)
+        originals = {row.original: row.bytes for row in rows if row.original is not None}
+        manifest = Manifest.make(
+            stage=STAGE,
+            version=VERSION,
+            recipe=recipe,
+            inputs=inputs,
+            counts=Counts.model_validate(
+                {"in": len(rows), "out": statuses.pop(OK, 0), "dropped": dict(sorted(statuses.items()))}
+            ),
+            files=[write_catalogue(self.lake, rows, digest), *tombstones],
+            details={"wiki": self.source.wiki, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
+            versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
+            previous=newest,
+        )
+        publish(self.lake, manifest)
+        return StageResult(manifest, "done")
+
+    def _bury(self, newest: Manifest | None, rows: list[CatalogueRow], facts: Facts, clock: str) -> list[FileEntry]:
+        """The tombstones of this catalogue: those there were, of what did not come back, and new ones."""
+        if newest is None:
+            return []
+        titles = {row.title for row in rows}
+        try:
+            old = read_catalogue(self.lake, newest).select(list(Buried.__slots__)).to_pylist()
+            standing = read_tombstones(self.lake, newest)
+        except (CorruptFile, FileNotFoundError) as error:
+            log.warning("what is gone since the last scrape is not known: %s", error)
+            return []
+        gone = [Buried(**row) for row in old if row["title"] not in titles]
+        aliases = {file_title(alias): file_title(name) for alias, name in facts.aliases.items()}
+        fresh = bury(gone, rows, aliases, self._still_there([was.title for was in gone]), clock)
+        if fresh:
+            log.info("gone since the last scrape: %s", ", ".join(f"{one.title} ({one.reason})" for one in fresh[:10]))
+        kept = [one for one in standing if one.title not in titles]
+        entry = write_tombstones(self.lake, {one.title: one for one in (*kept, *fresh)}.values())
+        return [entry] if entry else []
+
+    def _still_there(self, titles: list[str]) -> frozenset[str]:
+        """Those of these files that the wiki has. A source that takes every file would have listed them."""
+        if self.source.select == "all":
+            return frozenset()
+        asked = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
+        return frozenset(
+            str(page["title"])
+            for page in asked
+            if page.get("imageinfo") and page["imageinfo"][0].get("canonicaltitle", page["title"]) == page["title"]
+        )
 
 
-def _row(file: WikiFile, page: FilePage, index: Index, templates: tuple[str, ...], status: str) -> CatalogueRow:
-    owner = index.owner(file.name)
-    candidates = index.candidates(file.name, page.summary)
-    return CatalogueRow(
-        title=file.title,
-        name=file.name,
-        page_id=file.page_id,
-        url=file.url,
-        sha1=file.sha1,
-        bytes=file.bytes,
-        mime=file.mime,
-        width=file.width,
-        height=file.height,
-        uploaded_at=file.uploaded_at,
-        uploader=file.uploader,
-        licence=page.licence,
-        categories=file.categories,
-        templates=page.templates,
-        owner_title=owner.page.title if owner else None,
-        owner_page_id=owner.page.page_id if owner else None,
-        owner_revision=owner.page.revision if owner else None,
-        captions=tuple(Caption(text=found.text, source=found.source, page=found.page) for found in candidates),
-        caption=choose(candidates, owner, templates),
-        status=status,
-        original=original_path(file) if status == OK else None,
-    )
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Facts as they are now, and what the next run needs to know of this one."""
 
-
-def _publish(source: Source, lake: Lake, rows: list[CatalogueRow], *, fetched: bool) -> StageResult:
-    digest = rows_digest(rows)
-    recipe, inputs = source.what(), {"wiki": digest}
-    newest = latest(lake, STAGE)
-    done = is_done(lake, STAGE, identity_of(STAGE, VERSION, recipe, inputs))
-    if done is not None:
-        if newest is None or newest.identity != done.identity:
-            # The wiki is again as it was some snapshots ago; that one becomes the newest, with the history it had.
-            publish(lake, done)
-            return StageResult(done, "done")
-        return StageResult(done, "done" if fetched else "unchanged")
-    statuses = Counter(row.status for row in rows)
-    originals = {row.original: row.bytes for row in rows if row.original is not None}
-    manifest = Manifest.make(
-        stage=STAGE,
-        version=VERSION,
-        recipe=recipe,
-        inputs=inputs,
-        counts=Counts.model_validate(
-            {"in": len(rows), "out": statuses.pop(OK, 0), "dropped": dict(sorted(statuses.items()))}
-        ),
-        files=[write_catalogue(lake, rows, digest)],
-        details={"wiki": source.wiki, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
-        versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
-        previous=newest,
-    )
-    publish(lake, manifest)
-    return StageResult(manifest, "done")
+    mark: Mark
+    kept: Kept
+    reconciled_at: str
+    runs: int

@@ -18,12 +18,14 @@ from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 
 from sp_data.errors import WikiBlocked, WikiError, WikiUnreachable
 from sp_data.recipe import Source
-from sp_data.wiki.manners import Pace, Patience, Robots, is_private, user_agent
+from sp_data.wiki.manners import Pace, Patience, Robots, RobotsCache, is_private, user_agent
 
 MAX_REDIRECTS = 5
 MAX_TEXT_BYTES = 256 << 20
 """Of an API answer or a robots.txt, unpacked; 500 pages of two megabytes are no honest answer."""
 CHUNK_BYTES = 1 << 16
+AS_IT_IS = {"Accept": "*/*", "Accept-Encoding": "identity"}
+"""Headers that ask for a picture's own bytes. No gzip: its Content-Length would not be the picture's."""
 KEPT = "what was fetched is kept, run the same command again"
 
 BROKE_OFF = (
@@ -43,19 +45,19 @@ class BrokenOff(Exception):
 
 
 class Transport:
-    """`proxy`: an HTTP proxy that stands for the wiki's host (how the demo's made-up wiki is reached)."""
+    """`proxy`: an HTTP proxy that stands for the wiki's host (how the demo's made-up wiki is reached). `robots`: what
+    earlier runs read of robots.txt files."""
 
-    def __init__(self, source: Source, proxy: str | None = None) -> None:
+    def __init__(self, source: Source, proxy: str | None = None, robots: RobotsCache | None = None) -> None:
         self.num_requests = 0
         self._source = source
         self._proxies = {"http": proxy} if proxy else {}
         self._pace = Pace(source.requests_per_second)
-        self._robots = Robots(self._read_robots)
+        self._robots = Robots(self._read_robots, {} if robots is None else robots)
         self._session = requests.Session()
         # A wiki on this machine is never behind the proxy that the environment may name.
         self._session.trust_env = not source.is_loopback
         self._session.headers["User-Agent"] = user_agent(source.contact)
-        self._session.max_redirects = MAX_REDIRECTS
         adapter = HTTPAdapter(max_retries=Patience.of_a_guest())
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -66,54 +68,62 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
+    @property
+    def seconds_a_request(self) -> float:
+        """How long one takes at the polite rate, at the least."""
+        return self._pace.mean_gap_s
+
     @contextlib.contextmanager
     def get(self, address: str, params: Mapping[str, str | int]) -> Iterator[requests.Response]:
         """An open response of status < 500. Raises WikiBlocked, WikiUnreachable."""
-        full = f"{address}?{urlencode(params)}"
-        self._robots.check(full)
-        with self._send(full, follow=True) as response:
-            if response.status_code >= 500:
-                raise unreachable(address, f"answers HTTP {response.status_code} again and again")
-            yield response
+        try:
+            with self._followed(f"{address}?{urlencode(params)}", address) as response:
+                if response.status_code >= 500:
+                    raise unreachable(address, f"answers HTTP {response.status_code} again and again")
+                yield response
+        except AddressRefused as error:
+            raise unreachable(address, f"sends its visitors to a place that is refused ({error})") from error
 
-    @contextlib.contextmanager
-    def original(self, url: str) -> Iterator[requests.Response]:
+    def original(self, url: str) -> contextlib.AbstractContextManager[requests.Response]:
         """A picture's own bytes, not a smaller WebP made of them, as an open response of any status.
 
         Raises AddressRefused, WikiBlocked, WikiUnreachable.
         """
         address = f"{url}{'&' if urlsplit(url).query else '?'}format=original"
+        return self._followed(address, self._source.wiki, AS_IT_IS)
+
+    def listed(self, url: str) -> contextlib.AbstractContextManager[requests.Response]:
+        """The same for an address that somebody listed."""
+        return self._followed(url, url, AS_IT_IS)
+
+    @contextlib.contextmanager
+    def _followed(
+        self, address: str, asked_by: str, headers: Mapping[str, str] | None = None, *, by_the_rules: bool = True
+    ) -> Iterator[requests.Response]:
+        """The answer at the end of all redirects. `asked_by`: the address whose word it is to ask there."""
         for _ in range(MAX_REDIRECTS + 1):
-            self._check_address(address)
-            self._robots.check(address)
-            # No gzip: its Content-Length would not be the picture's.
-            headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-            with self._send(address, headers, follow=False) as response:
+            _check_address(address, asked_by)
+            if by_the_rules:
+                self._robots.check(address)
+            with self._send(address, headers) as response:
                 if not response.is_redirect:
                     yield response
                     return
                 address = urljoin(address, response.headers["Location"])
         raise AddressRefused("too many redirects")
 
-    def _check_address(self, address: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise AddressRefused("not a web address")
-        # Else a wiki could have us fetch what only this machine may see, such as a cloud's credentials.
-        if not self._source.is_loopback and is_private(parts.hostname):
-            raise AddressRefused("private address")
-
     def _read_robots(self, address: str) -> str:
-        with self._send(address, follow=True) as response:
-            # RFC 9309: 4xx means that there are no rules; 5xx means that nobody knows them, so keep out.
-            if response.status_code >= 500:
-                raise unreachable(address, f"answers HTTP {response.status_code}")
-            return body_of(response).decode("utf-8", "replace") if response.status_code == 200 else ""
+        try:
+            with self._followed(address, address, by_the_rules=False) as response:
+                # RFC 9309: 4xx means that there are no rules; 5xx means that nobody knows them, so keep out.
+                if response.status_code >= 500:
+                    raise unreachable(address, f"answers HTTP {response.status_code}")
+                return body_of(response).decode("utf-8", "replace") if response.status_code == 200 else ""
+        except AddressRefused:
+            return ""
 
     @contextlib.contextmanager
-    def _send(
-        self, address: str, headers: Mapping[str, str] | None = None, *, follow: bool
-    ) -> Iterator[requests.Response]:
+    def _send(self, address: str, headers: Mapping[str, str] | None) -> Iterator[requests.Response]:
         self._pace.wait(urlsplit(address).netloc)
         self.num_requests += 1
         timeout_s = self._source.timeout_s
@@ -124,7 +134,7 @@ class Transport:
                 stream=True,
                 timeout=(timeout_s, timeout_s),
                 proxies=self._proxies,
-                allow_redirects=follow,
+                allow_redirects=False,
             )
         except requests.exceptions.ConnectionError as error:
             if isinstance(error, requests.exceptions.Timeout) or _timed_out(error):
@@ -138,6 +148,16 @@ class Transport:
             if response.status_code == 429:
                 raise blocked(address, "keeps answering 'too many requests'")
             yield response
+
+
+def _check_address(address: str, asked_by: str) -> None:
+    parts, asking = urlsplit(address), urlsplit(asked_by)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise AddressRefused("not a web address")
+    # Else a wiki could have us fetch what only this machine may see, such as a cloud's credentials. One that lies on
+    # a private network itself may send us around there.
+    if is_private(parts.hostname) and not (asking.hostname and is_private(asking.hostname)):
+        raise AddressRefused("private address")
 
 
 def body_of(response: requests.Response) -> bytes:

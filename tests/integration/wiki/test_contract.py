@@ -10,12 +10,22 @@ import requests
 
 from sp_data.errors import WikiApiError, WikiBlocked
 from sp_data.wiki import rendered, wikitext
-from sp_data.wiki.client import Json, WikiClient
+from sp_data.wiki.changes import Mark, Title, poll
+from sp_data.wiki.client import CONTENT, Json, WikiClient
+from sp_data.wiki.facts import Facts
+from sp_data.wiki.gather import gather
 from sp_data.wiki.listing import list_files
-from sp_data.wiki.pages import read_articles, read_file_pages, read_rendered
-from sp_data.wiki.scrape import scrape_with
+from sp_data.wiki.pages import ask_usage, read_articles, render
+from sp_data.wiki.update import update
 
 ALL_FILES = {"generator": "allimages"}
+
+
+def listed(client: WikiClient) -> Facts:
+    facts = Facts()
+    render(client, facts, client.source.portals)
+    list_files(client, facts)
+    return facts
 
 
 def names(pages: list[Json]) -> list[str]:
@@ -44,8 +54,7 @@ def test_every_file_is_listed_once_however_long_the_answers_are(subject, limit):
 
 def test_imageinfo_tells_the_truth_about_the_bytes(subject):
     with subject.client() as client:
-        files = list_files(client).files
-    assert [file.title for file in files] == sorted(file.title for file in files)
+        files = listed(client).files.values()
     for file in files:
         original = subject.original(file.name)
         assert (file.bytes, file.sha1) == (len(original), hashlib.sha1(original).hexdigest())
@@ -61,7 +70,7 @@ def test_imageinfo_tells_the_truth_about_the_bytes(subject):
 
 def test_a_page_shows_its_files_and_red_links_are_no_files(subject):
     with subject.client(select="pages", pages=("Portal:Characters",)) as client:
-        found = {file.name for file in list_files(client).files}
+        found = set(listed(client).files)
     assert found < set(subject.originals)
     assert subject.portrait in found
     assert subject.not_on_portal not in found
@@ -69,9 +78,9 @@ def test_a_page_shows_its_files_and_red_links_are_no_files(subject):
 
 def test_a_category_holds_its_files(subject):
     with subject.client(select="categories", categories=(subject.category,)) as client:
-        listed = list_files(client).files
-    assert {file.name for file in listed} == subject.in_category
-    assert all(subject.category.removeprefix("Category:") in file.categories for file in listed)
+        found = listed(client).files
+    assert found.keys() == subject.in_category
+    assert all(subject.category.removeprefix("Category:") in file.categories for file in found.values())
 
 
 def test_categories_that_come_in_several_answers_are_joined(subject):
@@ -104,10 +113,82 @@ def test_an_unknown_prop_is_only_a_warning(subject, caplog):
     assert 'Unrecognized value for parameter "prop": nonsense' in caplog.text
 
 
-def test_what_the_scraper_asks_for_is_all_known(subject, caplog, lake):
-    with subject.client() as client, caplog.at_level(logging.WARNING, logger="sp_data.wiki.client"):
-        scrape_with(client, lake)
+@pytest.mark.parametrize("select", ["pages", "categories", "all"])
+def test_what_the_scraper_asks_for_is_all_known(subject, caplog, select):
+    fields = {"select": select, "categories": (subject.category,)}
+    with subject.client(**fields) as client, caplog.at_level(logging.WARNING, logger="sp_data.wiki.client"):
+        mark = Mark.of(client.greet())
+        facts = gather(client)
+        found = poll(client, mark)
+        everything = [Title(6, file.title) for file in facts.files.values()]
+        again = update(
+            client, facts, frozenset([*everything, Title(10, "Template:Fairuse"), Title(0, subject.article)])
+        )
     assert caplog.text == ""
+    assert (found.touched, found.reaches_back) == (frozenset(), True)
+    assert again == facts
+
+
+def test_the_lists_of_changes_tell_what_happened_by_the_wikis_own_clock(subject):
+    with subject.client() as client:
+        greeting = client.greet()
+        found = client.lists(
+            {
+                "list": "recentchanges|logevents",
+                "rcdir": "newer",
+                "rcprop": "ids|title|timestamp|loginfo",
+                "rctype": "edit|new|log",
+                "rclimit": 3,
+                "ledir": "newer",
+                "leprop": "ids|title|type|timestamp|details",
+                "lelimit": "max",
+            }
+        )
+    assert found["curtimestamp"] >= greeting.clock
+    assert len({event["logid"] for event in found["logevents"]}) == len(found["logevents"])
+    uploads = {event["title"].removeprefix("File:") for event in found["logevents"] if event["type"] == "upload"}
+    # What was moved was uploaded under another name.
+    assert len(uploads) >= len(subject.originals)
+    for entries in (found["logevents"], found["recentchanges"]):
+        assert [entry["timestamp"] for entry in entries] == sorted(entry["timestamp"] for entry in entries)
+        assert all(entry["ns"] == 6 for entry in entries if entry["title"].startswith("File:"))
+    for seen, entries, number in (
+        (greeting.changes, found["recentchanges"], "rcid"),
+        (greeting.events, found["logevents"], "logid"),
+    ):
+        assert {entry[number] for entry in seen} == {entry[number] for entry in entries[-500:]}
+
+
+def test_an_export_says_what_the_api_says(subject):
+    question = {"generator": "allpages", "gaplimit": "max", "gapfilterredir": "nonredirects"}
+    with subject.client() as client:
+        before = client.num_asked
+        exported = list(client.pages_with_text(question))
+        assert client.num_asked - before <= 2
+        asked = list(client.pages({**question, "gaplimit": 50, **CONTENT}))
+    assert names(exported) == sorted(set(names(exported)), key=names(exported).index)
+    assert set(names(exported)) == set(names(asked))
+    others = {page["title"]: page for page in asked}
+    for one in exported:
+        other = others[one["title"]]
+        (revision,) = other["revisions"]
+        assert one["revisions"][0]["revid"] == revision["revid"]
+        assert one["revisions"][0]["slots"]["main"]["content"] == revision["slots"]["main"]["content"]
+
+
+def test_the_pages_that_show_a_file_are_known(subject):
+    facts = Facts()
+    with subject.client(article_namespaces=(0, 100)) as client:
+        ask_usage(client, facts, [subject.portrait])
+    assert {subject.article, "Portal:Characters"} <= set(facts.usage[subject.portrait])
+
+
+def test_the_files_whose_pages_include_a_template_are_known(subject):
+    question = {"generator": "transcludedin", "gtinamespace": 6, "gtilimit": 4, "titles": "Template:Fairuse"}
+    with subject.client() as client:
+        found = set(names(list(client.pages(question))))
+        pages = gather(client).file_pages
+    assert found == {f"File:{name}" for name, page in pages.items() if "Fairuse" in page.templates}
 
 
 def test_redirects_come_with_the_page_they_lead_to(subject):
@@ -131,7 +212,9 @@ def test_a_missing_page_is_told_from_an_empty_one(subject):
 
 def test_articles_are_read_with_their_revisions_and_without_redirects(subject):
     with subject.client() as client:
-        pages = list(read_articles(client))
+        facts = Facts()
+        read_articles(client, facts)
+        pages = facts.articles.values()
         listed = list(client.pages({"generator": "allpages", "gaplimit": "max", "prop": "info"}))
     assert len(pages) > 50
     redirects = {page["title"] for page in listed if page.get("redirect")}
@@ -142,9 +225,9 @@ def test_articles_are_read_with_their_revisions_and_without_redirects(subject):
 
 def test_file_pages_tell_licence_and_summary(subject):
     with subject.client() as client:
-        files = list_files(client).files
-        pages = read_file_pages(client, files)
-    assert set(pages) <= {file.name for file in files}
+        facts = listed(client)
+    pages = facts.file_pages
+    assert pages.keys() <= facts.files.keys()
     assert {page.licence for page in pages.values()} >= {"Fairuse", "CC-BY-SA"}
     assert any(" as seen " in page.summary for page in pages.values())
 
@@ -166,17 +249,18 @@ def test_html_and_wikitext_of_an_article_say_the_same(subject):
 
 def test_a_portals_gallery_is_read_from_its_html(subject):
     with subject.client(select="pages") as client:
-        listed = {file.name for file in list_files(client).files}
-        (page,) = read_rendered(client)
-    shown = {use.name: use.caption for use in page.uses if use.kind == "gallery"}
-    assert set(shown) == listed
+        facts = listed(client)
+    (portal,) = facts.rendered.values()
+    shown = {use.name: use.caption for use in portal.page.uses if use.kind == "gallery"}
+    assert shown.keys() == facts.files.keys()
+    assert set(portal.files) >= facts.files.keys()
     assert shown[subject.portrait] == subject.article
 
 
 def test_the_original_comes_whatever_the_cdn_would_rather_give(subject):
     original = subject.original(subject.portrait)
     with subject.client() as client:
-        (url,) = (file.url for file in list_files(client).files if file.name == subject.portrait)
+        url = listed(client).files[subject.portrait].url
         with client.transport.original(url) as response:
             assert response.content == original
             assert int(response.headers["Content-Length"]) == len(original)

@@ -36,8 +36,11 @@ def row(title: str, *, templates: tuple[str, ...] = (), categories: tuple[str, .
         owner_title=None,
         owner_page_id=None,
         owner_revision=None,
+        subject="a kid",
+        attributes=(),
         captions=(),
         caption="a kid",
+        variants=(),
         status="ok",
         original="originals/a.png",
     )

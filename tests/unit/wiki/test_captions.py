@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sp_data.wiki import wikitext
-from sp_data.wiki.captions import RANK, Index, choose, fill
+from sp_data.wiki.captions import RANK, Index
+from sp_data.wiki.chosen import Words, chosen, fill, variants
+from sp_data.wiki.clip_length import num_tokens, shortened
 from sp_data.wiki.titles import ENGLISH
 
 ADA = "{{Infobox kid|name=Ada|image=Ada Birch.png|coat=red|hat kind=cap}}\nAda is a kid in red.\n[[Category:Kids]]"
@@ -22,6 +24,10 @@ def index(pages: dict[str, str], *names: str, aliases: dict[str, str] | None = N
 
 def said(made: Index, name: str, summary: str = "") -> list[tuple[str, str]]:
     return [(found.source, found.text) for found in made.candidates(name, summary)]
+
+
+def words(made: Index, name: str, summary: str = "") -> Words:
+    return Words(name, made.candidates(name, summary), made.owner(name))
 
 
 def test_a_gallery_on_another_characters_page_lends_no_words():
@@ -89,19 +95,15 @@ def test_a_template_is_filled_from_the_owners_infobox():
     made = index({"Ada": ADA, "Bo": BO}, "Ada Birch.png", "Bo.png")
     templates = ["{name} in {coat} and a {hat kind}", "a {coat} coat"]
 
-    def chosen(name: str) -> str:
-        return choose(made.candidates(name, ""), made.owner(name), templates)
-
-    assert chosen("Ada Birch.png") == "Ada in red and a cap"
-    assert chosen("Bo.png") == "a blue coat"
+    assert chosen(words(made, "Ada Birch.png"), templates) == "Ada in red and a cap"
+    assert chosen(words(made, "Bo.png"), templates) == "a blue coat"
     nobody = index({"Bo": BO}, "Ada Birch.png")
-    assert choose(nobody.candidates("Ada Birch.png", ""), nobody.owner("Ada Birch.png"), templates) == "Ada Birch"
+    assert chosen(words(nobody, "Ada Birch.png"), templates) == "Ada Birch"
 
 
 def test_a_name_that_the_infobox_leaves_out_is_the_pages_title():
     made = index({"Ada Birch": "{{Infobox kid|coat=red}}"}, "Ada Birch.png")
-    owner = made.owner("Ada Birch.png")
-    assert choose(made.candidates("Ada Birch.png", ""), owner, ["{name}, {coat}"]) == "Ada Birch, red"
+    assert chosen(words(made, "Ada Birch.png"), ["{name}, {coat}"]) == "Ada Birch, red"
 
 
 def test_fields_are_named_as_the_wiki_names_them():
@@ -110,6 +112,74 @@ def test_fields_are_named_as_the_wiki_names_them():
     assert fill("{a}", {"a": "{b}", "b": "x"}) == "{b}"
     assert fill("no fields", {}) == "no fields"
     assert fill(r"{a}", {"a": r"\1"}) == r"\1"
+
+
+def test_parts_in_brackets_are_left_out_where_a_field_is_missing():
+    template = "{name}[ in {coat}][, {hair} hair]"
+    assert fill(template, {"name": "Ada", "coat": "red", "hair": "black"}) == "Ada in red, black hair"
+    assert fill(template, {"name": "Ada", "hair": "black"}) == "Ada, black hair"
+    assert fill(template, {"coat": "red"}) is None
+    # A name alone teaches no looks: another template, or a caption that was found, may say more.
+    assert fill(template, {"name": "Ada"}) is None
+    assert fill(template, {"name": "Ada", "coat": "", "hair": ""}) is None
+
+
+def test_templates_may_name_captions_by_their_kind():
+    made = index({"Ada": ADA}, "Ada Birch.png")
+    assert chosen(words(made, "Ada Birch.png", "Waiting."), ["{subject}: {lead} {summary}"]) == (
+        "Ada: Ada is a kid in red. Waiting."
+    )
+
+
+def test_a_caption_that_is_only_a_name_is_the_last_choice():
+    portal = "<gallery>\nAda Birch.png|[[Ada Birch]]\n</gallery>"
+    known = index({"Portal": portal, "Ada Birch": "Ada Birch is a kid in red."}, "Ada Birch.png")
+    assert said(known, "Ada Birch.png")[0] == ("gallery", "Ada Birch")
+    assert chosen(words(known, "Ada Birch.png"), []) == "Ada Birch is a kid in red."
+    unknown = index({"Portal": portal}, "Ada Birch.png")
+    assert chosen(words(unknown, "Ada Birch.png"), []) == "Ada Birch"
+
+
+def test_the_name_is_kept_apart_from_the_attributes():
+    both = words(index({"Kid one": ADA}, "Ada Birch.png"), "Ada Birch.png")
+    assert (both.subject, both.attributes) == ("Ada", (("coat", "red"), ("hat kind", "cap")))
+    nobody = words(index({}, "Ada-Birch.png"), "Ada-Birch.png")
+    assert (nobody.subject, nobody.attributes) == ("Ada Birch", ())
+
+
+def test_variants_drop_parts_and_are_the_same_for_the_same_seed():
+    made = words(index({"Ada": ADA}, "Ada Birch.png"), "Ada Birch.png")
+    templates = ["{name}[ in {coat}][ with a {hat kind}]"]
+
+    def drawn(seed: str, number: int = 3, dropout: float = 0.5) -> tuple[str, ...]:
+        return variants(made, templates, number, dropout=dropout, seed=seed)
+
+    assert set(drawn("1")) == {"Ada", "Ada in red", "Ada with a cap"}
+    assert drawn("1") == drawn("1")
+    assert drawn("1", 1) != drawn("2", 1) or drawn("1", 2) != drawn("3", 2)
+    assert drawn("1", 0) == drawn("1", dropout=0.0) == ()
+    assert chosen(made, templates) not in drawn("1")
+
+
+def test_without_a_template_variants_are_the_other_captions_that_say_something():
+    text = ADA + "\n[[File:Ada Birch.png|thumb|At the lake|alt=a kid in water]]"
+    made = words(index({"Ada": text}, "Ada Birch.png"), "Ada Birch.png")
+    assert chosen(made, []) == "At the lake"
+    assert variants(made, [], 2, dropout=0.3, seed="") == ("Ada: coat red, hat kind cap", "a kid in water")
+
+
+@settings(deadline=None)  # the tokenizer is loaded with the first one
+@given(st.text(st.characters(codec="utf-8"), max_size=400))
+def test_no_caption_is_longer_than_a_clip_reads(text):
+    cut = shortened(text)
+    assert num_tokens(cut) <= 75
+    assert cut == text or num_tokens(text) > 75
+
+
+def test_a_long_caption_ends_with_a_sentence_or_a_word():
+    assert shortened("Ada waits at the lake. " * 20) == " ".join(["Ada waits at the lake."] * 12)
+    endless = shortened("ada and " * 100)
+    assert endless.split() == ["ada", "and"] * 37 + ["ada"]
 
 
 @given(st.permutations(["Ada", "Bo", "Cy", "Di"]))

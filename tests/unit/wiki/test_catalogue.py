@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from sp_data.errors import CorruptFile
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.wiki.catalogue import Caption, CatalogueRow, catalogue_rows, read_catalogue, rows_digest, write_catalogue
+from sp_data.wiki.catalogue import (
+    Attribute,
+    Caption,
+    CatalogueRow,
+    catalogue_rows,
+    read_catalogue,
+    rows_digest,
+    write_catalogue,
+)
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 CAPTIONS = st.builds(Caption, text=TEXT, source=st.sampled_from(["gallery", "thumb", "lead", "name"]), page=TEXT)
@@ -17,7 +25,7 @@ NUMBER = st.integers(0, 2**40)
 MAYBE = st.none() | TEXT
 ROWS = st.builds(
     CatalogueRow,
-    **dict.fromkeys(["title", "name", "url", "sha1", "mime", "uploaded_at", "caption", "status"], TEXT),
+    **dict.fromkeys(["title", "name", "url", "sha1", "mime", "uploaded_at", "subject", "caption", "status"], TEXT),
     **dict.fromkeys(["uploader", "licence", "owner_title", "original"], MAYBE),
     **dict.fromkeys(["page_id", "owner_page_id", "owner_revision"], st.none() | NUMBER),
     **dict.fromkeys(["width", "height"], st.integers(0, 2**31 - 1)),
@@ -25,6 +33,8 @@ ROWS = st.builds(
     categories=st.lists(TEXT, max_size=3).map(tuple),
     templates=st.lists(TEXT, max_size=3).map(tuple),
     captions=st.lists(CAPTIONS, max_size=3).map(tuple),
+    attributes=st.lists(st.builds(Attribute, field=TEXT, value=TEXT), max_size=3).map(tuple),
+    variants=st.lists(TEXT, max_size=3).map(tuple),
 )
 
 

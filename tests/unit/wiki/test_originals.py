@@ -13,7 +13,7 @@ from sp_data.errors import WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.recipe import Source
 from sp_data.wiki.client import WikiClient
-from sp_data.wiki.listing import WikiFile
+from sp_data.wiki.facts import WikiFile
 from sp_data.wiki.originals import FAILURES_IN_A_ROW, Originals, original_path
 
 BODY = b"not really a picture"

@@ -1,0 +1,150 @@
+"""What changed on the wiki since the last look, in one request: recentchanges and the logs, by the wiki's own clock.
+
+    poll(client, mark) -> Poll(clock='2026-11-22T23:58:58Z', touched={Title(6, 'File:Ada Birch.png')}, ...)
+
+recentchanges forgets after some weeks, the logs never. Both are asked from ten minutes before the last look on, because
+entries may appear late; what was seen then is left out by its number. To know that recentchanges still reaches back, it
+is asked from its newest entries of the last look on: they must come again.
+
+Imports with old dates appear in neither list; only a whole new gathering finds them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sp_data.wiki.client import Greeting, Json, Params, WikiClient
+
+OVERLAP = timedelta(minutes=10)
+REACH = timedelta(days=30)
+"""How far back recentchanges is trusted; MediaWiki's default is 90 days, and some wikis keep fewer."""
+SILENT_LOGS = frozenset({"patrol", "thanks", "newusers", "block", "rights", "protect", "tag", "renameuser", "gblblock"})
+"""Log entries that change nothing of a page's files or words."""
+ANCHORS = 5
+_STAMP = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    namespace: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """An entry of recentchanges that must come again."""
+
+    number: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where the last look ended. `clock`: the wiki's time at its first request; the numbers: entries seen since then
+    minus the overlap."""
+
+    clock: str
+    anchors: tuple[Anchor, ...] = ()
+    changes_seen: tuple[int, ...] = ()
+    log_seen: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, greeting: Greeting) -> Mark:
+        """Of a run that gathers everything: what happened before it is part of what it gathers."""
+        return cls.after(greeting.clock, greeting.changes, greeting.events)
+
+    @classmethod
+    def after(cls, clock: str, changes: Iterable[Json], events: Iterable[Json], before: Mark | None = None) -> Mark:
+        """Of a look at `clock` that saw these entries."""
+        changes = list(changes)
+        fresh = _before(clock, OVERLAP)
+        return cls(
+            clock,
+            _anchors(changes) or (before.anchors if before else ()),
+            tuple(sorted(int(change["rcid"]) for change in changes if change["timestamp"] >= fresh)),
+            tuple(sorted(int(event["logid"]) for event in events if event["timestamp"] >= fresh)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """`kinds`: how many changes of each kind there were; `reaches_back`: whether all of them are known."""
+
+    mark: Mark
+    touched: frozenset[Title]
+    kinds: Mapping[str, int]
+    reaches_back: bool
+
+
+def poll(client: WikiClient, mark: Mark) -> Poll:
+    """What changed since `mark`. Raises WikiApiError, WikiBlocked, WikiUnreachable."""
+    since = _before(mark.clock, OVERLAP)
+    oldest = _before(mark.clock, REACH)
+    anchors = [anchor for anchor in mark.anchors if anchor.at >= oldest]
+    question: Params = {
+        "list": "recentchanges|logevents",
+        "rcdir": "newer",
+        "rcstart": min([since, *(anchor.at for anchor in anchors)]),
+        "rctype": "edit|new|log",
+        "rcprop": "ids|title|timestamp|loginfo",
+        "rclimit": "max",
+        "ledir": "newer",
+        "lestart": since,
+        "leprop": "ids|title|type|timestamp|details",
+        "lelimit": "max",
+    }
+    answer = client.lists(question)
+    changes, events = answer.get("recentchanges", []), answer.get("logevents", [])
+    come = {int(change["rcid"]) for change in changes}
+    seen, logged = set(mark.changes_seen), set(mark.log_seen)
+    new_changes = [change for change in changes if change["timestamp"] >= since and int(change["rcid"]) not in seen]
+    new_events = [event for event in events if int(event["logid"]) not in logged]
+    clock = str(answer.get("curtimestamp") or mark.clock)
+    told = {int(change["logid"]) for change in new_changes if change.get("logid")}
+    kinds = Counter(_kind(entry) for entry in new_changes)
+    kinds.update(_kind(event) for event in new_events if int(event["logid"]) not in told)
+    return Poll(
+        mark=Mark.after(clock, changes, events, mark),
+        touched=frozenset(title for entry in (*new_changes, *new_events) for title in _titles(entry)),
+        kinds=dict(sorted(kinds.items())),
+        reaches_back=not anchors or any(anchor.number in come for anchor in anchors),
+    )
+
+
+def _titles(entry: Json) -> Iterable[Title]:
+    """The pages that an entry names: its own, and where that was moved to. Those of hidden entries are not known."""
+    if _log_type(entry) in SILENT_LOGS:
+        return
+    if entry.get("title"):
+        yield Title(int(entry["ns"]), str(entry["title"]))
+    details = entry.get("params") or entry.get("logparams") or {}
+    if "target_title" in details:
+        yield Title(int(details["target_ns"]), str(details["target_title"]))
+
+
+def _log_type(entry: Json) -> str:
+    return str(entry.get("logtype") or (entry.get("type") if "rcid" not in entry else "") or "")
+
+
+def _kind(entry: Json) -> str:
+    """'edit', 'new', 'upload/overwrite', 'move/move', ..."""
+    action = entry.get("logaction") or entry.get("action")
+    kind = _log_type(entry)
+    return f"{kind}/{action}" if kind and action else kind or str(entry.get("type", "other"))
+
+
+def _anchors(changes: Iterable[Json]) -> tuple[Anchor, ...]:
+    newest = sorted(changes, key=lambda change: (change["timestamp"], change["rcid"]))[-ANCHORS:]
+    return tuple(Anchor(int(change["rcid"]), str(change["timestamp"])) for change in newest)
+
+
+def _before(clock: str, span: timedelta) -> str:
+    return (at(clock) - span).strftime(_STAMP)
+
+
+def at(clock: str) -> datetime:
+    """The time that a wiki's clock shows. Raises ValueError."""
+    return datetime.strptime(clock, _STAMP).replace(tzinfo=UTC)

@@ -1,0 +1,66 @@
+"""Captions as long as a CLIP reads: 77 tokens, of which two mark start and end.
+
+Tokens are counted by the tokenizer of the `clip` package. Its module is loaded by itself: importing the package would
+bring torch, which a scrape does not need.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+TOKENS = 77 - 2
+
+
+def shortened(text: str) -> str:
+    """The text if a CLIP reads all of it, else as much as it reads: up to the last whole sentence if that is more than
+    half of it, else up to the last whole word."""
+    # A token is at least one byte of its text, so most captions need no counting.
+    if len(text.encode("utf-8", "replace")) <= TOKENS or num_tokens(text) <= TOKENS:
+        return text
+    words = text.split()
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if num_tokens(" ".join(words[:middle])) <= TOKENS:
+            low = middle
+        else:
+            high = middle - 1
+    if low == 0:
+        return _cut_word(words[0])
+    cut = " ".join(words[:low])
+    sentence = re.match(r".*[.!?](?=\s|$)", cut, re.DOTALL)
+    if sentence and len(sentence[0]) * 2 > len(cut):
+        return sentence[0]
+    return cut.rstrip(",;:- ")
+
+
+def num_tokens(text: str) -> int:
+    """How many tokens a CLIP makes of a text, start and end left out."""
+    return len(_encoder()(text))
+
+
+def _cut_word(word: str) -> str:
+    """The longest start of one endless word that still fits."""
+    low, high = 1, len(word)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if num_tokens(word[:middle]) <= TOKENS else (low, middle - 1)
+    return word[:low]
+
+
+@functools.cache
+def _encoder() -> Callable[[str], list[int]]:
+    package = importlib.util.find_spec("clip")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("the package clip-anytorch is missing; run `make install`")
+    path = Path(package.submodule_search_locations[0]) / "simple_tokenizer.py"
+    spec = importlib.util.spec_from_file_location("sp_data_clip_tokenizer", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    encode: Callable[[str], list[int]] = module.SimpleTokenizer().encode
+    return encode

@@ -1,0 +1,63 @@
+"""Facts -> rows of the catalogue. A pure function: equal facts make equal rows, however they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sp_data.recipe import Source
+from sp_data.wiki.captions import Index
+from sp_data.wiki.catalogue import OK, Attribute, Caption, CatalogueRow
+from sp_data.wiki.chosen import Words, chosen, variants
+from sp_data.wiki.facts import Facts, WikiFile
+from sp_data.wiki.filepage import NO_PAGE, FilePage
+from sp_data.wiki.originals import original_path
+from sp_data.wiki.pages import complete
+
+
+def make_rows(facts: Facts, source: Source, statuses: Mapping[str, str]) -> list[CatalogueRow]:
+    """One row a file, sorted by title. `statuses`: name -> what became of its original."""
+    index = Index(facts.files, facts.aliases)
+    html = {page.page.title: page.page for page in facts.rendered.values()}
+    for title in sorted(facts.articles.keys() | html.keys()):
+        article = facts.articles.get(title)
+        index.add(complete(article, html[title]) if title in html else facts.articles[title])
+    files = sorted(facts.files.values(), key=lambda file: file.title)
+    return [_row(file, facts.file_pages.get(file.name, NO_PAGE), index, source, statuses[file.name]) for file in files]
+
+
+def _row(file: WikiFile, page: FilePage, index: Index, source: Source, status: str) -> CatalogueRow:
+    owner = index.owner(file.name)
+    words = Words(file.name, index.candidates(file.name, page.summary), owner)
+    templates = source.caption_templates
+    return CatalogueRow(
+        title=file.title,
+        name=file.name,
+        page_id=file.page_id,
+        url=file.url,
+        sha1=file.sha1,
+        bytes=file.bytes,
+        mime=file.mime,
+        width=file.width,
+        height=file.height,
+        uploaded_at=file.uploaded_at,
+        uploader=file.uploader,
+        licence=page.licence,
+        categories=file.categories,
+        templates=page.templates,
+        owner_title=owner.page.title if owner else None,
+        owner_page_id=owner.page.page_id if owner else None,
+        owner_revision=owner.page.revision if owner else None,
+        subject=words.subject,
+        attributes=tuple(Attribute(field=field, value=value) for field, value in words.attributes),
+        captions=tuple(Caption(text=found.text, source=found.source, page=found.page) for found in words.candidates),
+        caption=chosen(words, templates),
+        variants=variants(
+            words,
+            templates,
+            source.caption_variants,
+            dropout=source.caption_dropout,
+            seed=f"{source.caption_seed} {file.title}",
+        ),
+        status=status,
+        original=original_path(file) if status == OK else None,
+    )

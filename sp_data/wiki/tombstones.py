@@ -1,0 +1,90 @@
+"""What was in the catalogue and is no more: a row a file, with what became of it.
+
+    Tombstone(title='File:Old.png', reason='moved', moved_to='File:New.png', found_at='2026-11-22T23:58:58Z', ...)
+
+They lie beside the catalogue, catalogue/tombstones-<digest>.parquet, and outside its digest: a catalogue says what
+there is, whatever there was before. A file that comes back loses its tombstone.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sp_data.canonical import digest_of
+from sp_data.lake import FileEntry, Lake
+from sp_data.manifest import Manifest
+from sp_data.parquet import read_table
+from sp_data.wiki.catalogue import TOMBSTONES, CatalogueRow
+
+Reason = Literal["moved", "deleted", "not-selected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """`moved_to` is a title, for what was moved; `found_at` the wiki's time when it was missed (ISO 8601, UTC)."""
+
+    title: str
+    page_id: int | None
+    sha1: str
+    reason: Reason
+    moved_to: str | None
+    found_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """A row that is gone: as much of it as a tombstone needs."""
+
+    title: str
+    page_id: int | None
+    sha1: str
+
+
+SCHEMA = pa.schema([(name, pa.int64() if name == "page_id" else pa.string()) for name in Tombstone.__slots__])
+
+
+def bury(
+    gone: Iterable[Buried],
+    rows: Iterable[CatalogueRow],
+    aliases: Mapping[str, str],
+    still_there: frozenset[str],
+    found_at: str,
+) -> list[Tombstone]:
+    """A tombstone for each. `aliases`: title of a redirect -> title of its file; `still_there`: titles of those that
+    the wiki has but the recipe does not select any more."""
+    by_page = {row.page_id: row.title for row in rows if row.page_id is not None}
+    made = []
+    for was in gone:
+        # A file that is moved keeps its page; what stays behind under the old name is a new one.
+        moved_to = by_page.get(was.page_id) if was.page_id is not None else None
+        moved_to = moved_to or aliases.get(was.title)
+        reason: Reason = "moved" if moved_to else "not-selected" if was.title in still_there else "deleted"
+        made.append(Tombstone(was.title, was.page_id, was.sha1, reason, moved_to, found_at))
+    return made
+
+
+def write_tombstones(lake: Lake, tombstones: Iterable[Tombstone]) -> FileEntry | None:
+    """Publish them, sorted by title; None if there are none."""
+    listed = [asdict(tombstone) for tombstone in sorted(tombstones, key=lambda tombstone: tombstone.title)]
+    if not listed:
+        return None
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(listed, schema=SCHEMA), out, compression="zstd")
+    return lake.write_bytes(f"{TOMBSTONES}{digest_of(listed)[:16]}.parquet", out.getvalue(), timed=True)
+
+
+def read_tombstones(lake: Lake, manifest: Manifest | None) -> list[Tombstone]:
+    """Those that a scrape's manifest names, sorted by title. Raises CorruptFile."""
+    found: list[Tombstone] = []
+    for entry in manifest.files if manifest else ():
+        if entry.path.startswith(TOMBSTONES):
+            with lake.local(entry.path) as path:
+                table = read_table(path, lake.full(entry.path), SCHEMA.names)
+            found += [Tombstone(**row) for row in table.to_pylist()]
+    return found
