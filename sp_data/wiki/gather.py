@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sp_data.errors import WikiError
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
-from sp_data.wiki.listing import list_files, selection
+from sp_data.wiki.listing import list_files, require_files
 from sp_data.wiki.pages import ask_usage, pages_to_render, read_articles, render
 
 
@@ -14,10 +13,7 @@ def gather(client: WikiClient) -> Facts:
     facts = Facts()
     render(client, facts, client.source.portals)
     list_files(client, facts)
-    if not facts.files:
-        raise WikiError(
-            f"{client.source.wiki} has no files to scrape ({selection(client.source)}): see source.select in the recipe"
-        )
+    require_files(client, facts)
     read_articles(client, facts)
     ask_usage(client, facts, facts.untold(client.source.mime_types))
     render(client, facts, set(pages_to_render(facts, client)) - facts.rendered.keys())

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 
+from sp_data.errors import WikiError
 from sp_data.recipe import Source
 from sp_data.wiki import filepage
 from sp_data.wiki.client import CONTENT, Json, Params, WikiClient
@@ -39,6 +40,14 @@ def list_files(client: WikiClient, facts: Facts) -> None:
     ask_files(client, facts, facts.portal_files(client.source) - answered)
     facts.prune(client.source, selected_categories(client))
     log.info("listed %d files of %s (%s)", len(facts.files), client.source.wiki, selection(client.source))
+
+
+def require_files(client: WikiClient, facts: Facts) -> None:
+    """Raises WikiError if nothing is selected: a portal that somebody emptied is no reason to drop a dataset."""
+    if not facts.files:
+        raise WikiError(
+            f"{client.source.wiki} has no files to scrape ({selection(client.source)}): see source.select in the recipe"
+        )
 
 
 def ask_files(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:

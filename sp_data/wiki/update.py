@@ -14,7 +14,7 @@ from __future__ import annotations
 from sp_data.wiki.changes import Title
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
-from sp_data.wiki.listing import ask_files, ask_files_using, selected_categories
+from sp_data.wiki.listing import ask_files, ask_files_using, require_files, selected_categories
 from sp_data.wiki.pages import ask_articles, ask_usage, pages_to_render, render
 from sp_data.wiki.titles import FILE_NAMESPACE, normal_name
 
@@ -23,7 +23,7 @@ TEMPLATE_NAMESPACES = (10, 828)
 
 
 def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Facts:
-    """The facts after pages were `touched`."""
+    """The facts after pages were `touched`. Raises WikiError if no files are left."""
     facts = before.copy()
     source = client.source
     titles = {title.text for title in touched}
@@ -34,7 +34,8 @@ def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Fact
     stale = {
         asked
         for asked, page in before.rendered.items()
-        if {asked, page.page.title, *page.includes} & titles or names.intersection(page.files)
+        # Pages name files by redirects too; what they show then is the redirect's target.
+        if {asked, page.page.title, *page.includes} & titles or names & {*page.files, *page.page.shown}
     }
     portals = set(source.portals)
     render(client, facts, stale & portals)
@@ -42,8 +43,9 @@ def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Fact
     if templates:
         ask_files_using(client, facts, templates)
     facts.prune(source, selected_categories(client))
+    require_files(client, facts)
     ask_articles(client, facts, articles)
-    _update_usage(client, facts, before, names, articles, everything=bool(templates))
+    _update_usage(client, facts, before, articles, everything=bool(templates))
 
     wanted = {*pages_to_render(facts, client), *portals}
     # A page that is not wanted any more may be gone; what it said does not count.
@@ -62,17 +64,14 @@ def _update_files(client: WikiClient, facts: Facts, before: Facts, names: set[st
     ask_files(client, facts, names)
 
 
-def _update_usage(
-    client: WikiClient, facts: Facts, before: Facts, names: set[str], articles: set[str], *, everything: bool
-) -> None:
+def _update_usage(client: WikiClient, facts: Facts, before: Facts, articles: set[str], *, everything: bool) -> None:
     """Usage of the files that no wikitext shows, as far as it can have changed."""
     untold = facts.untold(client.source.mime_types)
     if everything:
         asked = untold
     else:
         # New ones, and those that a touched page shows or showed.
-        new = untold - before.untold(client.source.mime_types)
-        asked = new | (untold & names)
+        asked = untold - before.untold(client.source.mime_types)
         if untold and articles:
             asked |= untold & _shown_on(client, facts, articles)
     facts.usage = {name: users for name, users in facts.usage.items() if name in untold}

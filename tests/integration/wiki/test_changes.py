@@ -1,0 +1,227 @@
+"""Any sequence of changes, told by the wiki's lists and asked for again, leaves the facts of a fresh gathering.
+
+On the demo's wiki, over HTTP: it can be changed thousands of times a minute, and test_contract.py keeps it like a real
+MediaWiki. test_changes_mediawiki.py goes through one long list of changes on the real one.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sp_data.demo import history
+from sp_data.demo.server import DemoWiki
+from sp_data.demo.world import TIMESTAMP, World
+from sp_data.errors import WikiError
+from sp_data.recipe import Source
+from sp_data.wiki.changes import Mark, poll
+from sp_data.wiki.client import WikiClient
+from sp_data.wiki.facts import Facts
+from sp_data.wiki.gather import gather
+from sp_data.wiki.update import update
+
+FILES = ("A.png", "B.png", "C.png", "Kid one.png")
+PAGES = ("Kid one", "Kid two", "Sub/Gallery")
+SOURCES = {
+    "all": {"select": "all"},
+    "pages": {"select": "pages", "pages": ["Portal:Characters"]},
+    "categories": {"select": "categories", "categories": ["Wanted"]},
+}
+GALLERY = "<gallery>\n{}|here\n</gallery>"
+TEMPLATE_TEXTS = (
+    "<includeonly>[[Category:Wanted]]</includeonly>",
+    "<includeonly>[[Category:Other]]</includeonly>",
+    "<includeonly>" + GALLERY.format("B.png") + "</includeonly>",
+    "<includeonly>" + GALLERY.format("Kid one.png") + "</includeonly>",
+    "nothing",
+)
+PAGE_TEXTS = (
+    "A page.",
+    "[[File:A.png|thumb|A on a page]]",
+    GALLERY.format("B.png") + "\n" + GALLERY.format("A.png"),
+    "{{Cast}}\nMore.",
+    "{{Infobox kid\n|name = Somebody\n|image = Kid one.png\n|coat = red\n}}\n'''Somebody''' is a kid.",
+    "#REDIRECT [[Kid two]]",
+)
+FILE_TEXTS = ("A file.", "[[Category:Wanted]]", "{{Mark}}", "{{Cast}} {{Mark}}")
+
+Step = tuple[str, ...]
+files, pages = st.sampled_from(FILES), st.sampled_from(PAGES)
+file_titles = files.map("File:{}".format)
+titles = file_titles | pages
+templates = st.sampled_from(["Template:Mark", "Template:Cast"])
+STEPS = st.one_of(
+    st.tuples(st.just("upload"), files, st.sampled_from("rgb"), st.sampled_from(FILE_TEXTS)),
+    st.tuples(st.just("edit"), pages | st.just("Portal:Characters"), st.sampled_from(PAGE_TEXTS)),
+    st.tuples(st.just("edit"), file_titles, st.sampled_from(FILE_TEXTS)),
+    st.tuples(st.just("edit"), templates, st.sampled_from(TEMPLATE_TEXTS)),
+    st.tuples(st.just("delete"), titles | templates),
+    st.tuples(st.just("restore"), titles | templates),
+    st.tuples(
+        st.just("move"),
+        file_titles,
+        file_titles | st.sampled_from(["File:Y.png", "File:Z.png"]),
+        st.sampled_from(["", "redirect"]),
+    ),
+    st.tuples(st.just("move"), pages, pages, st.sampled_from(["", "redirect"])),
+)
+
+
+def png(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (3, 2), {"r": "red", "g": "lime", "b": "blue"}[colour]).save(out, "PNG")
+    return out.getvalue()
+
+
+def changed(world: World, step: Step) -> World:
+    """The world after a step; the same where the wiki would refuse it."""
+    what, *how = step
+    try:
+        match what:
+            case "upload":
+                return history.upload(world, how[0], png(how[1]), how[2])
+            case "edit":
+                # A page of a file cannot be written without its file here, and not become a redirect by hand.
+                if how[0].startswith("File:") and how[0].removeprefix("File:") not in world.files:
+                    return world
+                return history.edit(world, how[0], how[1])
+            case "delete":
+                return history.delete(world, how[0])
+            case "restore":
+                return history.restore(world, how[0])
+            case "move":
+                return history.move(world, how[0], how[1], redirect=bool(how[2]))
+    except KeyError:
+        return world
+    raise ValueError(step)
+
+
+def founded() -> World:
+    world = World("Small wiki", {}, {}, (), "2020-01-01T00:00:00Z")
+    world = history.edit(world, "Template:Mark", TEMPLATE_TEXTS[0])
+    world = history.edit(world, "Template:Cast", TEMPLATE_TEXTS[2])
+    for name, colour, text in zip(FILES, "rgbr", FILE_TEXTS, strict=True):
+        world = history.upload(world, name, png(colour), text)
+    for title, text in zip(PAGES, (PAGE_TEXTS[4], PAGE_TEXTS[3], PAGE_TEXTS[1]), strict=True):
+        world = history.edit(world, title, text)
+    # One picture that the portal always shows, so that there is something to scrape.
+    return history.edit(history.upload(world, "Logo.png", png("g"), "[[Category:Wanted]]"), *PORTAL)
+
+
+PORTAL = ("Portal:Characters", GALLERY.format("Logo.png") + "\n{{Cast}}\n" + GALLERY.format("Kid one.png"))
+
+
+@pytest.fixture(scope="module")
+def wiki():
+    with DemoWiki(founded()) as running:
+        yield running
+
+
+def source(select: str) -> Source:
+    return Source.model_validate({"wiki": "http://paper-kids.localhost", "requests_per_second": 0, **SOURCES[select]})
+
+
+def gathered(wiki: DemoWiki, select: str) -> Facts:
+    with WikiClient(source(select), wiki.url) as client:
+        return gather(client)
+
+
+def later(world: World, **span: float) -> World:
+    clock = datetime.strptime(world.clock, TIMESTAMP) + timedelta(**span)
+    return replace(world, clock=clock.strftime(TIMESTAMP))
+
+
+@pytest.mark.parametrize("select", SOURCES)
+@settings(max_examples=30, deadline=None)
+@given(weeks=st.lists(st.lists(STEPS, min_size=1, max_size=6), min_size=1, max_size=3))
+@example(weeks=[[("delete", "File:Kid one.png")], [("restore", "File:Kid one.png")]])
+@example(weeks=[[("move", "File:Kid one.png", "File:Z.png", "redirect")], [("delete", "File:Kid one.png")]])
+@example(weeks=[[("move", "File:Kid one.png", "File:Z.png", "redirect")], [("move", "File:Z.png", "File:Y.png", "")]])
+@example(weeks=[[("edit", "Kid one", PAGE_TEXTS[3])], [("edit", "Kid two", PAGE_TEXTS[0])]])
+@example(weeks=[[("delete", "File:A.png"), ("move", "File:B.png", "File:A.png", "redirect")]])
+@example(weeks=[[("edit", "Template:Cast", TEMPLATE_TEXTS[3])], [("edit", "Kid one", "nothing more")]])
+def test_what_changed_and_was_asked_for_again_is_what_a_fresh_look_finds(wiki, select, weeks):
+    wiki.world = founded()
+    with WikiClient(source(select), wiki.url) as client:
+        mark = Mark.of(client.greet())
+        facts = gather(client)
+        for steps in weeks:
+            for step in steps:
+                wiki.world = changed(wiki.world, step)
+            # Some weeks are over within the overlap of two looks.
+            wiki.world = later(wiki.world, minutes=len(steps) * 3)
+            found = poll(client, mark)
+            try:
+                fresh = gathered(wiki, select)
+            except WikiError as error:
+                with pytest.raises(WikiError, match=re.escape(str(error))):
+                    update(client, facts, found.touched)
+                return
+            facts, mark = update(client, facts, found.touched), found.mark
+            assert facts == fresh
+            assert poll(client, mark).touched == frozenset()
+
+
+def test_a_change_that_came_late_into_the_lists_is_seen(wiki):
+    """An entry may be dated before the last look and appear after it: within the overlap nothing is missed."""
+    wiki.world = founded()
+    with WikiClient(source("all"), wiki.url) as client:
+        mark = Mark.of(client.greet())
+        world = history.upload(wiki.world, "A.png", png("b"))
+        number = world.changes[-1].number
+        late = replace(world.changes[-1], timestamp=wiki.world.clock)
+        wiki.world = replace(world, changes=(*world.changes[:-1], late))
+        assert [title.text for title in poll(client, mark).touched] == ["File:A.png"]
+        assert number not in mark.changes_seen
+
+
+def test_a_list_that_does_not_reach_back_says_so(wiki):
+    wiki.world = founded()
+    with WikiClient(source("all"), wiki.url) as client:
+        mark = Mark.of(client.greet())
+        assert poll(client, mark).reaches_back
+        # The wiki keeps fewer days than the look lies back.
+        wiki.world = history.upload(later(wiki.world, days=8), "A.png", png("b"))
+        assert poll(client, mark).reaches_back
+        kept = [change for change in wiki.world.changes if change.timestamp > later(founded(), days=1).clock]
+        wiki.world = replace(wiki.world, changes=tuple(kept))
+        assert not poll(client, mark).reaches_back
+
+
+def test_an_edit_that_went_with_its_deleted_page_does_not_look_like_a_purge(wiki):
+    wiki.world = founded()
+    with WikiClient(source("all"), wiki.url) as client:
+        mark = Mark.of(client.greet())
+        wiki.world = history.delete(wiki.world, "Portal:Characters")
+        assert poll(client, mark).reaches_back
+
+
+@pytest.mark.parametrize(
+    ("change", "at_most"),
+    [
+        (lambda world: world, 1),
+        (lambda world: history.upload(world, "A.png", png("b")), 2),
+        (lambda world: history.move(world, "File:A.png", "File:Z.png"), 2),
+        (lambda world: history.edit(world, "Kid one", "Another text."), 4),
+        (lambda world: history.edit(world, "Kid one/Talk", "New."), 3),
+        (lambda world: history.edit(world, "Template:Mark", TEMPLATE_TEXTS[1]), 3),
+    ],
+    ids=["nothing", "re-upload", "move", "edit of an owner", "new page", "template"],
+)
+def test_a_change_costs_few_requests(wiki, change: Callable[[World], World], at_most):
+    wiki.world = founded()
+    with WikiClient(source("all"), wiki.url) as client:
+        mark = Mark.of(client.greet())
+        facts = gather(client)
+        before = client.num_asked
+        wiki.world = change(wiki.world)
+        update(client, facts, poll(client, mark).touched)
+        assert client.num_asked - before <= at_most
