@@ -311,24 +311,26 @@ class _Run:
             log.warning("what is gone since the last scrape is not known: %s", error)
             return []
         gone = [Buried(**row) for row in old if row["title"] not in titles]
-        aliases = {file_title(alias): file_title(name) for alias, name in facts.aliases.items()}
-        fresh = bury(gone, rows, aliases, self._still_there([was.title for was in gone]), clock)
+        now = {file_title(alias): file_title(name) for alias, name in facts.aliases.items()}
+        now |= self._whereabouts([was.title for was in gone])
+        fresh = bury(gone, rows, now, clock)
         if fresh:
             log.info("gone since the last scrape: %s", ", ".join(f"{one.title} ({one.reason})" for one in fresh[:10]))
         kept = [one for one in standing if one.title not in titles]
         entry = write_tombstones(self.lake, {one.title: one for one in (*kept, *fresh)}.values())
         return [entry] if entry else []
 
-    def _still_there(self, titles: list[str]) -> frozenset[str]:
-        """Those of these files that the wiki has. A source that takes every file would have listed them."""
+    def _whereabouts(self, titles: list[str]) -> dict[str, str]:
+        """Title -> the title under which the wiki has that file now, left out if it has none. A source that takes every
+        file would have listed them."""
         if self.source.select == "all":
-            return frozenset()
+            return {}
         asked = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
-        return frozenset(
-            str(page["title"])
+        return {
+            str(page["title"]): str(page["imageinfo"][0].get("canonicaltitle") or page["title"])
             for page in asked
-            if page.get("imageinfo") and page["imageinfo"][0].get("canonicaltitle", page["title"]) == page["title"]
-        )
+            if page.get("imageinfo")
+        }
 
 
 @dataclass(frozen=True, slots=True)

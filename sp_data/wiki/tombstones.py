@@ -50,22 +50,21 @@ SCHEMA = pa.schema([(name, pa.int64() if name == "page_id" else pa.string()) for
 
 
 def bury(
-    gone: Iterable[Buried],
-    rows: Iterable[CatalogueRow],
-    aliases: Mapping[str, str],
-    still_there: frozenset[str],
-    found_at: str,
+    gone: Iterable[Buried], rows: Iterable[CatalogueRow], now: Mapping[str, str], found_at: str
 ) -> list[Tombstone]:
-    """A tombstone for each. `aliases`: title of a redirect -> title of its file; `still_there`: titles of those that
-    the wiki has but the recipe does not select any more."""
+    """A tombstone for each. `now`: title -> title of the file that the wiki has there, by way of a redirect or not;
+    one that it has as before is not selected any more."""
     by_page = {row.page_id: row.title for row in rows if row.page_id is not None}
     made = []
     for was in gone:
         # A file that is moved keeps its page; what stays behind under the old name is a new one.
         moved_to = by_page.get(was.page_id) if was.page_id is not None else None
-        moved_to = moved_to or aliases.get(was.title)
-        reason: Reason = "moved" if moved_to else "not-selected" if was.title in still_there else "deleted"
-        made.append(Tombstone(was.title, was.page_id, was.sha1, reason, moved_to, found_at))
+        moved_to = moved_to or now.get(was.title)
+        if moved_to == was.title:
+            made.append(Tombstone(was.title, was.page_id, was.sha1, "not-selected", None, found_at))
+        else:
+            reason: Reason = "moved" if moved_to else "deleted"
+            made.append(Tombstone(was.title, was.page_id, was.sha1, reason, moved_to, found_at))
     return made
 
 

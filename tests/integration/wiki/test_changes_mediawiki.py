@@ -1,0 +1,121 @@
+"""One long list of changes on a real MediaWiki: a scrape of what changed ends as a fresh scrape does."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from mediawiki.changes import imports, visible_changes
+from mediawiki.sample import sample_ops
+from mediawiki.wiki import MediaWiki
+
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
+from sp_data.wiki.scrape import originals_missing, scrape
+from sp_data.wiki.tombstones import read_tombstones
+
+from .conftest import source_of
+
+pytestmark = pytest.mark.mediawiki
+
+NUM_KIDS = 24
+SOURCES = {
+    "all": {"select": "all"},
+    "pages": {"select": "pages"},
+    "categories": {"select": "categories", "categories": ["Fair use", "Category:Images"]},
+}
+
+
+def rows_of(lake: Lake, manifest: Manifest) -> dict[str, CatalogueRow]:
+    return {row.title: row for row in catalogue_rows(read_catalogue(lake, manifest))}
+
+
+def requests(wiki: MediaWiki) -> Counter[str]:
+    found = Counter(access.kind for access in wiki.log())
+    wiki.clear_log()
+    return found
+
+
+def test_a_scrape_of_what_changed_ends_as_a_fresh_one(fresh_mediawiki, tmp_path):
+    wiki = fresh_mediawiki
+    wiki.apply(sample_ops(tmp_path / "sample", NUM_KIDS))
+    kept = {name: Lake(str(tmp_path / "kept"), name) for name in SOURCES}
+    sources = {name: source_of(wiki.url, **fields) for name, fields in SOURCES.items()}
+    first = {name: scrape(source, kept[name]).manifest for name, source in sources.items()}
+
+    changes = visible_changes(tmp_path / "changes")
+    wiki.apply(changes)
+    wiki.clear_log()
+    for name, source in sources.items():
+        had = set(kept[name].list("originals"))
+        changed = scrape(source, kept[name]).manifest
+        asked = requests(wiki)
+        fresh_lake = Lake(str(tmp_path / "fresh"), name)
+        fresh = scrape(source, fresh_lake).manifest
+        wiki.clear_log()
+        assert rows_of(kept[name], changed) == rows_of(fresh_lake, fresh)
+        # Not the rows alone: the whole catalogue is the same bytes, whatever was scraped before.
+        assert (changed.identity, changed.digest) == (fresh.identity, fresh.digest)
+        assert changed.previous == first[name].identity
+        # Each picture that is new, once, and no other; what was moved, restored or reverted is there already.
+        assert asked["image"] == len(set(kept[name].list("originals")) - had)
+        if name == "all":
+            assert asked["image"] == 3  # a newcomer, another drawing, one that was deleted before the first scrape
+        assert asked["api"] <= 12
+
+        # Idle again: one request.
+        assert scrape(source, kept[name]).state == "unchanged"
+        assert requests(wiki) == {"api": 1}
+
+    graves = {
+        grave.title: grave for grave in read_tombstones(kept["all"], scrape(sources["all"], kept["all"]).manifest)
+    }
+    assert {title: (grave.reason, grave.moved_to) for title, grave in graves.items()} == {
+        "File:Kid-008.png": ("deleted", None),
+        "File:Kid-010.png": ("moved", "File:Renamed with a redirect.png"),
+        "File:Kid-011.png": ("moved", "File:Renamed without.png"),
+        "File:Kid-012.png": ("moved", "File:Renamed twice.png"),
+        "File:Kid-014.png": ("moved", "File:Kid-013.png"),
+    }
+    left = {grave.reason for grave in read_tombstones(kept["pages"], scrape(sources["pages"], kept["pages"]).manifest)}
+    assert left == {"deleted", "moved", "not-selected"}
+
+    # What no list of changes shows is found when everything is listed again.
+    wiki.apply(imports(tmp_path / "changes"))
+    lake, source = kept["all"], sources["all"]
+    assert scrape(source, lake).state == "unchanged"
+    found = scrape(source, lake, reconcile=True).manifest
+    fresh = scrape(source, Lake(str(tmp_path / "fresh again"), "all")).manifest
+    assert found.digest == fresh.digest
+    assert rows_of(lake, found)["File:Imported.png"].caption == "An import"
+    assert originals_missing(lake, found) == []
+
+    # A file that comes back has no tombstone any more.
+    wiki.undelete("File:Kid-008.png")
+    back = scrape(source, lake).manifest
+    assert "File:Kid-008.png" in rows_of(lake, back)
+    assert "File:Kid-008.png" not in {grave.title for grave in read_tombstones(lake, back)}
+    assert "File:Kid-010.png" in {grave.title for grave in read_tombstones(lake, back)}
+
+
+def test_files_that_were_in_the_lake_are_asked_for_again_only_if_their_bytes_are_new(fresh_mediawiki, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("one", "two"):
+        Image.new("RGB", (70, 70), {"one": "red", "two": "blue"}[name]).save(folder / f"{name}.png")
+    wiki, lake, source = fresh_mediawiki, Lake(str(tmp_path), "kids"), source_of(fresh_mediawiki.url)
+    wiki.upload(folder / "one.png", "Kid.png")
+    digests = [scrape(source, lake).manifest.digest]
+    wiki.clear_log()
+    for number, colour in enumerate(("two", "one", "two")):
+        # MediaWiki keeps one old version a second.
+        second = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() - 60 + number))
+        wiki.upload(folder / f"{colour}.png", "Kid.png", comment="again", ts=second)
+        digests.append(scrape(source, lake).manifest.digest)
+    assert len(lake.list("originals")) == 2
+    assert requests(wiki)["image"] == 1
+    assert len(set(digests)) == 4  # the time of each upload is part of its row
