@@ -139,11 +139,43 @@ def scrape(
     recipe: RecipeArgument = "demo",
     set_: SetOption = None,
     lake: LakeOption = DEFAULT_LAKE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched and how long it takes; fetch no picture.")
+    ] = False,
+    reconcile: Annotated[
+        bool, typer.Option("--reconcile", help="List the whole wiki, not only what it says has changed.")
+    ] = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """List the wiki's pictures with their captions and fetch the originals."""
-    _one_stage("scrape", _recipe(recipe, set_), lake, quiet, json_)
+    """List the wiki's pictures with their captions and fetch the originals; after the first time, what changed."""
+    asked = _recipe(recipe, set_)
+    if dry_run:
+        _plan_scrape(asked, _lake(asked, lake), reconcile, quiet, json_)
+    else:
+        _one_stage("scrape", asked, lake, quiet, json_, reconcile=reconcile)
+
+
+def _plan_scrape(recipe: Recipe, lake: Lake, reconcile: bool, quiet: bool, json_: bool) -> None:
+    from dataclasses import asdict
+
+    from sp_data.progress import onlooker
+    from sp_data.terminal import duration, shown
+    from sp_data.wiki.scrape import plan
+
+    with shown(quiet=quiet):
+        planned = plan(recipe.source, lake, reconcile=reconcile, progress=onlooker())
+    if json_:
+        _print_json({"dataset": recipe.name, **asdict(planned)})
+        return
+    rate = recipe.source.requests_per_second
+    pace = f"at {rate:g} requests a second" if rate else "as fast as the wiki answers"
+    size = "" if planned.num_bytes is None else f" ({planned.num_bytes / 1e6:,.1f} MB)"
+    typer.echo(
+        f"{recipe.name}: {planned.num_files:,} files, {planned.num_pictures:,} pictures to fetch{size}: "
+        f"about {duration(planned.seconds)} {pace}\n"
+        f"{planned.num_requests} requests to know that; the answers are kept for the run, no picture was fetched"
+    )
 
 
 @app.command()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.json
 import pyarrow.parquet as pq
 
 from sp_data.errors import CorruptFile
+
+ROWS_A_BLOCK = 10_000
 
 
 def read_table(path: Path, shown: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -25,3 +30,19 @@ def read_table(path: Path, shown: str, columns: Sequence[str] | None = None) -> 
     if missing := sorted(set(columns or ()) - set(table.schema.names)):
         raise CorruptFile(f"{shown} has no column {missing[0]!r}, it has {table.schema.names}; run its stage again")
     return table
+
+
+def table_of(rows: Iterable[str], schema: pa.Schema) -> pa.Table:
+    """A table from rows as JSON objects.
+
+    `pa.Table.from_pylist` imports pandas where it is installed, which takes longer than scraping what a week changed.
+    """
+    waiting = iter(rows)
+    tables = [pa.Table.from_batches([], schema)]
+    while lines := "\n".join(islice(waiting, ROWS_A_BLOCK)).encode():
+        options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+        # One block: no row straddles two.
+        reading = pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+        table = pyarrow.json.read_json(io.BytesIO(lines), read_options=reading, parse_options=options)
+        tables.append(table.select(schema.names))
+    return pa.concat_tables(tables)

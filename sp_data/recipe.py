@@ -50,7 +50,12 @@ class DemoWiki(Part):
 class Source(Part):
     """Which wiki, and what of it."""
 
-    wiki: str = Field(description="Address of the wiki, e.g. https://southpark.fandom.com")
+    wiki: str = Field("", description="Address of the wiki, e.g. https://southpark.fandom.com")
+    addresses: str = Field(
+        "",
+        description="Instead of a wiki: a list of pictures' addresses, as .txt (one a line), .csv or .parquet (columns "
+        "`url`, and `caption` and `licence` where there are any)",
+    )
     demo: DemoWiki | None = Field(None, description="Serve the made-up wiki and scrape it")
     select: Literal["pages", "categories", "all"] = Field(
         "pages", description="Files shown on `pages`, files in `categories`, or every file of the wiki"
@@ -95,6 +100,8 @@ class Source(Part):
     @field_validator("wiki")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
+        if not value:
+            return value
         address = urlsplit(value)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError("expected an address such as https://southpark.fandom.com")
@@ -102,6 +109,8 @@ class Source(Part):
 
     @model_validator(mode="after")
     def _has_manners(self) -> Self:
+        if bool(self.wiki) is bool(self.addresses):
+            raise ValueError("expected `wiki`, or `addresses` instead of one")
         if self.select == "pages" and not self.pages:
             raise ValueError("select is 'pages', so `pages` must name at least one")
         if self.select == "categories" and not self.categories:
@@ -124,10 +133,15 @@ class Source(Part):
             )
         if not self.acknowledge_terms:
             raise RecipeError(
-                f"read the terms of use and the licence of {self.wiki} first (Fandom's terms are stricter than its "
+                f"read the terms of use and the licence of {self.place} first (Fandom's terms are stricter than its "
                 "robots.txt; text is CC-BY-SA, most pictures are fair use); if you may do this, "
                 "say so: --set source.acknowledge_terms=true"
             )
+
+    @property
+    def place(self) -> str:
+        """Where the pictures come from, in words."""
+        return self.wiki or f"the addresses in {self.addresses}"
 
     @property
     def portals(self) -> tuple[str, ...]:

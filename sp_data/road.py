@@ -74,12 +74,13 @@ def run_stage(
     progress: Progress = SILENT,
     effort: Effort | None = None,
     resume: str = "latest",
+    reconcile: bool = False,
 ) -> StageResult:
     """Run one stage on what the stages before it left.
 
     `effort` is for `verify`: with one it looks again, whatever was verified before. `resume` is for `prior` and
-    `decoder`: the checkpoint to go on from. Raises StageNotDone if an earlier
-    stage is missing, stale or damaged.
+    `decoder`: the checkpoint to go on from. `reconcile` is for `scrape`: list the whole wiki, whatever it says has
+    changed. Raises StageNotDone if an earlier stage is missing, stale or damaged.
     """
     standing = stand(recipe, lake, until=name)
     inputs = {stage: _usable(standing[stage], lake, for_stage=name) for stage in INPUTS[name]}
@@ -87,7 +88,7 @@ def run_stage(
     if name == "scrape":
         from sp_data.wiki.scrape import scrape
 
-        return scrape(recipe.source, lake, progress=progress)
+        return scrape(recipe.source, lake, reconcile=reconcile, progress=progress)
     if name == "curate":
         from sp_data.dataset.curate import curate
 

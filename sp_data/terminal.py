@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,8 +12,19 @@ from typing import Any
 from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 LOG_FORMAT = "%(asctime)s %(message)s"
 
@@ -25,11 +37,33 @@ class Bars:
         self._stage: TaskID | None = None
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
+        for task in self._progress.tasks:
+            if task.total is None:  # what nobody knew the end of has ended
+                self._progress.update(task.id, total=task.completed)
         self._stage = self._progress.add_task(stage, total=total, unit=unit)
 
     def advance(self, count: int = 1) -> None:
         if self._stage is not None:
             self._progress.advance(self._stage, count)
+
+
+class _RateColumn(ProgressColumn):
+    """'1.2/s' while a stage works; nothing before it is known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed < 100 else f"{speed:,.0f}/s")
+
+
+class _TimeLeftColumn(TimeRemainingColumn):
+    """'12:34 left'; nothing once a stage is done, or where nobody knows how much there is to do."""
+
+    def render(self, task: Task) -> Text:
+        if task.finished or task.total is None or task.time_remaining is None:
+            return Text("")
+        return super().render(task).append(" left")
 
 
 @contextlib.contextmanager
@@ -49,7 +83,9 @@ def shown(*, quiet: bool) -> Iterator[None]:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
+            _RateColumn(),
             TimeElapsedColumn(),
+            _TimeLeftColumn(compact=True),
         )
         with Progress(*columns, console=Console(stderr=True)) as progress, looking_on(Bars(progress)):
             # The console writes above the bars.
@@ -107,3 +143,11 @@ def status_table(rows: Sequence[dict[str, Any]]) -> None:
         size = "" if row["bytes"] is None else f"{row['bytes']:,}"
         table.add_row(row["name"], row["state"], (row["digest"] or "")[:12], row["made_at"] or "", size, row["reason"])
     _console().print(table)
+
+
+def duration(seconds: float) -> str:
+    """'40 s', '12 min', '1 h 05 min'."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from sp_data.canonical import digest_of
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest
-from sp_data.parquet import read_table
+from sp_data.parquet import read_table, table_of
 from sp_data.wiki.captions import SourceKind
 
 ROWS_A_GROUP = 10_000
@@ -117,7 +117,7 @@ def rows_digest(rows: Iterable[CatalogueRow]) -> str:
 
 def write_catalogue(lake: Lake, rows: list[CatalogueRow], digest: str) -> FileEntry:
     """Publish rows, sorted by title, as the catalogue named by their digest."""
-    table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=SCHEMA)
+    table = table_of((row.model_dump_json() for row in rows), SCHEMA)
     with lake.scratch("catalogue") as folder:
         made = folder / "catalogue.parquet"
         pq.write_table(table, made, compression="zstd", row_group_size=ROWS_A_GROUP)

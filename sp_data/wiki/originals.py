@@ -61,7 +61,12 @@ class Body:
 
 def original_path(file: WikiFile) -> str:
     """'originals/5f/5f0c….png': by content, so that two names of the same bytes share one file."""
-    return f"originals/{file.sha1[:2]}/{file.sha1}{EXTENSIONS.get(file.mime, '.bin')}"
+    return original_name(file.sha1, file.mime)
+
+
+def original_name(sha1: str, mime: str) -> str:
+    """The same for bytes of this sha1 (hex) and type."""
+    return f"originals/{sha1[:2]}/{sha1}{EXTENSIONS.get(mime, '.bin')}"
 
 
 class Originals:

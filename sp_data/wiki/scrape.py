@@ -13,35 +13,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sp_data.errors import CorruptFile
-from sp_data.lake import FileEntry, Lake
-from sp_data.manifest import Counts, Manifest, identity_of, is_done, latest, publish
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest, is_done, latest
 from sp_data.progress import SILENT, TOLD, Progress
 from sp_data.recipe import Source
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.stage import StageResult
 from sp_data.wiki import memory as memories
-from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
+from sp_data.wiki.catalogue import OK, read_catalogue
 from sp_data.wiki.changes import OVERLAP, REACH, Mark, Poll, at, poll
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.gather import gather
 from sp_data.wiki.journal import Journal
+from sp_data.wiki.listed import addresses_to_fetch, scrape_addresses
+from sp_data.wiki.manners import Pace
 from sp_data.wiki.memory import Kept, Memory
 from sp_data.wiki.originals import Originals, may_come
+from sp_data.wiki.publishing import STAGE, publish_catalogue
 from sp_data.wiki.rows import make_rows
 from sp_data.wiki.titles import file_title
-from sp_data.wiki.tombstones import Buried, bury, read_tombstones, write_tombstones
 from sp_data.wiki.update import update
 
 log = logging.getLogger(__name__)
 
-STAGE = "scrape"
-VERSION = VERSION_OF[STAGE]
 PICTURES_A_LINE = 500
 A_DAY = timedelta(days=1)
 
@@ -57,6 +55,11 @@ def scrape(
     source.check_manners()
     # The lake first: a busy one must not cost the wiki a request.
     with lake.writer(), _served(source, proxy) as via:
+        if source.addresses:
+            robots = memories.recall_robots(lake)
+            result = scrape_addresses(source, lake, proxy=via, robots=robots, progress=progress)
+            memories.remember_robots(lake, robots)
+            return result
         while True:
             run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
             result = run.work()
@@ -72,23 +75,34 @@ class Plan:
 
     num_files: int
     num_pictures: int
-    num_bytes: int
+    num_bytes: int | None
+    """None where nobody says beforehand."""
     num_requests: int
     seconds: float
     """That fetching takes at the source's polite rate, waiting included."""
 
 
-def plan(source: Source, lake: Lake, *, reconcile: bool = False, proxy: str | None = None) -> Plan:
+def plan(
+    source: Source, lake: Lake, *, reconcile: bool = False, proxy: str | None = None, progress: Progress = SILENT
+) -> Plan:
     """What `scrape` would fetch now. The wiki is listed and its answers are kept, so the scrape itself does not list
     it again; no picture is fetched and no catalogue published. Raises as `scrape` does."""
     source.check_manners()
     with lake.writer(), _served(source, proxy) as via:
+        if source.addresses:
+            return _plan_of_addresses(source, lake)
         while True:
-            run = _Run(source, lake, via, reconcile=reconcile, progress=SILENT)
+            run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
             made = run.plan()
             if not run.went_on_from_old_answers:
                 return made
             run.journal.clear()
+
+
+def _plan_of_addresses(source: Source, lake: Lake) -> Plan:
+    waiting, listed = addresses_to_fetch(source, lake)
+    seconds = len(waiting) * Pace(source.requests_per_second).mean_gap_s
+    return Plan(listed, len(waiting), None, 0, seconds)
 
 
 def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
@@ -236,7 +250,14 @@ class _Run:
             originals.num_fetched,
             originals.num_bytes / 1e6,
         )
-        result = self._publish(rows, facts, look.mark.clock, fetched=originals.num_fetched > 0)
+        result = publish_catalogue(
+            self.source,
+            self.lake,
+            rows,
+            clock=look.mark.clock,
+            whereabouts=lambda titles: self._whereabouts(titles, facts),
+            fetched=originals.num_fetched > 0,
+        )
         memories.remember(
             self.lake,
             Memory(
@@ -267,66 +288,13 @@ class _Run:
                 log.info("%d of %d pictures, %.1f MB fetched", number, len(waiting), originals.num_bytes / 1e6)
         return statuses
 
-    def _publish(self, rows: list[CatalogueRow], facts: Facts, clock: str, *, fetched: bool) -> StageResult:
-        digest = rows_digest(rows)
-        recipe, inputs = self.source.what(), {"wiki": digest}
-        newest = latest(self.lake, STAGE)
-        tombstones = self._bury(newest, rows, facts, clock)
-        done = is_done(self.lake, STAGE, identity_of(STAGE, VERSION, recipe, inputs))
-        if done is not None:
-            files = (*(file for file in done.files if not file.path.startswith(TOMBSTONES)), *tombstones)
-            if newest is None or newest.identity != done.identity or files != done.files:
-                # The wiki is again as it was some snapshots ago; that one becomes the newest, with the history it had.
-                done = done.model_copy(update={"files": files})
-                publish(self.lake, done)
-                return StageResult(done, "done")
-            return StageResult(done, "done" if fetched else "unchanged")
-        statuses = Counter(row.status for row in rows)
-        originals = {row.original: row.bytes for row in rows if row.original is not None}
-        manifest = Manifest.make(
-            stage=STAGE,
-            version=VERSION,
-            recipe=recipe,
-            inputs=inputs,
-            counts=Counts.model_validate(
-                {"in": len(rows), "out": statuses.pop(OK, 0), "dropped": dict(sorted(statuses.items()))}
-            ),
-            files=[write_catalogue(self.lake, rows, digest), *tombstones],
-            details={"wiki": self.source.wiki, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
-            versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
-            previous=newest,
-        )
-        publish(self.lake, manifest)
-        return StageResult(manifest, "done")
-
-    def _bury(self, newest: Manifest | None, rows: list[CatalogueRow], facts: Facts, clock: str) -> list[FileEntry]:
-        """The tombstones of this catalogue: those there were, of what did not come back, and new ones."""
-        if newest is None:
-            return []
-        titles = {row.title for row in rows}
-        try:
-            old = read_catalogue(self.lake, newest).select(list(Buried.__slots__)).to_pylist()
-            standing = read_tombstones(self.lake, newest)
-        except (CorruptFile, FileNotFoundError) as error:
-            log.warning("what is gone since the last scrape is not known: %s", error)
-            return []
-        gone = [Buried(**row) for row in old if row["title"] not in titles]
+    def _whereabouts(self, titles: list[str], facts: Facts) -> dict[str, str]:
+        """Title -> the title under which the wiki has that file now, left out if it has none."""
         now = {file_title(alias): file_title(name) for alias, name in facts.aliases.items()}
-        now |= self._whereabouts([was.title for was in gone])
-        fresh = bury(gone, rows, now, clock)
-        if fresh:
-            log.info("gone since the last scrape: %s", ", ".join(f"{one.title} ({one.reason})" for one in fresh[:10]))
-        kept = [one for one in standing if one.title not in titles]
-        entry = write_tombstones(self.lake, {one.title: one for one in (*kept, *fresh)}.values())
-        return [entry] if entry else []
-
-    def _whereabouts(self, titles: list[str]) -> dict[str, str]:
-        """Title -> the title under which the wiki has that file now, left out if it has none. A source that takes every
-        file would have listed them."""
-        if self.source.select == "all":
-            return {}
+        if self.source.select == "all":  # any other file would have been listed
+            return now
         asked = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
-        return {
+        return now | {
             str(page["title"]): str(page["imageinfo"][0].get("canonicaltitle") or page["title"])
             for page in asked
             if page.get("imageinfo")

@@ -1,0 +1,163 @@
+"""A list of addresses as a source, from a real HTTP server: each picture once, each line a row."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pytest_httpserver import HTTPServer
+
+from sp_data.errors import RecipeError
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.recipe import Source
+from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
+from sp_data.wiki.scrape import plan, scrape
+from sp_data.wiki.tombstones import read_tombstones
+
+
+def png(colour: str, form: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(out, form)
+    return out.getvalue()
+
+
+def rows_of(lake: Lake, manifest: Manifest) -> dict[str, CatalogueRow]:
+    return {row.url: row for row in catalogue_rows(read_catalogue(lake, manifest))}
+
+
+def source(path: Path, **fields: object) -> Source:
+    manners = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
+    return Source.model_validate({"addresses": str(path), **manners, **fields})
+
+
+@pytest.fixture
+def server(httpserver: HTTPServer) -> HTTPServer:
+    httpserver.expect_request("/robots.txt").respond_with_data("User-agent: *\nDisallow: /private/")
+    for colour in ("red", "blue"):
+        httpserver.expect_request(f"/{colour[0]}/{colour}-kid.png").respond_with_data(png(colour))
+    httpserver.expect_request("/jpeg.png").respond_with_data(png("lime", "JPEG"))
+    httpserver.expect_request("/page.png").respond_with_data("<html>no</html>", content_type="text/html")
+    httpserver.expect_request("/gone.png").respond_with_data("gone", status=404)
+    httpserver.expect_request("/private/a.png").respond_with_data(png("red"))
+    tags = {"X-Robots-Tag": "noai, noimageai"}
+    httpserver.expect_request("/noai.png").respond_with_data(png("pink"), headers=tags)
+    return httpserver
+
+
+def asked(server: HTTPServer) -> list[str]:
+    return [request.path for request, _ in server.log if request.path != "/robots.txt"]
+
+
+def test_every_line_is_a_row_and_every_picture_is_fetched_once(server, lake, tmp_path):
+    names = ["r/red-kid.png", "b/blue-kid.png", "r/red-kid.png", "jpeg.png", "page.png", "gone.png", "noai.png"]
+    lines = ["# kids", "", *(server.url_for(f"/{name}") for name in names), "not an address", "ftp://x/y.png"]
+    path = tmp_path / "kids.txt"
+    path.write_text("\n".join(lines))
+    planned = plan(source(path), lake)
+    assert (planned.num_files, planned.num_pictures) == (8, 6)
+    assert asked(server) == []
+    manifest = scrape(source(path), lake).manifest
+    rows = {url.rpartition("/")[2]: row for url, row in rows_of(lake, manifest).items()}
+    assert {name: row.status for name, row in rows.items()} == {
+        "red-kid.png": "ok",
+        "blue-kid.png": "ok",
+        "jpeg.png": "ok",
+        "page.png": "not-an-image",
+        "gone.png": "not-found",
+        "noai.png": "noai",
+        "not an address": "not-an-address",
+        "y.png": "not-an-address",
+    }
+    assert (rows["red-kid.png"].caption, rows["jpeg.png"].mime) == ("Red kid", "image/jpeg")
+    assert lake.read_bytes(rows["jpeg.png"].original) == png("lime", "JPEG")
+    assert rows["jpeg.png"].original.endswith(".jpg")
+    assert sorted(asked(server)) == sorted(set(asked(server)))
+
+    # Only what may come another time is asked for again.
+    server.clear_log()
+    assert scrape(source(path), lake).state == "unchanged"
+    assert asked(server) == ["/gone.png"]
+
+
+def test_tables_bring_captions_and_licences_and_what_is_off_the_list_leaves_a_tombstone(server, lake, tmp_path):
+    red, blue = server.url_for("/r/red-kid.png"), server.url_for("/b/blue-kid.png")
+    table = tmp_path / "kids.csv"
+    table.write_text(f'url,caption,licence\n{red},"A red  kid, waving",CC-BY-SA\n{blue},,\n')
+    rows = rows_of(lake, scrape(source(table), lake).manifest)
+    assert (rows[red].caption, rows[red].licence) == ("A red kid, waving", "CC-BY-SA")
+    assert (rows[blue].caption, rows[blue].licence) == ("Blue kid", None)
+
+    server.clear_log()
+    pq.write_table(pa.table({"url": [blue], "text": ["A blue kid"]}), tmp_path / "kids.parquet")
+    manifest = scrape(source(tmp_path / "kids.parquet"), lake).manifest
+    assert [row.caption for row in rows_of(lake, manifest).values()] == ["A blue kid"]
+    assert [(grave.title, grave.reason) for grave in read_tombstones(lake, manifest)] == [(red, "not-selected")]
+    assert asked(server) == []
+
+
+def test_a_host_that_refuses_is_left_alone_and_the_others_are_not(server, lake, tmp_path):
+    path = tmp_path / "kids.txt"
+    forbidden = [server.url_for(f"/private/{number}.png") for number in range(9)]
+    dead = [f"http://127.0.0.1:9/{number}.png" for number in range(9)]
+    path.write_text(
+        "\n".join([*dead[:1], *forbidden, server.url_for("/r/red-kid.png").replace("localhost", "127.0.0.1")])
+    )
+    manifest = scrape(source(path), lake).manifest
+    assert manifest.counts.dropped["unreachable"] == 1
+    assert manifest.counts.dropped["refused"] == 3
+    assert manifest.counts.dropped["host-refuses"] == 6 + (server.host == "127.0.0.1")
+
+
+def test_a_killed_run_asks_for_no_address_twice(server, lake, tmp_path):
+    path = tmp_path / "kids.txt"
+    path.write_text("\n".join(server.url_for(f"/{name}") for name in ("r/red-kid.png", "gone.png", "b/blue-kid.png")))
+    with pytest.raises(KeyboardInterrupt):
+        scrape(source(path), lake, progress=_Interrupts(2))
+    server_log = asked(server)
+    scrape(source(path), lake)
+    assert asked(server)[len(server_log) :] == ["/b/blue-kid.png"]
+
+
+class _Interrupts:
+    """A progress that ends the run after so many pictures."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        pass
+
+    def advance(self, count: int = 1) -> None:
+        self.left -= count
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("none.txt", None, "there is no file"),
+        ("kids.json", "[]", "neither .txt, .csv nor .parquet"),
+        ("kids.csv", "address\nhttp://x/y.png\n", "no column `url`, it has .*address"),
+        ("kids.parquet", "nothing", "cannot be read"),
+        ("kids.txt", "# nothing\n", "is empty"),
+    ],
+)
+def test_a_list_that_is_none_is_named(lake, tmp_path, name, body, says):
+    if body is not None:
+        (tmp_path / name).write_text(body)
+    with pytest.raises(RecipeError, match=says):
+        scrape(source(tmp_path / name), lake)
+
+
+def test_a_redirect_from_a_public_list_to_a_private_address_is_refused(server, lake, tmp_path):
+    path = tmp_path / "kids.txt"
+    path.write_text("http://cdn.example/a.png\n")
+    server.expect_request("/a.png").respond_with_data("", status=302, headers={"Location": "http://127.0.0.1:1/secret"})
+    (row,) = rows_of(lake, scrape(source(path), lake, proxy=server.url_for("/")).manifest).values()
+    assert row.status == "address-refused (private address)"
