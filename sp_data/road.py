@@ -7,7 +7,6 @@ finds the manifests; the work is in the stages' own modules.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, get_args
 
@@ -16,7 +15,7 @@ from sp_data.errors import CorruptFile, StageNotDone
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.progress import SILENT, Progress
-from sp_data.recipe import Recipe, build
+from sp_data.recipe import Part, Recipe, build
 from sp_data.stage import VERSION_OF, Effort, StageResult
 
 RECIPE_FILE = "recipe.json"
@@ -153,7 +152,7 @@ def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status])
         return Status(stage, "stale", newest, f"{unfit[0]} is {before[unfit[0]].state}")
     if newest.version != VERSION_OF[stage]:
         return Status(stage, "stale", newest, f"it was made by version {newest.version} of the stage")
-    part = _parts()[stage](recipe)
+    part = _part(stage, recipe)
     if newest.recipe != part:
         return Status(stage, "stale", newest, f"the recipe says {_difference(newest.recipe, part)}")
     for name in INPUTS[stage]:
@@ -180,21 +179,18 @@ def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
     return []
 
 
-def _parts() -> dict[str, Callable[[Recipe], dict[str, Any]]]:
-    from sp_data.dataset.embeddings import recipe_part
-    from sp_data.demo import exam
+def _part(stage: str, recipe: Recipe) -> dict[str, Any]:
+    """What a stage reads of the recipe. The stages' own modules are imported for those that need them only."""
+    if stage == "embed":
+        from sp_data.dataset.embeddings import recipe_part
 
-    return {
-        "scrape": lambda recipe: recipe.source.what(),
-        "curate": lambda recipe: recipe.curate.what(),
-        "shard": lambda recipe: recipe.shard.what(),
-        "embed": lambda recipe: recipe_part(recipe.embed),
-        "reorder": lambda recipe: recipe.reorder.what(),
-        "verify": lambda recipe: recipe.verify.what(),
-        "prior": lambda recipe: recipe.prior.what(),
-        "decoder": lambda recipe: recipe.decoder.what(),
-        "judge": exam.recipe_part,
-    }
+        return recipe_part(recipe.embed)
+    if stage == "judge":
+        from sp_data.demo import exam
+
+        return exam.recipe_part(recipe)
+    part: Part = recipe.source if stage == "scrape" else getattr(recipe, stage)
+    return part.what()
 
 
 def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from sp_data.wiki import rendered, wikitext
+from sp_data.wiki import wikitext
 from sp_data.wiki.captions import Page
 from sp_data.wiki.client import CONTENT, Json, Params, WikiClient
 from sp_data.wiki.facts import Facts, Rendered
@@ -47,6 +47,8 @@ def ask_articles(client: WikiClient, facts: Facts, titles: Iterable[str]) -> Non
 
 def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
     """Read these pages as their readers see them, one request each. Raises WikiApiError if one is missing."""
+    from sp_data.wiki import rendered  # most sources render nothing, and an HTML parser takes long to import
+
     for title in sorted(set(titles)):
         page = client.rendered(title)
         facts.rendered[title] = Rendered(

@@ -29,7 +29,6 @@ from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.gather import gather
 from sp_data.wiki.journal import Journal
-from sp_data.wiki.listed import addresses_to_fetch, scrape_addresses
 from sp_data.wiki.manners import Pace
 from sp_data.wiki.memory import Kept, Memory
 from sp_data.wiki.originals import Originals, may_come
@@ -56,6 +55,8 @@ def scrape(
     # The lake first: a busy one must not cost the wiki a request.
     with lake.writer(), _served(source, proxy) as via:
         if source.addresses:
+            from sp_data.wiki.listed import scrape_addresses
+
             robots = memories.recall_robots(lake)
             result = scrape_addresses(source, lake, proxy=via, robots=robots, progress=progress)
             memories.remember_robots(lake, robots)
@@ -100,6 +101,8 @@ def plan(
 
 
 def _plan_of_addresses(source: Source, lake: Lake) -> Plan:
+    from sp_data.wiki.listed import addresses_to_fetch
+
     waiting, listed = addresses_to_fetch(source, lake)
     seconds = len(waiting) * Pace(source.requests_per_second).mean_gap_s
     return Plan(listed, len(waiting), None, 0, seconds)

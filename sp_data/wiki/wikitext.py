@@ -12,9 +12,9 @@ Page(infoboxes=[fields {'coat': 'red'}, shows Ada Birch.png], lead='Ada Birch is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from mwparserfromhell.nodes import Heading, Tag, Template, Wikilink
+from mwparserfromhell.nodes import Heading, Node, Tag, Template, Wikilink
 from mwparserfromhell.wikicode import Wikicode
 
 from sp_data.wiki.captions import Infobox, Page, Use, UseKind, field_name
@@ -35,16 +35,16 @@ _OPTION = re.compile(
 def read(text: str, title: str, page_id: int, revision: int, spaces: Namespaces) -> Page:
     """What the wikitext of a page shows and says."""
     code = parse(_PAGENAME.sub(lambda _: title, text))
-    boxes = _infobox_templates(code)
+    nodes = list(code.ifilter())
+    boxes = _infobox_templates(code, nodes)
     inside = {id(node) for box in boxes for node in Wikicode([box]).ifilter()}
-    links = (str(link.title) for link in code.ifilter_wikilinks())
-    categories = (spaces.category_name(target) for target in links)
+    categories = (spaces.category_name(str(node.title)) for node in nodes if isinstance(node, Wikilink))
     return Page(
         title=title,
         page_id=page_id,
         revision=revision,
         infoboxes=tuple(_infobox(box, spaces) for box in boxes),
-        uses=tuple(_uses(code, inside, spaces)),
+        uses=tuple(_uses(nodes, inside, spaces)),
         lead=first_sentence(first_paragraph(_before_headings(code).nodes, spaces)),
         categories=tuple(dict.fromkeys(name for name in categories if name)),
     )
@@ -55,9 +55,9 @@ def _before_headings(code: Wikicode) -> Wikicode:
     return Wikicode(code.nodes[: next(headings, None)])
 
 
-def _infobox_templates(code: Wikicode) -> list[Template]:
+def _infobox_templates(code: Wikicode, nodes: Iterable[Node]) -> list[Template]:
     """Templates called infobox, and those above the first heading that show a picture by a field such as `image`."""
-    named = [box for box in code.ifilter_templates() if "infobox" in str(box.name).lower()]
+    named = [node for node in nodes if isinstance(node, Template) and "infobox" in str(node.name).lower()]
     if named:
         return named
     return [box for box in _before_headings(code).ifilter_templates(recursive=False) if _shows_a_picture(box)]
@@ -84,7 +84,7 @@ def _infobox(template: Template, spaces: Namespaces) -> Infobox:
 
 def _pictures(field: str, value: Wikicode, values: dict[str, Wikicode], spaces: Namespaces) -> Iterator[Use]:
     """The pictures that one field shows: `[[File:A.png|250px]]`, a gallery of them, or a bare `A.png`."""
-    for use in _uses(value, set(), spaces):
+    for use in _uses(value.ifilter(), set(), spaces):
         yield Use(use.name, "infobox", use.caption, use.alt)
     bare = plain(value, spaces)
     if looks_like_picture(bare):
@@ -97,10 +97,10 @@ def _pictures(field: str, value: Wikicode, values: dict[str, Wikicode], spaces: 
         yield Use(spaces.file_name(bare) or normal_name(bare), "infobox", caption, beside("alt", "image alt"))
 
 
-def _uses(code: Wikicode, left_out: set[int], spaces: Namespaces) -> Iterator[Use]:
+def _uses(nodes: Iterable[Node], left_out: set[int], spaces: Namespaces) -> Iterator[Use]:
     """Files in reading order, each with the heading it stands under; nodes in `left_out` (by id) do not count."""
     section = ""
-    for node in code.ifilter():
+    for node in nodes:
         if id(node) in left_out:
             continue
         match node:
