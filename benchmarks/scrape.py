@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from mediawiki.wiki import MediaWiki, why_not  # noqa: E402
 
 PEERS = ("gallery-dl==1.32.18", "mwclient==0.11.0")
 BIN = Path(sys.executable).parent
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 MWCLIENT = """
 import pathlib, sys, mwclient
 site = mwclient.Site(sys.argv[1], scheme="http", path="/", connection_options={"timeout": 30})
@@ -115,11 +117,12 @@ def measure(folder: Path, num_kids: int, rounds: int, *, quiet: bool) -> dict[st
                 lambda place: [str(peers / "bin/python"), "-c", MWCLIENT, wiki.url.partition("//")[2], str(place)],
             ),
         }
-        for number in range(rounds):
+        # The first round warms disk caches and compiles modules; it does not count.
+        for number in range(-1, rounds):
             for name, (measured, command) in tools.items():
                 place = folder / f"{name}-{number}".replace(" ", "-")
                 place.mkdir()
-                run(wiki, command(place), measured)
+                run(wiki, command(place), measured, counts=number >= 0)
                 measured.files = len([path for path in place.rglob("*") if path.is_file() and is_picture(path, place)])
         ours = tools["sp-data"]
         idle = Measured("")
@@ -128,7 +131,11 @@ def measure(folder: Path, num_kids: int, rounds: int, *, quiet: bool) -> dict[st
         for _ in range(3):
             run(wiki, ours[1](last), idle)
             once = subprocess.run(
-                [sys.executable, "-c", IDLE, str(recipe), str(last)], capture_output=True, text=True, check=True
+                [sys.executable, "-c", IDLE, str(recipe), str(last)],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=ENVIRONMENT,
             )
             beyond_imports.append(float(once.stdout))
     for name, (measured, _) in tools.items():
@@ -177,11 +184,13 @@ def gallery_dl(peers: Path, wiki: MediaWiki, place: Path) -> list[str]:
     return [str(peers / "bin/gallery-dl"), *pauses, "-d", str(place), f"wikimedia:{wiki.url}/"]
 
 
-def run(wiki: MediaWiki, command: list[str], measured: Measured) -> None:
+def run(wiki: MediaWiki, command: list[str], measured: Measured, *, counts: bool = True) -> None:
     wiki.clear_log()
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    measured.seconds.append(time.perf_counter() - started)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    seconds = time.perf_counter() - started
+    if counts:
+        measured.seconds.append(seconds)
     if done.returncode:
         sys.exit(f"{command} failed:\n{done.stdout}{done.stderr}")
     seen = wiki.log()
