@@ -105,7 +105,7 @@ def measure(folder: Path, num_kids: int, rounds: int, *, quiet: bool) -> dict[st
                 lambda place: [str(BIN / "sp-data"), "scrape", str(recipe), "--lake", str(place), "--quiet", "--json"],
             ),
             "gallery-dl": (
-                Measured("one name a content; no captions"),
+                Measured("every name; no captions, no licence"),
                 lambda place: gallery_dl(peers, wiki, place),
             ),
             "gallery-dl limit=500": (

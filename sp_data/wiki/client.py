@@ -172,11 +172,12 @@ class WikiClient:
                 log.info("%s exports no pages; they are read in fifties", self.source.wiki)
                 self._exports = False
             asked = iter(left)
-            more: dict[int, Json] = {}
+            more: dict[int, list[Json]] = {}
             while some := list(islice(asked, PAGES_A_REQUEST)):
                 for page in self.pages({"pageids": "|".join(map(str, some)), **CONTENT}):
-                    more[int(page["pageid"])] = page
-            pages = [_merged(page, more.get(page.get("pageid", 0), {})) for page in pages]
+                    more[int(page["pageid"])] = page.get("revisions", [])
+            # Only their text: between the two answers a page may have been moved.
+            pages = [{**page, "revisions": more.get(page.get("pageid", 0), [])} for page in pages]
         for page in pages:
             text = exported.get(page.get("pageid", 0))
             yield page if text is None else {**page, "revisions": [text.as_revision()]}

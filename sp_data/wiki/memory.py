@@ -60,7 +60,7 @@ class Memory(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The large part. `refused`: sha1 of a picture -> why it may not or cannot be fetched, for good."""
+    """The large part. `refused`: a picture (as originals.py names it) -> why it cannot or may not be fetched."""
 
     facts: Facts
     refused: dict[str, str]

@@ -161,7 +161,7 @@ def may_come(status: str) -> bool:
 
 
 def _key(file: WikiFile) -> str:
-    return f"{file.sha1} {file.url}"
+    return f"{file.sha1} {file.bytes} {file.url}"
 
 
 def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:

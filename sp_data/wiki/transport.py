@@ -89,7 +89,7 @@ class Transport:
 
         Raises AddressRefused, WikiBlocked, WikiUnreachable.
         """
-        address = f"{url}{'&' if urlsplit(url).query else '?'}format=original"
+        address = f"{url}{'&' if '?' in url else '?'}format=original"
         return self._followed(address, self._source.wiki, AS_IT_IS)
 
     def listed(self, url: str) -> contextlib.AbstractContextManager[requests.Response]:
@@ -151,7 +151,10 @@ class Transport:
 
 
 def _check_address(address: str, asked_by: str) -> None:
-    parts, asking = urlsplit(address), urlsplit(asked_by)
+    try:
+        parts, asking = urlsplit(address), urlsplit(asked_by)
+    except ValueError as error:
+        raise AddressRefused("not a web address") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise AddressRefused("not a web address")
     # Else a wiki could have us fetch what only this machine may see, such as a cloud's credentials. One that lies on
