@@ -119,3 +119,48 @@ def test_files_that_were_in_the_lake_are_asked_for_again_only_if_their_bytes_are
     assert len(lake.list("originals")) == 2
     assert requests(wiki)["image"] == 1
     assert len(set(digests)) == 4  # the time of each upload is part of its row
+
+
+BOX = (
+    '<includeonly><infobox><title source="name"/><image source="image"><default>{picture}</default></image>'
+    '<group><header>Looks</header><data source="coat"><label>Coat</label></data></group></infobox></includeonly>'
+)
+
+
+def test_pictures_that_only_a_template_shows_are_read_from_the_html_of_one_page_each(fresh_mediawiki, tmp_path):
+    """The wikitext of these pages names no picture: a template, or a page that they include, does."""
+    from PIL import Image
+
+    wiki, lake, source = fresh_mediawiki, Lake(str(tmp_path), "kids"), source_of(fresh_mediawiki.url)
+    for number, name in enumerate(("By template", "In a gallery", "Told", "Nowhere")):
+        Image.new("RGB", (70, 70), (60 * number, 9, 9)).save(tmp_path / f"{name}.png")
+    wiki.apply({"op": "upload", "name": path.name, "src": str(path)} for path in sorted(tmp_path.glob("*.png")))
+    wiki.apply(
+        {"op": "edit", "title": title, "text": text}
+        for title, text in {
+            "Template:Kid": BOX.format(picture="By template.png"),
+            "Kid": "{{Kid|name=Ada|coat=red}}\n'''Ada''' is a kid in red.\n{{Shown}}[[File:Told.png|thumb|Told here]]",
+            "Template:Shown": "<gallery>\nIn a gallery.png|Ada in a gallery\n</gallery>",
+            "Another": "Another page.\n{{Shown}}",
+        }.items()
+    )
+    wiki.clear_log()
+    first = rows_of(lake, scrape(source, lake).manifest)
+    parses = [access for access in wiki.log() if "action=parse" in access.uri]
+    assert len(parses) == 2  # one page for each picture, not one for each page
+    shown = first["File:By template.png"]
+    assert (shown.owner_title, shown.subject, shown.caption) == ("Kid", "Ada", "Ada: coat red")
+    assert [(one.field, one.value) for one in shown.attributes] == [("coat", "red")]
+    assert first["File:In a gallery.png"].caption == "Ada in a gallery"
+    assert first["File:Told.png"].caption == "Told here"
+    assert first["File:Nowhere.png"].caption == "Nowhere"
+
+    # The template shows another picture now: the page's own text did not change.
+    wiki.edit("Template:Kid", BOX.format(picture="Nowhere.png"))
+    changed = rows_of(lake, scrape(source, lake).manifest)
+    assert changed["File:Nowhere.png"].caption == "Ada: coat red"
+    assert changed["File:By template.png"].caption == "By template"
+    fresh, unread = Lake(str(tmp_path / "fresh"), "kids"), Lake(str(tmp_path / "unread"), "kids")
+    assert changed == rows_of(fresh, scrape(source, fresh).manifest)
+    rows = rows_of(unread, scrape(source_of(wiki.url, max_html_pages=0), unread).manifest)
+    assert rows["File:Nowhere.png"].caption == "Nowhere"

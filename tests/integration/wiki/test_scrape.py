@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import random
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from sp_data.errors import WikiApiError, WikiBlocked, WikiError, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest, latest
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
-from sp_data.wiki.scrape import originals_missing, scrape
+from sp_data.wiki.scrape import originals_missing, plan, scrape
 
 from .conftest import source_of
 
@@ -204,7 +206,7 @@ def test_a_challenge_ends_the_run_and_the_next_one_goes_on(undisturbed, mediawik
     "faults",
     [
         {"fail_every": 10, "retry_after_s": 0, "latency_ms": 5},
-        {"truncate_every": 10},
+        {"truncate_every": 10, "truncate_api_every": 3},
         {"requests_per_second": 70},
         {"webp": "always"},
     ],
@@ -308,23 +310,100 @@ import logging, sys
 from sp_data.lake import Lake
 from sp_data.recipe import Source
 from sp_data.wiki.scrape import scrape
-source = Source.model_validate({"wiki": sys.argv[1], "select": "all", "requests_per_second": 0})
+source = Source.model_validate({"wiki": sys.argv[1], "select": "pages", "requests_per_second": 0})
 scrape(source, Lake(sys.argv[2], "kids"))
 """
 
 
-@pytest.mark.parametrize("num_originals", [1, 60])
-def test_after_kill_9_at_most_the_picture_in_hand_is_fetched_again(undisturbed, mediawiki, lake, num_originals):
-    mediawiki.faults(latency_ms=10)
-    process = subprocess.Popen([sys.executable, "-c", KILLED, mediawiki.url, lake.url])
-    while len(lake.list("originals")) < num_originals and process.poll() is None:
+@pytest.fixture(scope="module")
+def portal(session_mediawiki, tmp_path_factory) -> Manifest:
+    """The catalogue of the portal's pictures, scraped without a fault."""
+    lake = Lake(str(tmp_path_factory.mktemp("portal")), "kids")
+    return scrape(source_of(session_mediawiki.url, select="pages"), lake).manifest
+
+
+def killed_after(wiki: MediaWiki, lake: Lake, num_requests: int) -> None:
+    """A scrape that is killed as soon as the wiki has seen so many of its requests."""
+    wiki.faults(latency_ms=20)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, wiki.url, lake.url])
+    while len(wiki.log()) < num_requests and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    mediawiki.faults()
+    wiki.faults()
+
+
+def goes_on_after_a_kill(wiki: MediaWiki, lake: Lake, portal: Manifest, num_requests: int) -> None:
+    killed_after(wiki, lake, num_requests)
     assert latest(lake, "scrape") is None
+    assert scrape(source_of(wiki.url, select="pages"), lake).manifest.digest == portal.digest
+    asked = [access.uri for access in wiki.log() if access.kind != "robots"]
+    # At most the request in hand is made again: no page is listed twice, no picture fetched twice.
+    assert len(asked) <= len(set(asked)) + 1
+    assert not list(Path(lake.full(".scratch")).glob("*"))
+
+
+# In the listing, at the first picture, among the others: 4 requests to the API and 81 pictures.
+@pytest.mark.parametrize("num_requests", [3, 6, 60])
+def test_after_kill_9_the_next_run_asks_for_nothing_twice(mediawiki, lake, portal, num_requests):
+    goes_on_after_a_kill(mediawiki, lake, portal, num_requests)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(20))
+def test_after_kill_9_at_any_moment(mediawiki, lake, portal, seed):
+    goes_on_after_a_kill(mediawiki, lake, portal, random.Random(seed).randrange(2, 86))
+
+
+def test_what_cannot_be_read_of_the_memory_costs_a_listing_and_nothing_else(mediawiki, lake):
+    source = source_of(mediawiki.url)
+    first = scrape(source, lake).manifest
+    for damaged in ("wiki/memory.json", next(path for path in lake.list("wiki") if "facts-" in path)):
+        Path(lake.full(damaged)).write_bytes(b"{damaged")
+        if "facts" in damaged:
+            # An idle run does not read them.
+            mediawiki.edit("Sandbox", f"A page, changed at {time.time()}")
+        mediawiki.clear_log()
+        again = scrape(source, lake)
+        assert again.manifest.digest == first.digest
+        assert pictures(mediawiki) == []
+        assert scrape(source, lake).state == "unchanged"
+    mediawiki.delete("Sandbox")
+
+
+def test_a_month_later_or_after_so_many_runs_everything_is_listed_again(mediawiki, lake, caplog):
+    caplog.set_level("INFO")
+    source = source_of(mediawiki.url, reconcile_every=3)
+    first = scrape(source, lake).manifest
+    remembered = json.loads(lake.read_bytes("wiki/memory.json"))
+
+    def later(**changed) -> str:
+        """The log of a run of which the last was otherwise."""
+        lake.write_bytes("wiki/memory.json", json.dumps(remembered | changed).encode())
+        caplog.clear()
+        assert scrape(source, lake).manifest.digest == first.digest
+        return caplog.text
+
+    clock = remembered["mark"]["clock"]
+    assert "listing all" not in later()
+    assert "the last 2 runs asked for changes only" in later(runs=2)
+    assert "the last look was on 2020-01-01" in later(mark={"clock": "2020-01-01T00:00:00Z"})
+    lost = {"clock": clock, "anchors": [{"number": 10**9, "at": clock}]}
+    assert "does not reach back to the last look" in later(mark=lost)
+
+
+def test_a_dry_run_says_what_would_be_fetched_and_the_run_lists_nothing_again(undisturbed, mediawiki, lake):
+    source = source_of(mediawiki.url, requests_per_second=50)
+    planned = plan(source, lake)
+    assert (planned.num_files, planned.num_pictures) == (NUM_FILES, len(undisturbed[0].list("originals")))
+    assert planned.num_bytes == sum(undisturbed[0].sizes("originals").values())
+    assert planned.seconds == pytest.approx(planned.num_pictures * 1.1 / 50)
+    assert pictures(mediawiki) == []
+    assert lake.list("originals") == lake.list("manifests") == []
+    mediawiki.clear_log()
     assert scrape(source_of(mediawiki.url), lake).manifest.digest == undisturbed[1].digest
-    assert len(pictures(mediawiki)) <= len(undisturbed[0].list("originals")) + 1
+    assert {access.kind for access in mediawiki.log()} == {"image"}
+    assert plan(source, lake).num_pictures == 0
 
 
 def test_a_new_revision_makes_a_new_snapshot(fresh_mediawiki, lake, tmp_path):

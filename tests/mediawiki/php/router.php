@@ -216,6 +216,10 @@ foreach ( [ 'api', 'load', 'rest', 'opensearch_desc' ] as $fxEntry ) {
 		if ( strpos( $fxPath, "/$fxEntry.php/" ) === 0 ) {
 			$_SERVER['PATH_INFO'] = substr( $fxPath, strlen( "/$fxEntry.php" ) );
 		}
+		if ( isset( $fxFaults['truncate_api_every'] ) && $fxNumber % $fxFaults['truncate_api_every'] === 0 ) {
+			$fxKind = 'truncated';
+			ob_start( static fn ( $body ) => substr( $body, 0, intdiv( strlen( $body ), 2 ) ) );
+		}
 		chdir( $fxMediaWiki );
 		require "$fxMediaWiki/$fxEntry.php";
 		return true;
