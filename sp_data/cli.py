@@ -426,13 +426,22 @@ def why(
     """Say what became of a file of the wiki: its key and caption, or the stage that dropped it and why."""
     from dataclasses import asdict
 
-    from sp_data.dataset.fates import fates
+    from sp_data.dataset.fates import fates, graves
 
     asked = _recipe_of_dataset(recipe, None, lake)
     wanted = None if file is None else "File:" + file.removeprefix("File:").replace("_", " ")
     found = [fate for fate in fates(_lake(asked, lake)) if wanted in (None, fate.title)]
     if not found:
-        raise errors.UsageError(f"the catalogue of {asked.name!r} has no {wanted!r}: see `sp-data why` for all of them")
+        gone = next((grave for grave in graves(_lake(asked, lake)) if grave.title == wanted), None)
+        if gone is None:
+            raise errors.UsageError(
+                f"the catalogue of {asked.name!r} has no {wanted!r}: see `sp-data why` for all of them"
+            )
+        if json_:
+            _print_json({"dataset": asked.name, "files": [], "gone": asdict(gone)})
+        else:
+            typer.echo(str(gone))
+        return
     if json_:
         _print_json({"dataset": asked.name, "files": [asdict(fate) for fate in found]})
     else:

@@ -13,8 +13,8 @@ State = Literal["done", "unchanged"]
 
 VERSION_OF = {
     "scrape": 2,
-    "curate": 1,
-    "shard": 1,
+    "curate": 2,
+    "shard": 2,
     "embed": 1,
     "reorder": 1,
     "verify": 1,

@@ -129,6 +129,7 @@ def load_clip(clip_model: str, expected_dim: int) -> Clip:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         with quiet():
+            import torch
             from all_clip import load_clip as load
             from clip_retrieval.clip_inference.mapper import ClipMapper
 

@@ -8,6 +8,7 @@ normalised/ab/abcdef….png             only where the original was not in norma
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections import Counter
@@ -46,6 +47,8 @@ class Kept:
     sha1: str
     split: str
     caption: str
+    variants: str
+    """Other captions for training, as a JSON list."""
     path: str
     """Of the normal form in the lake: the original itself, or its normalised copy."""
     num_bytes: int
@@ -233,6 +236,7 @@ def _keep(one: Candidate, split: str) -> Kept:
         sha1=row.sha1,
         split=split,
         caption=row.caption,
+        variants=json.dumps(row.variants, ensure_ascii=False),
         path=one.path,
         num_bytes=one.num_bytes,
         width=one.width,
@@ -258,6 +262,7 @@ KEPT_SCHEMA = pa.schema(
         ("sha1", pa.string()),
         ("split", pa.string()),
         ("caption", pa.string()),
+        ("variants", pa.string()),
         ("path", pa.string()),
         ("num_bytes", pa.int64()),
         ("width", pa.int32()),

@@ -14,6 +14,7 @@ from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.wiki.catalogue import OK, catalogue_rows, read_catalogue
+from sp_data.wiki.tombstones import Tombstone, read_tombstones
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ def fates(lake: Lake) -> Iterator[Fate]:
             yield Fate(row.title, "curate", "", "", kept[row.title]["split"], row.caption)
         else:
             yield Fate(row.title, "scrape", "", "", "", row.caption)
+
+
+def graves(lake: Lake) -> list[Tombstone]:
+    """What was in an earlier catalogue and is on the wiki no more, by title."""
+    return read_tombstones(lake, manifests.latest(lake, "scrape"))
 
 
 def _keys(lake: Lake, sharded: Manifest) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "shard"
 VERSION = VERSION_OF[STAGE]
-CARRIED = ("title", "sha1", "split", "page", "revision", "licence", "uploader", "path", "sample")
+CARRIED = ("title", "sha1", "split", "page", "revision", "licence", "uploader", "variants", "path", "sample")
 """Columns that travel in the .json and the parquet beside img2dataset's own."""
 POLL_S = 0.1
 
@@ -53,7 +53,7 @@ class PlannedShard:
     number: int
     split: str
     rows: list[dict[str, Any]]
-    """Rows of the curated table with `sample`, which names a sample by what it is: title, bytes, caption, split."""
+    """Rows of the curated table with `sample`, which names a sample by what it is: title, bytes, captions, split."""
 
     def identity(self, settings: Shard) -> str:
         rows = [[row["sample"], row["path"], row["url"]] for row in self.rows]
@@ -118,9 +118,9 @@ def plan(kept: list[dict[str, Any]], placed: set[str], size: int, first: int) ->
 
 
 def _with_sample(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {**row, "sample": digest_of([row["title"], row["sha1"], row["caption"], row["split"]])[:32]} for row in rows
-    ]
+    """The rows, each with `sample`: the digest of what a sample is made of."""
+    made_of = ("title", "sha1", "caption", "variants", "split")
+    return [{**row, "sample": digest_of([row[name] for name in made_of])[:32]} for row in rows]
 
 
 def _base(lake: Lake, settings: Shard, identity: str) -> tuple[Manifest | None, int]:

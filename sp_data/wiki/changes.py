@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sp_data.wiki.client import Greeting, Json, Params, WikiClient
+from sp_data.wiki.api import Json, Params
+from sp_data.wiki.client import Greeting, WikiClient
 
 OVERLAP = timedelta(minutes=10)
 REACH = timedelta(days=30)

@@ -1,49 +1,33 @@
-"""The wiki's API: `continue` followed and merged, `error` inside a 200 raised, a busy wiki waited for.
+"""What is asked of a wiki: pages with their lists joined and their wikitext, lists of changes, a page's HTML.
 
     with WikiClient(source) as client:
         for page in client.pages({"generator": "allimages", "gailimit": "max", "prop": "imageinfo"}):
             ...                                   # {'pageid': 8, 'title': 'File:Ada Birch.png', 'imageinfo': [...]}
 
-MediaWiki answers nearly everything with HTTP 200: an `error` inside is an error all the same, and HTML where JSON was
-due is a guard that stands before the wiki (Cloudflare's, on Fandom). Each answer is kept in the journal, if there is
-one, until the run is through: a run that is killed asks nothing twice.
+`continue` is followed to its end, whatever the size of an answer. api.py asks the single question.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote_plus
-
-import requests
 
 from sp_data.errors import WikiApiError, WikiUnreachable
 from sp_data.recipe import Source
+from sp_data.wiki.api import Api, Json, NoSuchPlace, Params
 from sp_data.wiki.exported import Exported, read_export
 from sp_data.wiki.journal import Journal
-from sp_data.wiki.manners import RobotsCache, check_wait
+from sp_data.wiki.manners import RobotsCache
 from sp_data.wiki.titles import Namespaces
-from sp_data.wiki.transport import BrokenOff, Transport, blocked, body_of, unreachable
+from sp_data.wiki.transport import Transport
 
 log = logging.getLogger(__name__)
 
-Json = dict[str, Any]
-Params = Mapping[str, str | int]
-
 API_PATHS = ("/api.php", "/w/api.php")
-MAXLAG_S = 5
-BUSY = ("maxlag", "ratelimited")
-"""Codes of API errors that mean 'later'."""
-BUSY_TRIES = 8
-BODY_TRIES = 3
-"""How often an answer that broke off is asked for again."""
-
-
 PAGES_A_REQUEST = 50
 """MediaWiki's limit where pages are named, and where their content is asked for."""
 LONGEST_TITLES = 5000
@@ -68,10 +52,6 @@ class Greeting:
     events: tuple[Json, ...]
 
 
-class _NoSuchPlace(Exception):
-    """HTTP 404: tells api.php from w/api.php."""
-
-
 class WikiClient:
     """One wiki, one session, one request at a time. `proxy` and `robots` as in Transport.
 
@@ -89,14 +69,9 @@ class WikiClient:
     ) -> None:
         self.source = source
         self.transport = Transport(source, proxy, robots)
-        self.num_asked = 0
-        """API requests, without those that the journal answered."""
-        self.on_answer: Callable[[], None] | None = None
-        """Told after each answer."""
-        self._journal = journal
+        self.api = Api(source.place, self.transport, journal)
         self._site = site
         self._exports = True
-        self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +170,7 @@ class WikiClient:
             "disabletoc": 1,
         }
         try:
-            answer = self._ask(self.site.api, params)
+            answer = self.api.ask(self.site.api, params)
         except WikiApiError as error:
             if error.code == "missingtitle":
                 raise WikiApiError(f"{self.source.wiki} has no page {page!r}: see source.pages", error.code) from error
@@ -220,8 +195,8 @@ class WikiClient:
         }
         for path in API_PATHS:
             try:
-                answer = self._ask(self.source.wiki + path, params)
-            except _NoSuchPlace:
+                answer = self.api.ask(self.source.wiki + path, params)
+            except NoSuchPlace:
                 continue
             query = answer.get("query", {})
             log.info("%s: %s", self.source.wiki, query.get("general", {}).get("generator", "an unknown wiki"))
@@ -249,89 +224,13 @@ class WikiClient:
     def _ask_with(self, params: Params, goes_on: Params, extra: Params) -> Json:
         """One answer. A wiki that refuses an export, or breaks over it, is asked without."""
         try:
-            return self._ask(self.site.api, {**params, **extra, **goes_on})
+            return self.api.ask(self.site.api, {**params, **extra, **goes_on})
         except (WikiApiError, WikiUnreachable) as error:
             if not extra:
                 raise
             log.info("%s does not export (%s)", self.source.wiki, error)
             self._exports = False
-            return self._ask(self.site.api, {**params, **goes_on})
-
-    def _ask(self, api: str, params: Params) -> Json:
-        """An answer of the wiki, or of the journal if it was given before in this run."""
-        key = {"api": api, **params}
-        answer = self._journal.find(key) if self._journal else None
-        if answer is None:
-            answer = self._ask_wiki(api, params)
-            if self._journal:
-                self._journal.keep(key, answer)
-        if self.on_answer:
-            self.on_answer()
-        return dict(answer)
-
-    def _ask_wiki(self, api: str, params: Params) -> Json:
-        whole: Params = {**params, "format": "json", "formatversion": 2, "maxlag": MAXLAG_S}
-        for _ in range(BUSY_TRIES):
-            self.num_asked += 1
-            answer, wait_s = self._get_json(api, whole)
-            self._warn(answer.get("warnings", {}))
-            error = answer.get("error")
-            if error is None:
-                return answer
-            code, info = str(error.get("code", "")), str(error.get("info", "")).split(". ")[0]
-            if code not in BUSY:
-                raise WikiApiError(f"{self.source.wiki} refuses {params['action']}: {info} ({code})", code)
-            check_wait(wait_s)
-            log.info("%s is busy (%s), waiting %d s", self.source.wiki, code, wait_s)
-            time.sleep(wait_s)
-        raise unreachable(api, f"stayed busy through {BUSY_TRIES} tries")
-
-    def _get_json(self, api: str, params: Params) -> tuple[Json, int]:
-        """An answer, and how long (s) the wiki asks to wait, should it be a refusal."""
-        for _ in range(BODY_TRIES):
-            with self.transport.get(api, params) as response:
-                if response.status_code == 404:
-                    raise _NoSuchPlace(api)
-                is_json = "json" in response.headers.get("Content-Type", "").lower()
-                if not is_json:
-                    raise blocked(api, f"answers HTTP {response.status_code} with a web page instead of JSON")
-                try:
-                    answer = _read_json(body_of(response))
-                except (BrokenOff, ValueError) as error:
-                    log.info("%s broke off in the middle of an answer (%s), asking again", api, error)
-                    continue
-                if not isinstance(answer, dict):
-                    raise blocked(api, "answers with JSON that is not MediaWiki's")
-                return answer, _seconds(response)
-        raise unreachable(api, f"broke off {BODY_TRIES} times in the middle of an answer")
-
-    def _warn(self, warnings: Mapping[str, Any]) -> None:
-        for module, said in warnings.items():
-            text = f"{module}: {said.get('warnings', said) if isinstance(said, dict) else said}"
-            if text not in self._warned:
-                self._warned.add(text)
-                log.warning("%s warns: %s", self.source.wiki, text)
-
-
-def _read_json(body: bytes) -> Any:
-    """Raises ValueError. Half characters (\\ud83d alone), which no file and no table can hold, become '\ufffd'."""
-    answer = json.loads(body)
-    return _whole(answer) if b"\\ud" in body.lower() else answer
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return value
-
-
-def _seconds(response: requests.Response) -> int:
-    after = response.headers.get("Retry-After", "")
-    return int(after) if after.isdecimal() else MAXLAG_S
+            return self.api.ask(self.site.api, {**params, **goes_on})
 
 
 def _merged(page: Json, more: Json) -> Json:

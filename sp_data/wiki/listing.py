@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from sp_data.errors import WikiError
 from sp_data.recipe import Source
 from sp_data.wiki import filepage
-from sp_data.wiki.client import CONTENT, Json, Params, WikiClient
+from sp_data.wiki.api import Json, Params
+from sp_data.wiki.client import CONTENT, WikiClient
 from sp_data.wiki.facts import Facts, WikiFile
 from sp_data.wiki.titles import FILE_NAMESPACE, file_title, normal_name
 

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterable
 
 from sp_data.wiki import wikitext
+from sp_data.wiki.api import Json, Params
 from sp_data.wiki.captions import Page
-from sp_data.wiki.client import CONTENT, Json, Params, WikiClient
+from sp_data.wiki.client import CONTENT, WikiClient
 from sp_data.wiki.facts import Facts, Rendered
 from sp_data.wiki.listing import wikitext_of
 from sp_data.wiki.titles import cleaned_name, file_title, normal_name, owner_key

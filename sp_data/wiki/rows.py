@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from sp_data.recipe import Source
 from sp_data.wiki.captions import Index
 from sp_data.wiki.catalogue import OK, Attribute, Caption, CatalogueRow
 from sp_data.wiki.chosen import Words, chosen, variants
+from sp_data.wiki.clip_length import shortened
 from sp_data.wiki.facts import Facts, WikiFile
 from sp_data.wiki.filepage import NO_PAGE, FilePage
 from sp_data.wiki.originals import original_path
@@ -23,6 +25,15 @@ def make_rows(facts: Facts, source: Source, statuses: Mapping[str, str]) -> list
         index.add(complete(article, html[title]) if title in html else facts.articles[title])
     files = sorted(facts.files.values(), key=lambda file: file.title)
     return [_row(file, facts.file_pages.get(file.name, NO_PAGE), index, source, statuses[file.name]) for file in files]
+
+
+def caption_sources(rows: Iterable[CatalogueRow]) -> dict[str, int]:
+    """Where the chosen captions come from, most frequent first: kind of caption, or 'template', -> how many."""
+    found = Counter(
+        next((known.source for known in row.captions if shortened(known.text) == row.caption), "template")
+        for row in rows
+    )
+    return dict(found.most_common())
 
 
 def _row(file: WikiFile, page: FilePage, index: Index, source: Source, status: str) -> CatalogueRow:

@@ -33,7 +33,7 @@ from sp_data.wiki.manners import Pace
 from sp_data.wiki.memory import Kept, Memory
 from sp_data.wiki.originals import Originals, may_come
 from sp_data.wiki.publishing import STAGE, publish_catalogue
-from sp_data.wiki.rows import make_rows
+from sp_data.wiki.rows import caption_sources, make_rows
 from sp_data.wiki.titles import file_title
 from sp_data.wiki.update import update
 
@@ -157,8 +157,8 @@ class _Run:
             result = self._nothing_new() if look is None else self._bring_up_to_date(look)
         log.info(
             "%d requests to the API, %d to others, %.1f s",
-            self.client.num_asked,
-            self.client.transport.num_requests - self.client.num_asked,
+            self.client.api.num_asked,
+            self.client.transport.num_requests - self.client.api.num_asked,
             time.monotonic() - started,
         )
         return result
@@ -208,7 +208,7 @@ class _Run:
         log.info("listing all of %s (%s)", self.source.wiki, why)
         # How many pages there are is not known yet; at one request a second thousands of them take minutes.
         self.progress.begin("list", None, "requests")
-        self.client.on_answer = self.progress.advance
+        self.client.api.on_answer = self.progress.advance
         mark = Mark.of(self.client.greet())
         facts = gather(self.client)
         return _Look(mark, Kept(facts, {}), reconciled_at=mark.clock, runs=0)
@@ -253,6 +253,8 @@ class _Run:
             originals.num_fetched,
             originals.num_bytes / 1e6,
         )
+        sources = ", ".join(f"{source} {count}" for source, count in caption_sources(rows).items())
+        log.info("captions come from: %s", sources)
         result = publish_catalogue(
             self.source,
             self.lake,
@@ -282,7 +284,7 @@ class _Run:
         """Name -> what became of its original."""
         statuses = {name: status for name, file in facts.files.items() if (status := originals.outcome(file))}
         waiting = [file for name, file in sorted(facts.files.items()) if name not in statuses]
-        self.client.on_answer = None
+        self.client.api.on_answer = None
         self.progress.begin(STAGE, len(waiting), "pictures")
         for number, file in enumerate(waiting, start=1):
             statuses[file.name] = originals.ensure(file)

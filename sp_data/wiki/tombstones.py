@@ -37,6 +37,10 @@ class Tombstone:
     moved_to: str | None
     found_at: str
 
+    def __str__(self) -> str:
+        what = {"moved": f"moved to {self.moved_to}", "deleted": "deleted", "not-selected": "not selected any more"}
+        return f"{self.title}: {what[self.reason]}, found on {self.found_at[:10]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Buried:

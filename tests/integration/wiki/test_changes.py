@@ -221,7 +221,7 @@ def test_a_change_costs_few_requests(wiki, change: Callable[[World], World], at_
     with WikiClient(source("all"), wiki.url) as client:
         mark = Mark.of(client.greet())
         facts = gather(client)
-        before = client.num_asked
+        before = client.api.num_asked
         wiki.world = change(wiki.world)
         update(client, facts, poll(client, mark).touched)
-        assert client.num_asked - before <= at_most
+        assert client.api.num_asked - before <= at_most

@@ -162,9 +162,9 @@ def test_the_lists_of_changes_tell_what_happened_by_the_wikis_own_clock(subject)
 def test_an_export_says_what_the_api_says(subject):
     question = {"generator": "allpages", "gaplimit": "max", "gapfilterredir": "nonredirects"}
     with subject.client() as client:
-        before = client.num_asked
+        before = client.api.num_asked
         exported = list(client.pages_with_text(question))
-        assert client.num_asked - before <= 2
+        assert client.api.num_asked - before <= 2
         asked = list(client.pages({**question, "gaplimit": 50, **CONTENT}))
     assert names(exported) == sorted(set(names(exported)), key=names(exported).index)
     assert set(names(exported)) == set(names(asked))
