@@ -83,8 +83,8 @@ class Source(Part):
     reconcile_every: int = Field(
         13,
         ge=1,
-        description="Runs between two that list the whole wiki (those of one day count as one): what is changed behind "
-        "its lists of changes, such as imports with old dates, is found then",
+        description="Runs that find changes between two that list the whole wiki; a month after the last it is listed "
+        "in any case. What is changed behind its lists of changes, such as imports with old dates, is found then",
         json_schema_extra=HOW,
     )
     contact: str = Field("", description="Who runs this: an address for the User-Agent", json_schema_extra=HOW)

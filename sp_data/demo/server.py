@@ -66,7 +66,6 @@ class DemoWiki:
         self.requests: Counter[str] = Counter()
         self.fault: Fault = no_fault
         self._counting = threading.Lock()
-        self._images = {hash_path(file.name): file for file in world.files.values()}
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.wiki = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="demo-wiki", daemon=True)
@@ -121,7 +120,9 @@ class DemoWiki:
     def _image(self, path: str, wants_webp: bool) -> Reply:
         """`a/ab/Ada_Birch.png/revision/latest[/scale-to-width-down/185]`"""
         path, _, width = path.partition("/scale-to-width-down/")
-        file = self._images.get(path.removesuffix("/revision/latest"))
+        path = path.removesuffix("/revision/latest")
+        file = self.world.files.get(path.rpartition("/")[2].replace("_", " "))
+        file = file if file is not None and hash_path(file.name) == path else None
         if file is None or (width and not width.isdigit()):
             return Reply("image", 404, b"File not found\n", {"Content-Type": "text/plain"})
         mime = "image/webp" if wants_webp and file.mime in TRANSCODED else file.mime

@@ -16,19 +16,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from sp_data.canonical import digest_of
 from sp_data.wiki.api import Json, Params
 from sp_data.wiki.client import Greeting, WikiClient
 
 OVERLAP = timedelta(minutes=10)
 REACH = timedelta(days=30)
 """How far back recentchanges is trusted; MediaWiki's default is 90 days, and some wikis keep fewer."""
-SILENT_LOGS = frozenset({"patrol", "thanks", "newusers", "block", "rights", "protect", "tag", "renameuser", "gblblock"})
+SILENT_LOGS = frozenset({"patrol", "thanks", "newusers", "block", "rights", "tag", "gblblock"})
 """Log entries that change nothing of a page's files or words."""
+RENAMES = frozenset({"renameuser", "usermerge"})
+"""Log entries that change who uploaded files, and name none of them."""
+TRUSTED_GAP = timedelta(days=8)
+"""Without an anchor, how long ago the last look may be: a wiki that was quiet before it, asked every week."""
 ANCHORS = 5
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Title:
     namespace: int
     text: str
@@ -72,12 +77,15 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """`kinds`: how many changes of each kind there were; `reaches_back`: whether all of them are known."""
+    """What changed. `name` is equal for equal changes."""
 
     mark: Mark
     touched: frozenset[Title]
     kinds: Mapping[str, int]
-    reaches_back: bool
+    """Kind of change -> how many there were."""
+    name: str
+    doubt: str
+    """Why the titles may not be all that changed; empty if they are."""
 
 
 def poll(client: WikiClient, mark: Mark) -> Poll:
@@ -111,13 +119,31 @@ def poll(client: WikiClient, mark: Mark) -> Poll:
         mark=Mark.after(clock, changes, events, mark),
         touched=frozenset(title for entry in (*new_changes, *new_events) for title in _titles(entry)),
         kinds=dict(sorted(kinds.items())),
-        reaches_back=not anchors or any(anchor.number in come for anchor in anchors),
+        name=digest_of([sorted(int(change["rcid"]) for change in new_changes), sorted(_number(new_events))]),
+        doubt=_doubt(mark, clock, anchors, come, new_events),
     )
+
+
+def _doubt(mark: Mark, clock: str, anchors: list[Anchor], come: set[int], events: list[Json]) -> str:
+    gap = at(clock) - at(mark.clock)
+    if gap > REACH:
+        return f"the last look was on {mark.clock[:10]}"
+    if anchors and not any(anchor.number in come for anchor in anchors):
+        return "the wiki's list of recent changes does not reach back to the last look"
+    if not anchors and gap > TRUSTED_GAP:
+        return f"nothing shows that the wiki's list of recent changes reaches back to {mark.clock[:10]}"
+    if any(_log_type(event) in RENAMES for event in events):
+        return "a user was renamed"
+    return ""
+
+
+def _number(events: Iterable[Json]) -> Iterable[int]:
+    return (int(event["logid"]) for event in events)
 
 
 def _titles(entry: Json) -> Iterable[Title]:
     """The pages that an entry names: its own, and where that was moved to. Those of hidden entries are not known."""
-    if _log_type(entry) in SILENT_LOGS:
+    if _log_type(entry) in SILENT_LOGS | RENAMES:
         return
     if entry.get("title"):
         yield Title(int(entry["ns"]), str(entry["title"]))

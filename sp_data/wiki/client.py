@@ -23,13 +23,15 @@ from sp_data.wiki.exported import Exported, read_export
 from sp_data.wiki.journal import Journal
 from sp_data.wiki.manners import RobotsCache
 from sp_data.wiki.titles import Namespaces
-from sp_data.wiki.transport import Transport
+from sp_data.wiki.transport import Transport, unreachable
 
 log = logging.getLogger(__name__)
 
 API_PATHS = ("/api.php", "/w/api.php")
 PAGES_A_REQUEST = 50
 """MediaWiki's limit where pages are named, and where their content is asked for."""
+PAGES_AN_EXPORT = 500
+"""MediaWiki's limit for generators."""
 LONGEST_TITLES = 5000
 """Characters of an address that titles may take; servers refuse those of more than 8 KB."""
 CONTENT: Params = {"prop": "revisions", "rvprop": "content|ids", "rvslots": "main"}
@@ -129,6 +131,8 @@ class WikiClient:
         for answer in self._answers({"action": "query", **params}, once):
             query = answer.get("query", {})
             for page in query.get("pages", ()):
+                if "title" not in page:  # asked for by an id that is gone
+                    continue
                 title = str(page["title"])
                 batch[title] = _merged(batch[title], page) if title in batch else page
             if "export" in query:
@@ -170,7 +174,7 @@ class WikiClient:
             "disabletoc": 1,
         }
         try:
-            answer = self.api.ask(self.site.api, params)
+            answer = self._ask(params)
         except WikiApiError as error:
             if error.code == "missingtitle":
                 raise WikiApiError(f"{self.source.wiki} has no page {page!r}: see source.pages", error.code) from error
@@ -207,6 +211,18 @@ class WikiClient:
             f"{self.source.wiki} has neither {' nor '.join(API_PATHS)}: is source.wiki the address of a MediaWiki?"
         )
 
+    def _ask(self, params: Params) -> Json:
+        """An answer. An API that is no more where an earlier run found it is looked for again."""
+        try:
+            return self.api.ask(self.site.api, params)
+        except NoSuchPlace:
+            log.info("%s is gone, looking for the API again", self.site.api)
+            self._site = None
+            try:
+                return self.api.ask(self.site.api, params)
+            except NoSuchPlace as error:
+                raise unreachable(self.source.wiki, "has an API that comes and goes") from error
+
     def _answers(self, params: Params, once: Params | None = None) -> Iterator[Json]:
         """All answers to a question; `once` goes with the first question of each batch of a generator only."""
         goes_on: Params = {}
@@ -224,13 +240,13 @@ class WikiClient:
     def _ask_with(self, params: Params, goes_on: Params, extra: Params) -> Json:
         """One answer. A wiki that refuses an export, or breaks over it, is asked without."""
         try:
-            return self.api.ask(self.site.api, {**params, **extra, **goes_on})
+            return self._ask({**params, **extra, **goes_on})
         except (WikiApiError, WikiUnreachable) as error:
             if not extra:
                 raise
             log.info("%s does not export (%s)", self.source.wiki, error)
             self._exports = False
-            return self.api.ask(self.site.api, {**params, **goes_on})
+            return self._ask({**params, **goes_on})
 
 
 def _merged(page: Json, more: Json) -> Json:

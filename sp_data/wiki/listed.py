@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image, UnidentifiedImageError
 
+from sp_data.canonical import digest_of
 from sp_data.errors import CorruptFile, WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import latest
@@ -60,6 +61,7 @@ def scrape_addresses(
     listed = read_addresses(source.addresses)
     known = _known(lake)
     journal = Journal(lake)
+    journal.begin(digest_of(["addresses", source.addresses]))
     with Transport(source, proxy, robots) as transport:
         fetcher = _Fetcher(source, lake, transport, journal)
         progress.begin(STAGE, len(listed), "pictures")

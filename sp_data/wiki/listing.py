@@ -26,6 +26,7 @@ WANTED: Params = {
     "iiprop": "timestamp|user|url|size|sha1|mime|canonicaltitle",
     "cllimit": "max",
     "rdprop": "title",
+    "rdnamespace": FILE_NAMESPACE,
     "rdlimit": "max",
 }
 WANTED_WITH_TEXT: Params = {**CONTENT, **WANTED, "prop": f"{WANTED['prop']}|{CONTENT['prop']}"}
@@ -34,7 +35,7 @@ WANTED_WITH_TEXT: Params = {**CONTENT, **WANTED, "prop": f"{WANTED['prop']}|{CON
 def list_files(client: WikiClient, facts: Facts) -> None:
     """Add every file that the source selects; what its pages show must be in `facts.rendered` already."""
     answered: set[str] = set()
-    for question in _questions(client.source):
+    for question in _questions(client):
         for page in client.pages_with_text({**question, **WANTED}):
             answered.add(_name(page["title"]))
             take_file(client, facts, page)
@@ -123,14 +124,15 @@ def wikitext_of(page: Json) -> str | None:
     return None
 
 
-def _questions(source: Source) -> Iterator[Params]:
+def _questions(client: WikiClient) -> Iterator[Params]:
+    source = client.source
     match source.select:
         case "pages":
             for title in source.pages:
                 yield {"generator": "images", "gimlimit": "max", "titles": title, "redirects": 1}
         case "categories":
-            for category in source.categories:
-                title = category if ":" in category else f"Category:{category}"
+            for category in sorted(selected_categories(client)):
+                title = f"Category:{category}"
                 yield {"generator": "categorymembers", "gcmtitle": title, "gcmtype": "file", "gcmlimit": "max"}
         case "all":
             yield {"generator": "allimages", "gailimit": "max"}

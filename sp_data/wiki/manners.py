@@ -9,8 +9,8 @@ import socket
 import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from urllib3.util.retry import Retry
@@ -41,13 +41,15 @@ def user_agent(contact: str) -> str:
 class Patience(Retry):
     """urllib3's Retry for a guest: connection errors, 429 and 5xx, Retry-After obeyed, backoff with jitter.
 
-    Waits 0, 1, 2, 4, 8 s (and up to 1 s of jitter) where the wiki does not say how long. Raises WikiBlocked, out of
-    the request, where it asks for more than LONGEST_WAIT_S.
+    Waits 0, 1, 2, 4, 8 s (and up to 1 s of jitter) where the wiki does not say how long, and never less than the pace
+    of requests (`gap_s`). Raises WikiBlocked, out of the request, where it asks for more than LONGEST_WAIT_S.
     """
 
+    gap_s: float = 0.0
+
     @classmethod
-    def of_a_guest(cls) -> Self:
-        return cls(
+    def of_a_guest(cls, gap_s: float = 0.0) -> Self:
+        made = cls(
             total=5,
             connect=2,
             read=3,
@@ -58,6 +60,16 @@ class Patience(Retry):
             raise_on_status=False,
             respect_retry_after_header=True,
         )
+        made.gap_s = gap_s
+        return made
+
+    def new(self, **changed: Any) -> Self:
+        made = super().new(**changed)
+        made.gap_s = self.gap_s
+        return made
+
+    def get_backoff_time(self) -> float:
+        return max(super().get_backoff_time(), self.gap_s)
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         wait_s = super().get_retry_after(response)
@@ -120,7 +132,7 @@ class Robots:
         place = f"{parts.scheme}://{parts.netloc}"
         if place not in self._rules:
             rules = RobotFileParser()
-            rules.parse(self._text(place).splitlines())
+            rules.parse([line for line in self._text(place).splitlines() if _can_be_read(line)])
             self._rules[place] = rules
         if not self._rules[place].can_fetch(AGENT, url):
             raise WikiBlocked(
@@ -134,6 +146,15 @@ class Robots:
             text = self.read(f"{place}/robots.txt")
             self.cache[place] = (time.time(), text)
         return text
+
+
+def _can_be_read(line: str) -> bool:
+    """Whether Python's parser of robots.txt does not break over a line, such as `Disallow: //[`."""
+    try:
+        urlsplit(unquote(line.partition(":")[2].strip()))
+    except ValueError:
+        return False
+    return True
 
 
 def forbids_training(robots_tags: str) -> bool:

@@ -22,10 +22,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sp_data.canonical import digest_of
 from sp_data.lake import Lake
 from sp_data.recipe import Source
-from sp_data.wiki.changes import Mark
+from sp_data.wiki.changes import Mark, Title
 from sp_data.wiki.client import Site
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.manners import RobotsCache
+from sp_data.wiki.originals import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ class Memory(BaseModel):
     reconciled_at: str
     """The wiki's time when everything was gathered last."""
     runs: int
-    """Since then."""
+    """That found changes since then."""
+    unsettled: tuple[Title, ...]
+    """Templates that changed just before the last look: a wiki works off for a while what follows from that."""
     facts: str
     """Path of the large part."""
     published: str | None
@@ -60,10 +63,10 @@ class Memory(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The large part. `refused`: a picture (as originals.py names it) -> why it cannot or may not be fetched."""
+    """The large part. `refused`: pictures that could not be fetched, as originals.py names them."""
 
     facts: Facts
-    refused: dict[str, str]
+    refused: dict[str, Refusal]
 
 
 _KEPT = TypeAdapter(Kept)
@@ -96,6 +99,8 @@ def recall_facts(lake: Lake, memory: Memory) -> Kept | None:
         return _KEPT.validate_json(gzip.decompress(lake.read_bytes(memory.facts)))
     except (OSError, EOFError, ValidationError):
         log.info("%s cannot be read; everything is gathered again", lake.full(memory.facts))
+        # Equal facts would have the same name.
+        lake.remove(memory.facts)
         return None
 
 

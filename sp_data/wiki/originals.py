@@ -11,25 +11,31 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
+from sp_data.errors import WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.wiki.catalogue import OK
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import WikiFile
 from sp_data.wiki.journal import Journal
 from sp_data.wiki.manners import forbids_training
-from sp_data.wiki.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, unreachable
+from sp_data.wiki.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, blocked, unreachable
 
 log = logging.getLogger(__name__)
 
 TRIES = 4
 """How often a picture whose body breaks off is asked for."""
 FAILURES_IN_A_ROW = 5
-"""After so many pictures in a row with HTTP 5xx it is not the pictures."""
+"""After so many pictures in a row with HTTP 401, 403 or 5xx it is not the pictures."""
+RUNS_A_PICTURE = 3
+"""In how many runs a picture is asked for that does not come; after that only when everything is listed again."""
 EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -46,8 +52,21 @@ TOO_LARGE = "too-large"
 SHA1_MISMATCH = "sha1-mismatch"
 NOT_FOUND = "not-found"
 HIDDEN = "hidden"
+HOST_REFUSES = "host-refuses"
 NO_AI = "noai"
 """Its host says, in X-Robots-Tag, that no model may be trained on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a picture was not fetched, and in how many runs it was tried."""
+
+    status: str
+    runs: int
+
+    @property
+    def is_final(self) -> bool:
+        return not may_come(self.status) or self.runs >= RUNS_A_PICTURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +91,17 @@ def original_name(sha1: str, mime: str) -> str:
 class Originals:
     """Fetches pictures into a lake, one after the other.
 
-    `refused`: outcomes of earlier runs that another try would not change, by `_key`; added to.
+    `refused`: what became of pictures in earlier runs, by `_key`; brought up to date. `usual_host`: the one that nearly
+    all pictures come from. If that refuses, the run ends; another one is left alone.
     """
 
     def __init__(
-        self, client: WikiClient, lake: Lake, journal: Journal | None = None, refused: dict[str, str] | None = None
+        self,
+        client: WikiClient,
+        lake: Lake,
+        journal: Journal | None = None,
+        refused: dict[str, Refusal] | None = None,
+        usual_host: str | None = None,
     ) -> None:
         self.num_fetched = 0
         self.num_bytes = 0
@@ -84,6 +109,8 @@ class Originals:
         self._client = client
         self._lake = lake
         self._journal = journal
+        self._usual_host = usual_host
+        self._left_alone: set[str] = set()
         self._failures = 0
         # One listing: asking an object store for each of many thousand pictures takes minutes.
         self._there = lake.sizes("originals")
@@ -99,7 +126,8 @@ class Originals:
             return TOO_LARGE
         if self._there.get(original_path(file)) == file.bytes:
             return OK
-        return self.refused.get(_key(file))
+        before = self.refused.get(_key(file))
+        return before.status if before and before.is_final else None
 
     def ensure(self, file: WikiFile) -> str:
         """'ok' if the original lies in the lake now, else the reason. Raises WikiBlocked, WikiUnreachable."""
@@ -108,19 +136,42 @@ class Originals:
             return status
         question = {"picture": _key(file)}
         if self._journal and (known := self._journal.find(question)) is not None:
-            return str(known)
+            return self._refuse(file, str(known))
+        status = self._fetch_from_anywhere(file)
+        if status == OK:
+            self.refused.pop(_key(file), None)
+            return OK
+        log.warning("%s: %s", file.title, status)
+        if self._journal:
+            self._journal.keep(question, status)
+        return self._refuse(file, status)
+
+    def _refuse(self, file: WikiFile, status: str) -> str:
+        before = self.refused.get(_key(file))
+        self.refused[_key(file)] = Refusal(status, before.runs + 1 if before else 1)
+        return status
+
+    def _fetch_from_anywhere(self, file: WikiFile) -> str:
+        """One broken host must not keep the pictures of the others from coming."""
+        host = _host(file.url)
+        if host in self._left_alone:
+            return HOST_REFUSES
+        try:
+            return self._fetch_whole(file)
+        except (WikiBlocked, WikiUnreachable) as error:
+            if self._usual_host in (None, host):
+                raise
+            log.warning("%s", error)
+            self._left_alone.add(host)
+            return HOST_REFUSES
+
+    def _fetch_whole(self, file: WikiFile) -> str:
         status = CUT_OFF
         with self._lake.scratch("original") as folder:
             for _ in range(TRIES):
                 status = self._fetch(file, folder / "body")
                 if status != CUT_OFF:
                     break
-        if status != OK:
-            log.warning("%s: %s", file.title, status)
-            if not may_come(status):
-                self.refused[_key(file)] = status
-            if self._journal:
-                self._journal.keep(question, status)
         return status
 
     def _fetch(self, file: WikiFile, into: Path) -> str:
@@ -147,17 +198,32 @@ class Originals:
 
     def _refused(self, file: WikiFile, status: int) -> str:
         if status in (404, 410):
+            self._failures = 0
             return NOT_FOUND
-        if status >= 500:
+        if status >= 500 or status in (401, 403):
             self._failures += 1
             if self._failures == FAILURES_IN_A_ROW:
-                raise unreachable(file.url, f"answers HTTP {status} for {FAILURES_IN_A_ROW} pictures in a row")
+                told = unreachable if status >= 500 else blocked
+                raise told(file.url, f"answers HTTP {status} for {FAILURES_IN_A_ROW} pictures in a row")
         return f"http-{status}"
 
 
 def may_come(status: str) -> bool:
     """Whether a picture that could not be fetched may come at another try."""
-    return status in (CUT_OFF, NOT_FOUND, SHA1_MISMATCH) or status.startswith("http-")
+    return status in (CUT_OFF, NOT_FOUND, SHA1_MISMATCH, HOST_REFUSES) or status.startswith("http-")
+
+
+def usual_host(files: Iterable[WikiFile]) -> str | None:
+    """The host that most of these files have their addresses on, None if there are none."""
+    hosts = Counter(_host(file.url) for file in files if file.url)
+    return max(hosts, key=lambda host: (hosts[host], host), default=None)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _key(file: WikiFile) -> str:

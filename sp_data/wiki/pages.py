@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from sp_data.errors import WikiApiError
 from sp_data.wiki import wikitext
 from sp_data.wiki.api import Json, Params
 from sp_data.wiki.captions import Page
@@ -47,11 +48,18 @@ def ask_articles(client: WikiClient, facts: Facts, titles: Iterable[str]) -> Non
 
 
 def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
-    """Read these pages as their readers see them, one request each. Raises WikiApiError if one is missing."""
+    """Read these pages as their readers see them, one request each. Raises WikiApiError if a portal is missing."""
     from sp_data.wiki import rendered  # most sources render nothing, and an HTML parser takes long to import
 
     for title in sorted(set(titles)):
-        page = client.rendered(title)
+        try:
+            page = client.rendered(title)
+        except WikiApiError as error:
+            if title in client.source.portals:
+                raise
+            # It may be gone since, or break the wiki's parser: its pictures have other captions.
+            log.warning("%s is not read as HTML: %s", title, error)
+            continue
         facts.rendered[title] = Rendered(
             page=rendered.read(page["text"], str(page["title"]), int(page["pageid"]), int(page["revid"])),
             files=tuple(sorted({normal_name(name) for name in page.get("images", ())})),

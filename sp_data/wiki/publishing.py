@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from sp_data.errors import CorruptFile
 from sp_data.lake import FileEntry, Lake
@@ -15,7 +16,7 @@ from sp_data.manifest import Counts, Manifest, identity_of, is_done, latest, pub
 from sp_data.recipe import Source
 from sp_data.stage import VERSION_OF, StageResult, library_versions
 from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
-from sp_data.wiki.tombstones import Buried, bury, read_tombstones, write_tombstones
+from sp_data.wiki.tombstones import Buried, Tombstone, bury, read_tombstones, write_tombstones
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +71,16 @@ def _bury(
     if newest is None:
         return []
     titles = {row.title for row in rows}
+    old: list[dict[str, Any]] = []
+    standing: list[Tombstone] = []
     try:
         old = read_catalogue(lake, newest).select(list(Buried.__slots__)).to_pylist()
-        standing = read_tombstones(lake, newest)
     except (CorruptFile, FileNotFoundError) as error:
         log.warning("what is gone since the last scrape is not known: %s", error)
-        return []
+    try:
+        standing = read_tombstones(lake, newest)
+    except (CorruptFile, FileNotFoundError) as error:
+        log.warning("what was gone before is not known any more: %s", error)
     gone = [Buried(**row) for row in old if row["title"] not in titles]
     fresh = bury(gone, rows, whereabouts([was.title for was in gone]) if gone else {}, clock)
     if fresh:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sp_data.canonical import digest_of
+from sp_data.errors import WikiApiError
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest, is_done, latest
 from sp_data.progress import SILENT, TOLD, Progress
@@ -24,18 +26,18 @@ from sp_data.recipe import Source
 from sp_data.stage import StageResult
 from sp_data.wiki import memory as memories
 from sp_data.wiki.catalogue import OK, read_catalogue
-from sp_data.wiki.changes import OVERLAP, REACH, Mark, Poll, at, poll
+from sp_data.wiki.changes import OVERLAP, REACH, Mark, Poll, Title, at, poll
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.gather import gather
 from sp_data.wiki.journal import Journal
 from sp_data.wiki.manners import Pace
 from sp_data.wiki.memory import Kept, Memory
-from sp_data.wiki.originals import Originals, may_come
+from sp_data.wiki.originals import Originals, usual_host
 from sp_data.wiki.publishing import STAGE, publish_catalogue
 from sp_data.wiki.rows import caption_sources, make_rows
 from sp_data.wiki.titles import file_title
-from sp_data.wiki.update import update
+from sp_data.wiki.update import TEMPLATE_NAMESPACES, requests_to_gather, requests_to_update, update
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +66,8 @@ def scrape(
         while True:
             run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
             result = run.work()
-            # Answers from before the last interruption are old; what changed meanwhile costs one request to know.
-            if not run.went_on_from_old_answers:
+            # A listing that went on after a long interruption is old; what changed meanwhile costs one request to know.
+            if not run.listed_long_ago:
                 return result
             reconcile = False
 
@@ -95,7 +97,7 @@ def plan(
         while True:
             run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
             made = run.plan()
-            if not run.went_on_from_old_answers:
+            if not run.listed_long_ago:
                 return made
             run.journal.clear()
 
@@ -135,25 +137,20 @@ class _Run:
     """One look at the wiki and what follows from it."""
 
     def __init__(self, source: Source, lake: Lake, proxy: str | None, *, reconcile: bool, progress: Progress) -> None:
-        self.source, self.lake, self.progress = source, lake, progress
+        self.source, self.lake, self.progress, self.reconcile = source, lake, progress, reconcile
         self.journal = Journal(lake)
         self.robots = memories.recall_robots(lake)
         self.memory = memories.recall(lake, source)
-        self.worth_remembering = True
-        self.why_everything = "asked for" if reconcile else "first run" if self.memory is None else ""
-        site = None if self.why_everything or self.memory is None else self.memory.site
+        site = self.memory.site if self.memory and not reconcile else None
         self.client = WikiClient(source, proxy, site=site, journal=self.journal, robots=self.robots)
-
-    @property
-    def went_on_from_old_answers(self) -> bool:
-        oldest = self.journal.oldest
-        return oldest is not None and time.time() - oldest > OVERLAP.total_seconds()
+        self.listed_long_ago = False
+        """Whether the whole wiki was listed by a run that was interrupted a while ago, and this one went on with it."""
 
     def work(self) -> StageResult:
         started = time.monotonic()
         with self.client, contextlib.ExitStack() as at_the_end:
             at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
-            look = self._look()
+            look = self._look_safely()
             result = self._nothing_new() if look is None else self._bring_up_to_date(look)
         log.info(
             "%d requests to the API, %d to others, %.1f s",
@@ -166,7 +163,7 @@ class _Run:
     def plan(self) -> Plan:
         with self.client, contextlib.ExitStack() as at_the_end:
             at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
-            look = self._look()
+            look = self._look_safely()
             if look is None:
                 assert self.memory is not None
                 known = memories.recall_facts(self.lake, self.memory)
@@ -182,44 +179,78 @@ class _Run:
 
     # 1. The facts
 
+    def _look_safely(self) -> _Look | None:
+        """`_look`, with answers that make no sense told in a sentence; whatever led to an error is not kept."""
+        try:
+            return self._look()
+        except WikiApiError:
+            self.journal.clear()
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.journal.clear()
+            raise WikiApiError(
+                f"{self.source.wiki} gave an answer that is not MediaWiki's ({type(error).__name__}: {error}); "
+                "is source.wiki right?",
+                "odd-answer",
+            ) from error
+
     def _look(self) -> _Look | None:
         """The facts as they are now; None if they are known and all that follows from them is done."""
         memory = self.memory
-        if self.why_everything or memory is None:
-            return self._gather(self.why_everything)
-        if memory.runs + 1 >= self.source.reconcile_every:
-            return self._gather(f"the last {memory.runs} runs asked for changes only")
+        if memory is None or self.reconcile:
+            return self._gather("asked for" if self.reconcile else "first run")
+        if memory.runs >= self.source.reconcile_every:
+            return self._gather(f"{memory.runs} runs asked for changes only")
         found = poll(self.client, memory.mark)
-        if at(found.mark.clock) - at(memory.mark.clock) > REACH:
-            return self._gather(f"the last look was on {memory.mark.clock[:10]}")
-        if not found.reaches_back:
-            return self._gather("the wiki's list of recent changes does not reach back to the last look")
-        if not found.touched and memory.num_failed == 0 and self._is_published(memory):
-            # A later look may begin at the same mark; a run that finds nothing writes nothing, but once a day.
-            self.worth_remembering = at(found.mark.clock) - at(memory.mark.clock) > A_DAY
-            self.memory = memory.model_copy(update={"mark": found.mark, "runs": memory.runs + 1})
+        if found.doubt:
+            return self._gather(found.doubt)
+        if at(found.mark.clock) - at(memory.reconciled_at) > REACH:
+            return self._gather(f"it was listed on {memory.reconciled_at[:10]}")
+        # What a template changes is worked off by the wiki in its own time: such a look is taken twice.
+        settled = at(found.mark.clock) - at(memory.mark.clock) > OVERLAP
+        touched = found.touched | (frozenset(memory.unsettled) if settled else frozenset())
+        if not touched and memory.num_failed == 0 and self._is_published(memory):
+            # A later look may begin at the same mark: a run that finds nothing writes nothing, but once a day.
+            later = at(found.mark.clock) - at(memory.mark.clock) > A_DAY
+            self.memory = memory.model_copy(update={"mark": found.mark}) if later else memory
             return None
         kept = memories.recall_facts(self.lake, memory)
         if kept is None:
             return self._gather("what was known cannot be read")
-        return self._apply(found, kept, memory)
+        if requests_to_update(touched) > requests_to_gather(kept.facts):
+            return self._gather(f"{len(touched):,} pages changed")
+        return self._apply(found, touched, kept, memory)
 
     def _gather(self, why: str) -> _Look:
-        log.info("listing all of %s (%s)", self.source.wiki, why)
+        # The answers of an interrupted listing count as long as nothing was made of a later one.
+        self.journal.begin(
+            digest_of(
+                ["everything", memories.source_digest(self.source), self.memory.mark.clock if self.memory else None]
+            )
+        )
+        self.listed_long_ago = self.journal.age_s > OVERLAP.total_seconds()
+        goes_on = " (goes on where it was interrupted)" if self.journal.age_s else ""
+        log.info("listing all of %s: %s%s", self.source.wiki, why, goes_on)
         # How many pages there are is not known yet; at one request a second thousands of them take minutes.
         self.progress.begin("list", None, "requests")
         self.client.api.on_answer = self.progress.advance
         mark = Mark.of(self.client.greet())
         facts = gather(self.client)
-        return _Look(mark, Kept(facts, {}), reconciled_at=mark.clock, runs=0)
+        return _Look(mark, Kept(facts, {}), reconciled_at=mark.clock, runs=0, unsettled=())
 
-    def _apply(self, found: Poll, kept: Kept, memory: Memory) -> _Look:
+    def _apply(self, found: Poll, touched: frozenset[Title], kept: Kept, memory: Memory) -> _Look:
+        # The same changes again: what was asked about them holds.
+        self.journal.begin(digest_of(["changes", memories.source_digest(self.source), memory.mark.clock, found.name]))
         if found.kinds:
             kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
             log.info("since %s: %s", memory.mark.clock, kinds, extra=TOLD)
-        facts = update(self.client, kept.facts, found.touched) if found.touched else kept.facts
+        facts = update(self.client, kept.facts, touched) if touched else kept.facts
         return _Look(
-            found.mark, Kept(facts, dict(kept.refused)), reconciled_at=memory.reconciled_at, runs=memory.runs + 1
+            found.mark,
+            Kept(facts, dict(kept.refused)),
+            reconciled_at=memory.reconciled_at,
+            runs=memory.runs + 1,
+            unsettled=tuple(sorted(title for title in found.touched if title.namespace in TEMPLATE_NAMESPACES)),
         )
 
     def _is_published(self, memory: Memory) -> bool:
@@ -235,15 +266,15 @@ class _Run:
         assert self.memory is not None
         newest = latest(self.lake, STAGE)
         assert newest is not None
-        if self.worth_remembering:
+        if self.memory != memories.recall(self.lake, self.source):
             memories.remember(self.lake, self.memory)
-        self.journal.clear()
         log.info("%s: nothing changed", self.source.wiki)
         return StageResult(newest, "unchanged")
 
     def _bring_up_to_date(self, look: _Look) -> StageResult:
         facts = look.kept.facts
-        originals = Originals(self.client, self.lake, self.journal, look.kept.refused)
+        host = usual_host(facts.files.values())
+        originals = Originals(self.client, self.lake, self.journal, look.kept.refused, host)
         statuses = self._fetch(originals, facts)
         rows = make_rows(facts, self.source, statuses)
         log.info(
@@ -272,9 +303,10 @@ class _Run:
                 mark=look.mark,
                 reconciled_at=look.reconciled_at,
                 runs=look.runs,
+                unsettled=look.unsettled,
                 facts=memories.write_facts(self.lake, look.kept),
                 published=result.manifest.identity,
-                num_failed=sum(may_come(status) for status in statuses.values()),
+                num_failed=sum(not refusal.is_final for refusal in look.kept.refused.values()),
             ),
         )
         self.journal.clear()
@@ -314,3 +346,4 @@ class _Look:
     kept: Kept
     reconciled_at: str
     runs: int
+    unsettled: tuple[Title, ...]

@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import MaxRetryError, ReadTimeoutError
+from urllib3.exceptions import LocationParseError, MaxRetryError, ReadTimeoutError
 
 from sp_data.errors import WikiBlocked, WikiError, WikiUnreachable
 from sp_data.recipe import Source
@@ -58,7 +58,7 @@ class Transport:
         # A wiki on this machine is never behind the proxy that the environment may name.
         self._session.trust_env = not source.is_loopback
         self._session.headers["User-Agent"] = user_agent(source.contact)
-        adapter = HTTPAdapter(max_retries=Patience.of_a_guest())
+        adapter = HTTPAdapter(max_retries=Patience.of_a_guest(self._pace.mean_gap_s))
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -109,7 +109,7 @@ class Transport:
                 if not response.is_redirect:
                     yield response
                     return
-                address = urljoin(address, response.headers["Location"])
+                address = _joined(address, response.headers["Location"])
         raise AddressRefused("too many redirects")
 
     def _read_robots(self, address: str) -> str:
@@ -140,6 +140,9 @@ class Transport:
             if isinstance(error, requests.exceptions.Timeout) or _timed_out(error):
                 raise unreachable(address, f"did not answer within {timeout_s:g} s") from error
             raise unreachable(address, "cannot be reached: is there a network, and is the name right?") from error
+        except (LocationParseError, ValueError) as error:
+            # requests' own errors about addresses are ValueErrors; it also looks at where a redirect leads.
+            raise AddressRefused("not a web address") from error
         except requests.exceptions.RequestException as error:
             raise WikiError(f"{address} cannot be asked for: {error}") from error
         with response:
@@ -150,9 +153,17 @@ class Transport:
             yield response
 
 
+def _joined(address: str, location: str) -> str:
+    try:
+        return urljoin(address, location)
+    except ValueError as error:
+        raise AddressRefused("a redirect to no web address") from error
+
+
 def _check_address(address: str, asked_by: str) -> None:
     try:
         parts, asking = urlsplit(address), urlsplit(asked_by)
+        _ = parts.port  # a number that no port has is found here
     except ValueError as error:
         raise AddressRefused("not a web address") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -11,15 +11,28 @@ as long as it names its page.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sp_data.wiki.changes import Title
-from sp_data.wiki.client import WikiClient
-from sp_data.wiki.facts import Facts
+from sp_data.wiki.client import PAGES_A_REQUEST, PAGES_AN_EXPORT, WikiClient
+from sp_data.wiki.facts import Facts, Rendered
 from sp_data.wiki.listing import ask_files, ask_files_using, require_files, selected_categories
 from sp_data.wiki.pages import ask_articles, ask_usage, pages_to_render, render
 from sp_data.wiki.titles import FILE_NAMESPACE, normal_name
 
 TEMPLATE_NAMESPACES = (10, 828)
 """Templates and Lua modules."""
+CATEGORY_NAMESPACE = 14
+
+
+def requests_to_update(touched: Collection[Title]) -> float:
+    """About how many requests `update` makes: titles are asked for in fifties, articles for what they show too."""
+    return 2 * len(touched) / PAGES_A_REQUEST
+
+
+def requests_to_gather(facts: Facts) -> float:
+    """About how many requests a new gathering makes."""
+    return 10 + (2 * len(facts.files) + len(facts.articles)) / PAGES_AN_EXPORT + len(facts.usage) / PAGES_A_REQUEST
 
 
 def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Facts:
@@ -30,18 +43,18 @@ def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Fact
     names = {normal_name(title.text.partition(":")[2]) for title in touched if title.namespace == FILE_NAMESPACE}
     articles = {title.text for title in touched if title.namespace in source.article_namespaces}
     templates = {title.text for title in touched if title.namespace in TEMPLATE_NAMESPACES}
-
-    stale = {
-        asked
-        for asked, page in before.rendered.items()
-        # Pages name files by redirects too; what they show then is the redirect's target.
-        if {asked, page.page.title, *page.includes} & titles or names & {*page.files, *page.page.shown}
+    # Pages of any kind are included by others, such as {{Project:Licence}}; talk pages (odd numbers) hardly ever.
+    not_included = {FILE_NAMESPACE, CATEGORY_NAMESPACE, *source.article_namespaces}
+    included = {title.text for title in touched if title.namespace % 2 == 0} - {
+        title.text for title in touched if title.namespace in not_included
     }
+
+    stale = {asked for asked, page in before.rendered.items() if _depends(asked, page, titles, names)}
     portals = set(source.portals)
     render(client, facts, stale & portals)
     _update_files(client, facts, before, names)
-    if templates:
-        ask_files_using(client, facts, templates)
+    if included:
+        ask_files_using(client, facts, included)
     facts.prune(source, selected_categories(client))
     require_files(client, facts)
     ask_articles(client, facts, articles)
@@ -54,13 +67,24 @@ def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Fact
     return facts
 
 
+def _depends(asked: str, page: Rendered, titles: set[str], names: set[str]) -> bool:
+    """Whether a page's HTML may be another after these titles, and files of these names, were touched."""
+    if titles & {asked, page.page.title, *page.includes}:
+        return True
+    # Pages name files by redirects too; what they show then is the redirect's target, whose name a red link hides.
+    has_red_links = len(page.page.shown) < len(page.files)
+    return bool(names & {*page.files, *page.page.shown}) or (has_red_links and bool(names))
+
+
 def _update_files(client: WikiClient, facts: Facts, before: Facts, names: set[str]) -> None:
     if client.source.select == "pages":
         portals = client.source.portals
         shown = {name for title in portals for name in facts.rendered[title].files}
         shown_before = {name for title in portals for name in before.rendered[title].files}
         known = shown | facts.files.keys() | facts.aliases.keys()
-        names = (names & known) | (shown - shown_before - facts.files.keys())
+        # A red link may be a redirect whose file came back under a name that the portal does not tell.
+        red = shown - facts.files.keys() - facts.aliases.keys() if names else set()
+        names = (names & known) | (shown - shown_before - facts.files.keys()) | red
     ask_files(client, facts, names)
 
 

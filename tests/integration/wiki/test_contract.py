@@ -125,7 +125,7 @@ def test_what_the_scraper_asks_for_is_all_known(subject, caplog, select):
             client, facts, frozenset([*everything, Title(10, "Template:Fairuse"), Title(0, subject.article)])
         )
     assert caplog.text == ""
-    assert (found.touched, found.reaches_back) == (frozenset(), True)
+    assert (found.touched, found.doubt) == (frozenset(), "")
     assert again == facts
 
 

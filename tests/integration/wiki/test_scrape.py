@@ -386,8 +386,9 @@ def test_a_month_later_or_after_so_many_runs_everything_is_listed_again(mediawik
 
     clock = remembered["mark"]["clock"]
     assert "listing all" not in later()
-    assert "the last 2 runs asked for changes only" in later(runs=2)
+    assert "3 runs asked for changes only" in later(runs=3)
     assert "the last look was on 2020-01-01" in later(mark={"clock": "2020-01-01T00:00:00Z"})
+    assert "it was listed on 2020-01-01" in later(reconciled_at="2020-01-01T00:00:00Z")
     lost = {"clock": clock, "anchors": [{"number": 10**9, "at": clock}]}
     assert "does not reach back to the last look" in later(mark=lost)
 

@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 from pytest_httpserver import HTTPServer
 
-from sp_data.errors import WikiUnreachable
+from sp_data.demo.server import DemoWiki
+from sp_data.demo.world import World
+from sp_data.errors import WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.recipe import Source
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import WikiFile
-from sp_data.wiki.originals import FAILURES_IN_A_ROW, Originals, original_path
+from sp_data.wiki.originals import FAILURES_IN_A_ROW, Originals, original_path, usual_host
 
 BODY = b"not really a picture"
 SHA1 = hashlib.sha1(BODY).hexdigest()
@@ -79,7 +81,7 @@ def test_what_the_listing_tells_costs_no_request(httpserver, originals, kid, cha
 
 
 @pytest.mark.parametrize(("code", "status"), [(404, "not-found"), (410, "not-found"), (403, "http-403")])
-def test_a_refusal_is_a_reason_and_is_not_asked_again(httpserver, originals, kid, code, status):
+def test_a_refusal_is_a_reason_and_is_not_retried(httpserver, originals, kid, code, status):
     httpserver.expect_request("/kid.png").respond_with_data("no", status=code)
     assert originals.ensure(kid) == status
     assert asked_for(httpserver) == 1
@@ -104,7 +106,82 @@ def test_an_address_that_is_none_is_a_reason(originals, kid):
 
 def test_one_broken_picture_is_a_reason_but_many_in_a_row_are_a_broken_wiki(httpserver, originals, kid, naps):
     httpserver.expect_request("/kid.png").respond_with_data("no", status=500)
-    for _ in range(FAILURES_IN_A_ROW - 1):
-        assert originals.ensure(kid) == "http-500"
+    for number in range(1, FAILURES_IN_A_ROW):
+        assert originals.ensure(replace(kid, sha1=str(number) * 40)) == "http-500"
     with pytest.raises(WikiUnreachable, match="5 pictures in a row; what was fetched is kept"):
         originals.ensure(kid)
+
+
+def test_a_host_that_says_no_to_every_picture_is_not_asked_for_all_of_them(httpserver, originals, kid):
+    httpserver.expect_request("/kid.png").respond_with_data("no", status=403)
+    with pytest.raises(WikiBlocked, match="answers HTTP 403 for 5 pictures in a row"):
+        for number in range(10):
+            originals.ensure(replace(kid, sha1=f"{number}" * 40))
+    assert asked_for(httpserver) == FAILURES_IN_A_ROW
+
+
+def test_a_picture_that_never_comes_is_asked_for_in_three_runs_and_then_no_more(httpserver, originals, kid):
+    httpserver.expect_request("/kid.png").respond_with_data("gone", status=404)
+    assert [originals.ensure(kid) for _ in range(5)] == ["not-found"] * 5
+    assert asked_for(httpserver) == 3
+
+
+def test_another_host_that_refuses_is_left_alone_and_the_usual_one_goes_on(httpserver, lake, kid):
+    httpserver.expect_request("/robots.txt").respond_with_data("", status=404)
+    httpserver.expect_request("/kid.png").respond_with_data(BODY)
+    source = Source.model_validate({"wiki": httpserver.url_for("").rstrip("/"), "requests_per_second": 0})
+    with WikiClient(source) as client:
+        originals = Originals(client, lake, usual_host=usual_host([kid]))
+        dead = [replace(kid, url=f"http://127.0.0.1:9/{number}.png", sha1=f"{number}" * 40) for number in range(3)]
+        assert [originals.ensure(file) for file in dead] == ["host-refuses"] * 3
+        assert originals.ensure(kid) == "ok"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example..com/x.png",
+        "http://127.0.0.1:99999/x.png",
+        "http://[x/y.png",
+        "http:///x.png",
+        "x.png",
+        "http://a b/",
+    ],
+)
+def test_an_address_that_no_host_can_have_is_a_reason(originals, kid, url):
+    assert originals.ensure(replace(kid, url=url)).startswith("address-refused")
+
+
+def test_a_redirect_to_no_address_and_rules_that_are_none_are_borne(lake, kid):
+    rules = b"User-agent: *\nDisallow: //[\nDisallow: /private"
+
+    def answer(path: str) -> tuple[int, dict[str, str], bytes]:
+        return (200, {}, rules) if path == "/robots.txt" else (302, {"Location": "http://[x"}, b"")
+
+    source = Source.model_validate({"wiki": "http://paper-kids.localhost", "requests_per_second": 0})
+    with DemoWiki(World("Nothing", {}, {}, ())) as wiki, WikiClient(source, wiki.url) as client:
+        wiki.fault = answer
+        originals = Originals(client, lake)
+        moved = replace(kid, url="http://paper-kids.localhost/kid.png")
+        assert originals.ensure(moved) == "address-refused (not a web address)"
+        with pytest.raises(WikiBlocked, match="does not allow"):
+            originals.ensure(replace(kid, url="http://paper-kids.localhost/private/kid.png", sha1="b" * 40))
+
+
+@pytest.mark.parametrize(
+    ("tags", "forbidden"),
+    [
+        ("noai", True),
+        ("noindex, NoImageAI", True),
+        ("sp-data: noai", True),
+        ("otherbot: noai, noimageai", False),
+        ("otherbot: noindex, sp-data: noimageai", True),
+        ("max-snippet: 5, noai", True),
+        ("noindex", False),
+        ("", False),
+    ],
+)
+def test_a_picture_that_is_not_for_models_is_not_kept(httpserver, originals, kid, lake, tags, forbidden):
+    httpserver.expect_request("/kid.png").respond_with_data(BODY, headers={"X-Robots-Tag": tags})
+    assert originals.ensure(kid) == ("noai" if forbidden else "ok")
+    assert bool(lake.list("originals")) is not forbidden

@@ -1,0 +1,273 @@
+"""A scrape that ends at any write, is late, or is asked for otherwise meanwhile: the next ones end as a fresh one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sp_data.demo import history
+from sp_data.demo.server import DemoWiki
+from sp_data.demo.world import World
+from sp_data.lake import Lake
+from sp_data.wiki import journal, originals
+from sp_data.wiki.scrape import plan, scrape
+from sp_data.wiki.tombstones import read_tombstones
+
+from .small_wiki import TEMPLATE_TEXTS, founded, later, png, source
+
+KILLED = 9
+
+
+@pytest.fixture(scope="module")
+def wiki():
+    with DemoWiki(founded()) as running:
+        yield running
+
+
+def digest(wiki: DemoWiki, lake: Lake, select: str = "all", **how: bool) -> str:
+    return scrape(source(select), lake, proxy=wiki.url, **how).manifest.digest
+
+
+def fresh(wiki: DemoWiki, tmp_path: Path, select: str = "all") -> str:
+    place = tmp_path / "fresh"
+    shutil.rmtree(place, ignore_errors=True)
+    return digest(wiki, Lake(str(place), "kids"), select)
+
+
+def a_week(world: World) -> World:
+    world = history.upload(later(world, days=7), "A.png", png("b"))
+    world = history.upload(world, "New.png", png("g"), "[[Category:Wanted]]")
+    world = history.delete(world, "File:C.png")
+    world = history.move(world, "File:Kid one.png", "File:Kid.png")
+    return later(history.edit(world, "Template:Mark", TEMPLATE_TEXTS[1]), hours=1)
+
+
+def killed_at_write(number: int, work: Callable[[], object]) -> bool:
+    """Do the work in another process that ends without a word at its write of this number; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        left = [number]
+
+        def counted(name: str) -> None:
+            does = getattr(Lake, name)
+
+            def at_last(*args: object, **more: object) -> object:
+                left[0] -= 1
+                if left[0] == 0:
+                    os._exit(KILLED)
+                return does(*args, **more)
+
+            setattr(Lake, name, at_last)
+
+        for name in ("publish", "remove"):  # every write is a publication
+            counted(name)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == KILLED
+
+
+@pytest.mark.parametrize("select", ["all", "pages"])
+def test_a_scrape_of_changes_that_is_killed_at_any_write_loses_nothing(wiki, tmp_path, select):
+    wiki.world = founded()
+    base = tmp_path / "base"
+    digest(wiki, Lake(str(base), "kids"), select)
+    week = a_week(wiki.world)
+    number = 1
+    while True:
+        wiki.world = week
+        place = tmp_path / "lake"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(base, place)
+        lake = Lake(str(place), "kids")
+        was_killed = killed_at_write(number, lambda lake=lake: digest(wiki, lake, select))
+        # The wiki goes on meanwhile, with the very pictures that the killed run asked for.
+        wiki.world = history.edit(history.upload(week, "A.png", png("r")), "Kid one", "A page.")
+        assert digest(wiki, lake, select) == fresh(wiki, tmp_path, select), f"after a kill at write {number}"
+        assert scrape(source(select), lake, proxy=wiki.url).state == "unchanged"
+        assert lake.list("wiki/journal") == []
+        if not was_killed:
+            break
+        number += 1
+    assert number > 10
+
+
+def test_a_first_scrape_that_is_killed_at_any_write_loses_nothing(wiki, tmp_path):
+    number, was_killed = 1, True
+    while was_killed:
+        wiki.world = founded()
+        place = tmp_path / "lake"
+        shutil.rmtree(place, ignore_errors=True)
+        lake = Lake(str(place), "kids")
+        was_killed = killed_at_write(number, lambda lake=lake: digest(wiki, lake))
+        wiki.world = a_week(wiki.world)
+        # The listing is not made again, so what changed since is found by the run after.
+        digest(wiki, lake)
+        assert digest(wiki, lake) == fresh(wiki, tmp_path), f"after a kill at write {number}"
+        number += 1
+    assert number > 15
+
+
+def interrupted(wiki: DemoWiki, lake: Lake, **how: bool) -> None:
+    """A scrape that listed the wiki and ended at its first picture."""
+
+    class Ends:
+        def begin(self, stage: str, total: int | None, unit: str) -> None:
+            if unit == "pictures":
+                raise KeyboardInterrupt
+
+        def advance(self, count: int = 1) -> None:
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        scrape(source("all"), lake, proxy=wiki.url, progress=Ends(), **how)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Callable[[float], None]:
+    """Moves this machine's clock on by so many hours."""
+    ahead = [0.0]
+    real = time.time
+    monkeypatch.setattr(journal.time, "time", lambda: real() + ahead[0])
+
+    def move(hours: float) -> None:
+        ahead[0] += hours * 3600
+
+    return move
+
+
+def test_a_listing_that_was_interrupted_hours_ago_is_used_and_brought_up_to_date(wiki, tmp_path, lake, clock):
+    wiki.world = founded()
+    interrupted(wiki, lake)
+    wiki.world = a_week(wiki.world)
+    clock(3)
+    wiki.requests.clear()
+    assert digest(wiki, lake) == fresh(wiki, tmp_path)
+
+
+def test_a_listing_that_is_a_day_old_is_made_again(wiki, tmp_path, lake, clock):
+    wiki.world = founded()
+    interrupted(wiki, lake)
+    wiki.world = later(history.upload(wiki.world, "A.png", png("b")), days=40)
+    clock(25)
+    assert digest(wiki, lake) == fresh(wiki, tmp_path)
+
+
+def test_what_a_dry_run_or_an_interrupted_reconcile_was_told_is_not_taken_for_todays(wiki, tmp_path, lake):
+    wiki.world = founded()
+    digest(wiki, lake)
+    plan(source("all"), lake, reconcile=True, proxy=wiki.url)
+    interrupted_world = wiki.world
+    wiki.world = a_week(interrupted_world)
+    assert digest(wiki, lake) == fresh(wiki, tmp_path)
+    plan(source("all"), lake, reconcile=True, proxy=wiki.url)
+    wiki.world = later(history.upload(wiki.world, "A.png", png("r")), days=1)
+    assert digest(wiki, lake) == fresh(wiki, tmp_path)
+    assert digest(wiki, lake, reconcile=True) == fresh(wiki, tmp_path)
+
+
+def test_a_page_that_is_gone_before_its_html_is_asked_for_ends_no_run(wiki, lake, caplog):
+    wiki.world = founded()
+    wiki.fault = lambda path: (
+        (200, {"Content-Type": "application/json"}, b'{"error": {"code": "missingtitle", "info": "gone"}}')
+        if "action=parse" in path
+        else None
+    )
+    try:
+        manifest = scrape(source("all"), lake, proxy=wiki.url).manifest
+    finally:
+        wiki.fault = lambda path: None
+    assert manifest.counts.out == len(wiki.world.files)
+    assert "is not read as HTML" in caplog.text
+
+
+def test_an_api_that_moved_is_found_again(wiki, tmp_path, lake):
+    wiki.world = founded()
+    digest(wiki, lake)
+    memory = lake.read_bytes("wiki/memory.json")
+    lake.write_bytes("wiki/memory.json", memory.replace(b"/api.php", b"/old/api.php"))
+    wiki.world = a_week(wiki.world)
+    assert digest(wiki, lake) == fresh(wiki, tmp_path)
+
+
+def test_what_a_template_changed_is_looked_at_again_once_the_wiki_had_time_for_it(wiki, tmp_path, lake):
+    """The pages that include a template follow its edit by jobs, minutes or hours later."""
+    wiki.world = founded()
+    digest(wiki, lake, "categories")
+    edited = later(history.edit(wiki.world, "Template:Mark", TEMPLATE_TEXTS[1]), minutes=1)
+    behind = {title: page for title, page in founded().pages.items() if title.startswith("File:")}
+    from dataclasses import replace
+
+    wiki.world = replace(edited, pages=edited.pages | behind)
+    first = digest(wiki, lake, "categories")
+    wiki.world = later(edited, hours=2)
+    second = digest(wiki, lake, "categories")
+    assert second != first
+    assert second == fresh(wiki, tmp_path, "categories")
+    wiki.requests.clear()
+    assert digest(wiki, lake, "categories") == second
+    assert wiki.requests["api"] == 1
+
+
+def test_tombstones_outlive_a_catalogue_that_cannot_be_read(wiki, lake):
+    wiki.world = founded()
+    digest(wiki, lake)
+    wiki.world = a_week(wiki.world)
+    manifest = scrape(source("all"), lake, proxy=wiki.url).manifest
+    graves = read_tombstones(lake, manifest)
+    assert {grave.title for grave in graves} == {"File:C.png", "File:Kid one.png"}
+    (path,) = (entry.path for entry in manifest.files if "tombstones" not in entry.path)
+    Path(lake.full(path)).write_bytes(b"nothing")
+    wiki.world = later(history.delete(wiki.world, "File:B.png"), hours=1)
+    kept = read_tombstones(lake, scrape(source("all"), lake, proxy=wiki.url).manifest)
+    assert {grave.title for grave in kept} >= {grave.title for grave in graves}
+
+
+def test_a_wiki_that_talks_nonsense_is_told_in_a_sentence_and_not_believed_again(wiki, lake):
+    from sp_data.errors import WikiApiError
+
+    wiki.world = founded()
+    wiki.fault = lambda path: (
+        (200, {"Content-Type": "application/json"}, b'{"query": {"pages": [{"pageid": 1}], "export": 7}}')
+        if "generator=" in path
+        else None
+    )
+    with pytest.raises(WikiApiError, match="an answer that is not MediaWiki's"):
+        digest(wiki, lake)
+    wiki.fault = lambda path: None
+    assert scrape(source("all"), lake, proxy=wiki.url).state == "done"
+
+
+def test_many_changes_are_listed_rather_than_asked_for_one_by_one(wiki, tmp_path, lake, caplog):
+    caplog.set_level("INFO")
+    wiki.world = founded()
+    digest(wiki, lake)
+    world = later(wiki.world, days=1)
+    for number in range(300):
+        world = history.edit(world, f"Page {number}", "A page.")
+    wiki.world = world
+    wiki.requests.clear()
+    assert digest(wiki, lake) == fresh(wiki, tmp_path)
+    assert "300 pages changed" in caplog.text
+
+
+def test_a_picture_that_does_not_come_is_tried_again_and_then_left_until_everything_is_listed(wiki, lake):
+    wiki.world = founded()
+    wiki.fault = lambda path: (404, {}, b"gone") if "/A.png" in path else None
+    try:
+        for _ in range(originals.RUNS_A_PICTURE):
+            digest(wiki, lake)
+        wiki.requests.clear()
+        digest(wiki, lake)
+        assert dict(wiki.requests) == {"api": 1}
+    finally:
+        wiki.fault = lambda path: None
+    digest(wiki, lake, reconcile=True)
+    assert scrape(source("all"), lake, proxy=wiki.url).manifest.counts.dropped == {}
