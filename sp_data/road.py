@@ -169,7 +169,7 @@ def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status])
 def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
     """Pictures that a stage's table counts on and that are gone. They are too many to be listed in the manifest."""
     if stage == "scrape":
-        from sp_data.wiki.scrape import originals_missing
+        from sp_data.wiki.originals import originals_missing
 
         return originals_missing(lake, manifest)
     if stage == "curate":

@@ -1,12 +1,13 @@
 """A MediaWiki (Fandom's above all), read politely: its pictures, their original bytes, and what it says of them.
 
 scrape.py      the stage: the facts, the originals, the catalogue, what is remembered
+look.py        whether to gather everything, ask for what changed, or stop after one request
 listed.py      the same for a list of addresses (addresses.py)
 
 Asking
 manners.py     when to ask, how often, and whether at all: pace, retries, robots.txt, private addresses
 transport.py   HTTP: one session, one request at a time, failures told in one sentence
-client.py      the API: `continue` merged, errors told apart, a busy wiki waited for
+api.py         one question, until it is answered;  client.py what is asked
 exported.py    500 pages' wikitext in one answer
 journal.py     the answers of a run under way
 

@@ -21,7 +21,8 @@ import requests
 
 from sp_data.errors import WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
-from sp_data.wiki.catalogue import OK
+from sp_data.manifest import Manifest
+from sp_data.wiki.catalogue import OK, read_catalogue
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import WikiFile
 from sp_data.wiki.journal import Journal
@@ -211,6 +212,14 @@ class Originals:
 def may_come(status: str) -> bool:
     """Whether a picture that could not be fetched may come at another try."""
     return status in (CUT_OFF, NOT_FOUND, SHA1_MISMATCH, HOST_REFUSES) or status.startswith("http-")
+
+
+def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
+    """Lake paths of the originals that a catalogue counts on and that are gone or of another size, sorted."""
+    table = read_catalogue(lake, manifest).select(["status", "original", "bytes"])
+    expected = {row["original"]: row["bytes"] for row in table.to_pylist() if row["status"] == OK}
+    there = lake.sizes("originals")
+    return sorted(path for path, size in expected.items() if there.get(path) != size)
 
 
 def usual_host(files: Iterable[WikiFile]) -> str | None:

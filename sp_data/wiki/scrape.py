@@ -15,34 +15,28 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
-from sp_data.canonical import digest_of
-from sp_data.errors import WikiApiError
 from sp_data.lake import Lake
-from sp_data.manifest import Manifest, is_done, latest
-from sp_data.progress import SILENT, TOLD, Progress
+from sp_data.manifest import latest
+from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Source
 from sp_data.stage import StageResult
 from sp_data.wiki import memory as memories
-from sp_data.wiki.catalogue import OK, read_catalogue
-from sp_data.wiki.changes import OVERLAP, REACH, Mark, Poll, Title, at, poll
+from sp_data.wiki.catalogue import OK
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
-from sp_data.wiki.gather import gather
 from sp_data.wiki.journal import Journal
+from sp_data.wiki.look import Look, Looker
 from sp_data.wiki.manners import Pace
-from sp_data.wiki.memory import Kept, Memory
+from sp_data.wiki.memory import Memory
 from sp_data.wiki.originals import Originals, usual_host
 from sp_data.wiki.publishing import STAGE, publish_catalogue
 from sp_data.wiki.rows import caption_sources, make_rows
 from sp_data.wiki.titles import file_title
-from sp_data.wiki.update import TEMPLATE_NAMESPACES, requests_to_gather, requests_to_update, update
 
 log = logging.getLogger(__name__)
 
 PICTURES_A_LINE = 500
-A_DAY = timedelta(days=1)
 
 
 def scrape(
@@ -67,7 +61,7 @@ def scrape(
             run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
             result = run.work()
             # A listing that went on after a long interruption is old; what changed meanwhile costs one request to know.
-            if not run.listed_long_ago:
+            if not run.looker.listed_long_ago:
                 return result
             reconcile = False
 
@@ -97,7 +91,7 @@ def plan(
         while True:
             run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
             made = run.plan()
-            if not run.listed_long_ago:
+            if not run.looker.listed_long_ago:
                 return made
             run.journal.clear()
 
@@ -108,14 +102,6 @@ def _plan_of_addresses(source: Source, lake: Lake) -> Plan:
     waiting, listed = addresses_to_fetch(source, lake)
     seconds = len(waiting) * Pace(source.requests_per_second).mean_gap_s
     return Plan(listed, len(waiting), None, 0, seconds)
-
-
-def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
-    """Lake paths of the originals that a catalogue counts on and that are gone or of another size, sorted."""
-    table = read_catalogue(lake, manifest).select(["status", "original", "bytes"])
-    expected = {row["original"]: row["bytes"] for row in table.to_pylist() if row["status"] == OK}
-    there = lake.sizes("originals")
-    return sorted(path for path, size in expected.items() if there.get(path) != size)
 
 
 @contextlib.contextmanager
@@ -137,20 +123,19 @@ class _Run:
     """One look at the wiki and what follows from it."""
 
     def __init__(self, source: Source, lake: Lake, proxy: str | None, *, reconcile: bool, progress: Progress) -> None:
-        self.source, self.lake, self.progress, self.reconcile = source, lake, progress, reconcile
+        self.source, self.lake, self.progress = source, lake, progress
         self.journal = Journal(lake)
         self.robots = memories.recall_robots(lake)
-        self.memory = memories.recall(lake, source)
-        site = self.memory.site if self.memory and not reconcile else None
+        memory = memories.recall(lake, source)
+        site = memory.site if memory and not reconcile else None
         self.client = WikiClient(source, proxy, site=site, journal=self.journal, robots=self.robots)
-        self.listed_long_ago = False
-        """Whether the whole wiki was listed by a run that was interrupted a while ago, and this one went on with it."""
+        self.looker = Looker(self.client, lake, self.journal, memory, progress, reconcile)
 
     def work(self) -> StageResult:
         started = time.monotonic()
         with self.client, contextlib.ExitStack() as at_the_end:
             at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
-            look = self._look_safely()
+            look = self.looker.look()
             result = self._nothing_new() if look is None else self._bring_up_to_date(look)
         log.info(
             "%d requests to the API, %d to others, %.1f s",
@@ -163,10 +148,10 @@ class _Run:
     def plan(self) -> Plan:
         with self.client, contextlib.ExitStack() as at_the_end:
             at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
-            look = self._look_safely()
+            look = self.looker.look()
             if look is None:
-                assert self.memory is not None
-                known = memories.recall_facts(self.lake, self.memory)
+                assert self.looker.memory is not None
+                known = memories.recall_facts(self.lake, self.looker.memory)
                 files = list(known.facts.files.values()) if known else []
                 refused = known.refused if known else {}
             else:
@@ -177,101 +162,19 @@ class _Run:
             seconds = len(wanted) * self.client.transport.seconds_a_request
             return Plan(len(files), len(wanted), num_bytes, self.client.transport.num_requests, seconds)
 
-    # 1. The facts
-
-    def _look_safely(self) -> _Look | None:
-        """`_look`, with answers that make no sense told in a sentence; whatever led to an error is not kept."""
-        try:
-            return self._look()
-        except WikiApiError:
-            self.journal.clear()
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self.journal.clear()
-            raise WikiApiError(
-                f"{self.source.wiki} gave an answer that is not MediaWiki's ({type(error).__name__}: {error}); "
-                "is source.wiki right?",
-                "odd-answer",
-            ) from error
-
-    def _look(self) -> _Look | None:
-        """The facts as they are now; None if they are known and all that follows from them is done."""
-        memory = self.memory
-        if memory is None or self.reconcile:
-            return self._gather("asked for" if self.reconcile else "first run")
-        if memory.runs >= self.source.reconcile_every:
-            return self._gather(f"{memory.runs} runs asked for changes only")
-        found = poll(self.client, memory.mark)
-        if found.doubt:
-            return self._gather(found.doubt)
-        if at(found.mark.clock) - at(memory.reconciled_at) > REACH:
-            return self._gather(f"it was listed on {memory.reconciled_at[:10]}")
-        # What a template changes is worked off by the wiki in its own time: such a look is taken twice.
-        settled = at(found.mark.clock) - at(memory.mark.clock) > OVERLAP
-        touched = found.touched | (frozenset(memory.unsettled) if settled else frozenset())
-        if not touched and memory.num_failed == 0 and self._is_published(memory):
-            # A later look may begin at the same mark: a run that finds nothing writes nothing, but once a day.
-            later = at(found.mark.clock) - at(memory.mark.clock) > A_DAY
-            self.memory = memory.model_copy(update={"mark": found.mark}) if later else memory
-            return None
-        kept = memories.recall_facts(self.lake, memory)
-        if kept is None:
-            return self._gather("what was known cannot be read")
-        if requests_to_update(touched) > requests_to_gather(kept.facts):
-            return self._gather(f"{len(touched):,} pages changed")
-        return self._apply(found, touched, kept, memory)
-
-    def _gather(self, why: str) -> _Look:
-        # The answers of an interrupted listing count as long as nothing was made of a later one.
-        self.journal.begin(
-            digest_of(
-                ["everything", memories.source_digest(self.source), self.memory.mark.clock if self.memory else None]
-            )
-        )
-        self.listed_long_ago = self.journal.age_s > OVERLAP.total_seconds()
-        goes_on = " (goes on where it was interrupted)" if self.journal.age_s else ""
-        log.info("listing all of %s: %s%s", self.source.wiki, why, goes_on)
-        # How many pages there are is not known yet; at one request a second thousands of them take minutes.
-        self.progress.begin("list", None, "requests")
-        self.client.api.on_answer = self.progress.advance
-        mark = Mark.of(self.client.greet())
-        facts = gather(self.client)
-        return _Look(mark, Kept(facts, {}), reconciled_at=mark.clock, runs=0, unsettled=())
-
-    def _apply(self, found: Poll, touched: frozenset[Title], kept: Kept, memory: Memory) -> _Look:
-        # The same changes again: what was asked about them holds.
-        self.journal.begin(digest_of(["changes", memories.source_digest(self.source), memory.mark.clock, found.name]))
-        if found.kinds:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
-            log.info("since %s: %s", memory.mark.clock, kinds, extra=TOLD)
-        facts = update(self.client, kept.facts, touched) if touched else kept.facts
-        return _Look(
-            found.mark,
-            Kept(facts, dict(kept.refused)),
-            reconciled_at=memory.reconciled_at,
-            runs=memory.runs + 1,
-            unsettled=tuple(sorted(title for title in found.touched if title.namespace in TEMPLATE_NAMESPACES)),
-        )
-
-    def _is_published(self, memory: Memory) -> bool:
-        """Whether the newest catalogue is the one that was made of the facts, and all it names is there."""
-        newest = latest(self.lake, STAGE)
-        if newest is None or newest.identity != memory.published or newest.recipe != self.source.what():
-            return False
-        return is_done(self.lake, STAGE, newest.identity) is not None and not originals_missing(self.lake, newest)
-
     # 2. to 4.
 
     def _nothing_new(self) -> StageResult:
-        assert self.memory is not None
+        memory = self.looker.memory
+        assert memory is not None
         newest = latest(self.lake, STAGE)
         assert newest is not None
-        if self.memory != memories.recall(self.lake, self.source):
-            memories.remember(self.lake, self.memory)
+        if memory != memories.recall(self.lake, self.source):
+            memories.remember(self.lake, memory)
         log.info("%s: nothing changed", self.source.wiki)
         return StageResult(newest, "unchanged")
 
-    def _bring_up_to_date(self, look: _Look) -> StageResult:
+    def _bring_up_to_date(self, look: Look) -> StageResult:
         facts = look.kept.facts
         host = usual_host(facts.files.values())
         originals = Originals(self.client, self.lake, self.journal, look.kept.refused, host)
@@ -336,14 +239,3 @@ class _Run:
             for page in asked
             if page.get("imageinfo")
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """Facts as they are now, and what the next run needs to know of this one."""
-
-    mark: Mark
-    kept: Kept
-    reconciled_at: str
-    runs: int
-    unsettled: tuple[Title, ...]

@@ -21,7 +21,8 @@ from sp_data.errors import WikiApiError, WikiBlocked, WikiError, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest, latest
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
-from sp_data.wiki.scrape import originals_missing, plan, scrape
+from sp_data.wiki.originals import originals_missing
+from sp_data.wiki.scrape import plan, scrape
 
 from .conftest import source_of
 
