@@ -227,27 +227,33 @@ def reorder(
     layout: Annotated[
         str | None, typer.Option(metavar="S+I", help="Stand-alone: digits of a key for shard and index, e.g. 5+4.")
     ] = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Stand-alone: img2dataset's folder, which proves layout and sizes.")
+    ] = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Put the embeddings in the order of the pictures, of a dataset or of any clip-retrieval output."""
     given = {"--embeddings": embeddings, "--metadata": metadata, "--output": output}
     if not any(given.values()):
-        if layout:
-            raise errors.UsageError("--layout is for --embeddings; a dataset's own comes from its shard manifest")
+        if layout or shards:
+            raise errors.UsageError(
+                f"{'--layout' if layout else '--shards'} is for --embeddings; a dataset's own layout comes from its "
+                "shard manifest"
+            )
         _one_stage("reorder", _recipe(recipe, set_), lake, quiet, json_)
         return
     if embeddings is None or metadata is None or output is None:
         lacking = next(name for name, value in given.items() if value is None)
         raise errors.UsageError(f"{lacking} is missing: --embeddings, --metadata and --output belong together")
-    from sp_data.dataset.reorder import reorder_folder
+    from sp_data.dataset.reorder_folder import reorder_folder
     from sp_data.keys import KeyLayout
     from sp_data.progress import onlooker
     from sp_data.terminal import shown
 
     asked = KeyLayout.parse(layout) if layout else None
     with shown(quiet=quiet):
-        done = reorder_folder(embeddings, metadata, output, asked, progress=onlooker())
+        done = reorder_folder(embeddings, metadata, output, asked, shards=shards, progress=onlooker())
     if json_:
         _print_json(
             {
@@ -256,6 +262,7 @@ def reorder(
                 "shards": done.num_shards,
                 "rows": done.num_rows,
                 "zero_rows": done.num_zero_rows,
+                "unchanged": done.num_unchanged,
             }
         )
     elif not quiet:
@@ -263,6 +270,29 @@ def reorder(
             f"reordered {done.num_rows:,} rows into {done.num_shards:,} shards ({', '.join(done.kinds)}), "
             f"layout {done.layout}, {done.num_zero_rows:,} rows zero: {output}"
         )
+
+
+@app.command()
+def layout(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="img2dataset's output, or clip-retrieval's.")],
+    json_: JsonOption = False,
+) -> None:
+    """Say which digits of the keys in a folder name the shard, and what proves it."""
+    from sp_data.dataset.layout import layout_of
+
+    found = layout_of(folder)
+    if json_:
+        _print_json(
+            {
+                "layout": str(found.layout),
+                "shards": len(found.num_rows),
+                "keys": found.num_keys,
+                "source": found.source,
+                "exact": found.exact,
+            }
+        )
+    else:
+        typer.echo(str(found))
 
 
 @app.command()

@@ -9,7 +9,6 @@ widths travel in manifests, and where they are not known they are proved or refu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,9 @@ IMG2DATASET_SHARD_WIDTH = 5
 """img2dataset's default for `oom_shard_count`."""
 MIN_SHARDS_THERE = 0.95
 """Share of the shard numbers that keys must name before their reading counts as proved."""
+KEYS_A_BLOCK = 1 << 18
+SHARDS_COUNTED_BY_MARKS = 10**6
+"""Up to so many shard numbers, one mark for each is faster than sorting the keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +76,10 @@ class KeyLayout:
         shard, index = divmod(int(key), int(10**self.index_width))
         return shard, index
 
-    def split_all(self, keys: Iterable[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Shard numbers and indices of many keys, two int64 arrays `(n,)` in their order. Raises LayoutError."""
-        numbers = _numbers(list(keys), self)
-        shards, indices = np.divmod(numbers, 10**self.index_width)
-        return shards, indices
-
-
-def _numbers(keys: list[str], layout: KeyLayout) -> npt.NDArray[np.int64]:
-    for key in keys:
-        if len(key) != layout.width or not (key.isascii() and key.isdecimal()):
-            raise LayoutError(f"key {key!r} is not made of {layout.width} digits, as layout {layout} asks for")
-    return np.array(keys, dtype=f"U{layout.width}").astype(np.int64) if keys else np.empty(0, dtype=np.int64)
+    def split_numbers(self, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Shard numbers and indices of keys that were read as numbers (70042 for "000070042"), both `(n,)` int64."""
+        shards = numbers // 10**self.index_width
+        return shards, numbers - shards * 10**self.index_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,31 +108,44 @@ class Reading:
         )
 
 
-def readings(keys: list[str]) -> list[Reading]:
-    """Every way to cut these keys (all of one width) into shard and index. Raises LayoutError if widths differ."""
-    if not keys:
+def reading_of(numbers: npt.NDArray[np.int64], layout: KeyLayout) -> Reading:
+    """What keys, `(n,)` int64 as numbers, look like when cut by `layout`. Raises LayoutError if there are none."""
+    if not len(numbers):
         raise LayoutError("no keys: nothing to read a layout from")
-    width = len(keys[0])
-    numbers = _numbers(keys, KeyLayout(width, 0))
-    found = []
-    for shard_width in range(1, width):
-        layout = KeyLayout(shard_width, width - shard_width)
-        shards, indices = np.divmod(numbers, 10**layout.index_width)
-        found.append(Reading(layout, len(np.unique(shards)), int(shards.max()), int(indices.max())))
-    return found
+    there: set[int] | npt.NDArray[np.bool_]
+    countable = 10**layout.shard_width <= SHARDS_COUNTED_BY_MARKS
+    there = np.zeros(10**layout.shard_width, dtype=np.bool_) if countable else set()
+    last_shard = last_index = 0
+    for start in range(0, len(numbers), KEYS_A_BLOCK):
+        shards, indices = layout.split_numbers(numbers[start : start + KEYS_A_BLOCK])
+        last_shard, last_index = max(last_shard, int(shards.max())), max(last_index, int(indices.max()))
+        if isinstance(there, set):
+            there.update(np.unique(shards).tolist())
+        else:
+            there[shards] = True
+    num_shards = len(there) if isinstance(there, set) else int(np.count_nonzero(there))
+    return Reading(layout, num_shards, last_shard, last_index)
 
 
-def infer_layout(keys: list[str]) -> KeyLayout:
+def readings(numbers: npt.NDArray[np.int64], width: int) -> list[Reading]:
+    """Every way to cut keys of `width` digits, `(n,)` int64 as numbers, into shard and index. Raises LayoutError."""
+    layouts = [KeyLayout(shard_width, width - shard_width) for shard_width in range(1, width)]
+    return [reading_of(numbers, layout) for layout in layouts]
+
+
+def infer_layout(numbers: npt.NDArray[np.int64], width: int) -> KeyLayout:
     """The layout of foreign keys: img2dataset's 5 digits for the shard, if the keys agree with it.
 
-    Raises LayoutError, with every candidate reading, if they do not: then only the person who made them knows.
+    `numbers` are the keys as numbers, `(n,)` int64; `width` is how many digits each had. Raises LayoutError, with every
+    candidate reading, if they do not agree: then only the person who made them knows.
     """
-    candidates = readings(keys)
-    for reading in candidates:
-        if reading.layout.shard_width == IMG2DATASET_SHARD_WIDTH and reading.plausible:
-            return reading.layout
-    shown = "; ".join(str(reading) for reading in candidates)
+    if width > IMG2DATASET_SHARD_WIDTH:
+        layout = KeyLayout(IMG2DATASET_SHARD_WIDTH, width - IMG2DATASET_SHARD_WIDTH)
+        if reading_of(numbers, layout).plausible:
+            return layout
+    shown = "; ".join(str(reading) for reading in readings(numbers, width))
+    first = f"{int(numbers[0]):0{width}d}" if len(numbers) else ""
     raise LayoutError(
-        f"the keys ({keys[0]!r} and {len(keys) - 1:,} more) do not look like img2dataset's with 5 digits for the "
-        f"shard; say --layout SHARD+INDEX, one of: {shown}"
+        f"the keys ({first!r} and {len(numbers) - 1:,} more) do not look like img2dataset's with 5 digits for the "
+        f"shard; say --layout SHARD+INDEX, or --shards with img2dataset's folder. The readings: {shown}"
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from sp_data.errors import CorruptFile
 
 ROWS_A_BLOCK = 10_000
+ROWS_A_COLUMN_BLOCK = 1 << 18
 
 
 def read_table(path: Path, shown: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -21,15 +23,39 @@ def read_table(path: Path, shown: str, columns: Sequence[str] | None = None) -> 
 
     Raises CorruptFile if it is cut or no parquet, or lacks a column; FileNotFoundError if it is not there.
     """
-    try:
+    with _whole(shown):
         # One file, no data set: pyarrow would take a folder's name (`img_emb=3`) for a partition.
         table = pq.ParquetFile(path).read(columns=list(columns) if columns is not None else None)
-    except (pa.ArrowException, EOFError) as error:
-        what = str(error).splitlines()[0]
-        raise CorruptFile(f"{shown} is no whole parquet file ({what}); delete it and run its stage again") from error
     if missing := sorted(set(columns or ()) - set(table.schema.names)):
         raise CorruptFile(f"{shown} has no column {missing[0]!r}, it has {table.schema.names}; run its stage again")
     return table
+
+
+def column_blocks(path: Path, shown: str, column: str) -> Iterator[pa.Array]:
+    """One column, block by block, so that a file of a hundred million rows takes no more memory than a small one.
+
+    Raises what `read_table` raises.
+    """
+    with _whole(shown), pq.ParquetFile(path) as file:
+        if column not in file.schema_arrow.names:
+            raise CorruptFile(f"{shown} has no column {column!r}, it has {file.schema_arrow.names}")
+        for batch in file.iter_batches(batch_size=ROWS_A_COLUMN_BLOCK, columns=[column], use_threads=False):
+            yield batch.column(0)
+
+
+def num_rows_in(path: Path, shown: str) -> int:
+    """Rows of a parquet file, from its footer. Raises what `read_table` raises."""
+    with _whole(shown), pq.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextlib.contextmanager
+def _whole(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, EOFError) as error:
+        what = str(error).splitlines()[0]
+        raise CorruptFile(f"{shown} is no whole parquet file ({what}); delete it and run its stage again") from error
 
 
 def table_of(rows: Iterable[str], schema: pa.Schema) -> pa.Table:

@@ -8,16 +8,18 @@ metadata/metadata_3.parquet    column image_path: the key of row r
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from sp_data.errors import CorruptFile, StageNotDone
-from sp_data.keys import KeyLayout
-from sp_data.parquet import read_table
+from sp_data.errors import CorruptFile, LayoutError, StageNotDone
+from sp_data.parquet import column_blocks
 
 KINDS = ("img_emb", "text_emb")
 
@@ -33,25 +35,34 @@ class Partition:
         """Memory-mapped `(n, dim)` in the file's own dtype. Raises CorruptFile."""
         try:
             rows: npt.NDArray[np.floating[Any]] = np.load(self.embeddings, mmap_mode="r")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError) as error:
             raise CorruptFile(f"{self.embeddings} is no whole .npy file ({error}); embed it again") from error
         if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
             raise CorruptFile(f"{self.embeddings} is {rows.shape} {rows.dtype}: expected (n, dim) floats")
         return rows
 
-    def keys(self) -> list[str]:
-        """The key of each row. Raises CorruptFile if the metadata is cut or has another number of rows."""
-        keys: list[str] = read_table(self.metadata, str(self.metadata), ["image_path"])["image_path"].to_pylist()
-        if odd := [row for row, key in enumerate(keys) if not isinstance(key, str)]:
+
+def read_keys(metadata: Path) -> Iterator[pa.StringArray]:
+    """The keys of a partition's rows, in their order, block by block. Raises CorruptFile."""
+    row = 0
+    for block in column_blocks(metadata, str(metadata), "image_path"):
+        is_text = pa.types.is_string(block.type) or pa.types.is_large_string(block.type)
+        if not is_text or block.null_count:
+            odd = pc.index(pc.is_valid(block), value=False).as_py() if block.null_count else 0
             raise CorruptFile(
-                f"{self.metadata} row {odd[0]} names the key {keys[odd[0]]!r}: expected text such as 000070042"
+                f"{metadata} row {row + odd} names the key {block[odd].as_py()!r}: expected text such as 000070042"
             )
-        if len(keys) != len(self.rows()):
-            raise CorruptFile(
-                f"{self.metadata} names {len(keys):,} rows, {self.embeddings} has {len(self.rows()):,}: "
-                "they are not of one run; embed them again"
-            )
-        return keys
+        row += len(block)
+        yield block
+
+
+def key_numbers(keys: pa.StringArray, width: int) -> npt.NDArray[np.int64]:
+    """Keys of `width` digits as numbers, `(n,)` int64: 70042 for "000070042". Raises LayoutError for any other text."""
+    fits = pc.and_(pc.equal(pc.binary_length(keys), width), pc.ascii_is_decimal(keys))
+    if (odd := pc.index(fits, value=False).as_py()) >= 0:
+        raise LayoutError(f"key {keys[odd].as_py()!r} is not made of {width} digits, as all keys of one run are")
+    numbers: npt.NDArray[np.int64] = pc.cast(keys, pa.int64()).to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def find_partitions(embeddings: Path, metadata: Path, kind: str) -> list[Partition]:
@@ -59,8 +70,8 @@ def find_partitions(embeddings: Path, metadata: Path, kind: str) -> list[Partiti
 
     Raises StageNotDone if there are none, CorruptFile if one has no partner.
     """
-    of_embeddings = _numbered(embeddings, kind, "npy")
-    of_metadata = _numbered(metadata, "metadata", "parquet")
+    of_embeddings = numbered_files(embeddings, kind, "npy")
+    of_metadata = numbered_files(metadata, "metadata", "parquet")
     if not of_embeddings:
         raise StageNotDone(f"{embeddings} holds no {kind}_N.npy: expected the output of clip-retrieval inference")
     if odd := sorted(of_embeddings.keys() ^ of_metadata.keys()):
@@ -72,7 +83,8 @@ def find_partitions(embeddings: Path, metadata: Path, kind: str) -> list[Partiti
     return [Partition(of_embeddings[number], of_metadata[number]) for number in sorted(of_embeddings)]
 
 
-def _numbered(folder: Path, stem: str, extension: str) -> dict[int, Path]:
+def numbered_files(folder: Path, stem: str, extension: str) -> dict[int, Path]:
+    """Number -> file of `stem`_N.`extension` in a folder. Raises CorruptFile if two have one number."""
     pattern = re.compile(rf"{stem}_(\d+)\.{extension}")
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -84,30 +96,3 @@ def _numbered(folder: Path, stem: str, extension: str) -> dict[int, Path]:
                 )
             found[number] = path
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class KeyTable:
-    """Where the row of each key lies: four arrays of one length, sorted by shard, then index."""
-
-    shard: npt.NDArray[np.int64]
-    index: npt.NDArray[np.int64]
-    partition: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
-
-    def of_shard(self, number: int) -> KeyTable:
-        low, high = np.searchsorted(self.shard, [number, number + 1])
-        part = slice(int(low), int(high))
-        return KeyTable(self.shard[part], self.index[part], self.partition[part], self.row[part])
-
-
-def key_table(keys: list[list[str]], layout: KeyLayout) -> KeyTable:
-    """`keys[p][r]` is the key of row r of partition p. Raises LayoutError for a key that does not fit `layout`."""
-    pairs = [layout.split_all(of_partition) for of_partition in keys]
-    shard = np.concatenate([pair[0] for pair in pairs]) if pairs else np.empty(0, np.int64)
-    index = np.concatenate([pair[1] for pair in pairs]) if pairs else np.empty(0, np.int64)
-    sizes = [len(of_partition) for of_partition in keys]
-    partition = np.repeat(np.arange(len(sizes)), sizes)
-    row = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.empty(0, np.int64)
-    order = np.lexsort((index, shard))
-    return KeyTable(shard[order], index[order], partition[order], row[order])

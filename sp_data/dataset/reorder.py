@@ -6,28 +6,31 @@ img_emb_00007.npy for the picture 000070042. Where a picture failed the row is z
     reordered/<clip>/img_emb/img_emb_00007.npy     (rows of the shard, dim), dtype of the embeddings
     reordered/<clip>/text_emb/text_emb_00007.npy
 
-Out of core: embeddings are memory-mapped, and one shard at a time (a thread) is in memory.
+Out of core: `plan` gives every row its place, `moving` takes a block of rows at a time, a thread a shard.
+`reorder_folder` does the same for any output of clip-retrieval, without a lake.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
-from sp_data.dataset.partitions import KINDS, KeyTable, Partition, find_partitions, key_table
-from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard, StageError
-from sp_data.keys import KeyLayout, infer_layout
+from sp_data.dataset.moving import NotFinite, Sources, write_rows
+from sp_data.dataset.partitions import KINDS, Partition
+from sp_data.dataset.plan import NO_ROW, Plan, keys_of, plan_rows
+from sp_data.errors import CorruptFile
+from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest, Part
 from sp_data.progress import SILENT, Progress
@@ -46,47 +49,23 @@ class Target:
 
     shard: int
     kind: str
-    num_rows: int
-    where: KeyTable
-    partitions: list[Partition]
+    rows: npt.NDArray[np.int64]
+    """`(slots of the shard,)`: row of all partitions, or NO_ROW."""
+
+    @property
+    def num_zero_rows(self) -> int:
+        return int(np.count_nonzero(self.rows == NO_ROW))
 
 
-def gather(target: Target, layout: KeyLayout, dim: int, dtype: npt.DTypeLike) -> npt.NDArray[np.floating[Any]]:
-    """The rows of one shard, `(num_rows, dim)` in `dtype`, each where its index says, zeros where nothing is.
-
-    Raises DuplicateKey if an index comes twice, KeyOutsideShard if one lies beyond `num_rows`, CorruptFile for a
-    partition of another width or dtype, or a row with NaN.
-    """
-    where = target.where
-    if (twice := np.flatnonzero(where.index[1:] == where.index[:-1])).size:
-        first, second = int(twice[0]), int(twice[0]) + 1
-        raise DuplicateKey(
-            f"key {layout.key(target.shard, int(where.index[first]))} comes twice: {_place(target, first)} and "
-            f"{_place(target, second)}; embed into a fresh folder"
-        )
-    if where.index.size and where.index[-1] >= target.num_rows:
-        raise KeyOutsideShard(
-            f"key {layout.key(target.shard, int(where.index[-1]))} ({_place(target, -1)}) lies beyond the "
-            f"{target.num_rows:,} rows of shard {layout.shard_name(target.shard)}; its layout may not be {layout}"
-        )
-    into = np.zeros((target.num_rows, dim), dtype=dtype)
-    for number in np.unique(where.partition):
-        rows = target.partitions[number].rows()
-        if rows.shape[1] != dim or rows.dtype != dtype:
-            raise CorruptFile(
-                f"{target.partitions[number].embeddings} has {rows.shape[1]} numbers a row, {rows.dtype}: "
-                f"expected {dim}, {np.dtype(dtype)}, like the others"
-            )
-        here = where.partition == number
-        into[where.index[here]] = rows[where.row[here]]
-    if (broken := np.flatnonzero(np.isnan(into).any(axis=1))).size:
-        raise CorruptFile(f"the {target.kind} of {layout.key(target.shard, int(broken[0]))} holds NaN; embed it again")
-    return into
-
-
-def _place(target: Target, position: int) -> str:
-    file = target.partitions[int(target.where.partition[position])].embeddings.name
-    return f"row {int(target.where.row[position])} of {file}"
+def write_target(target: Target, layout: KeyLayout, sources: Sources, path: Path) -> None:
+    """Write one file. Raises CorruptFile if a row of it holds NaN or an infinity."""
+    try:
+        with path.open("wb") as stream:
+            write_rows(target.rows, sources, stream)
+    except NotFinite as odd:
+        raise CorruptFile(
+            f"the {target.kind} of {layout.key(target.shard, odd.index)} holds NaN or an infinity; embed it again"
+        ) from odd
 
 
 def reorder(
@@ -94,7 +73,8 @@ def reorder(
 ) -> StageResult:
     """Reorder the embeddings of a dataset. The widths come from the shard manifest and are never asked.
 
-    Raises what `gather` raises, and KeyOutsideShard for a key of a shard that nobody planned.
+    Raises DuplicateKey, KeyOutsideShard, and CorruptFile for a partition that is cut, of another width or dtype, or
+    holds NaN.
     """
     with lake.writer():
         inputs = {"shard": sharded.digest, "embed": embedded.digest}
@@ -103,186 +83,101 @@ def reorder(
             manifests.make_latest(lake, done)
             return StageResult(done, "unchanged")
         layout = KeyLayout.parse(sharded.details["layout"])
-        clip, dim = embedded.details["clip"], int(embedded.details["dim"])
         num_rows = {shard["number"]: shard["num_rows"] for shard in sharded.details["shards"]}
         progress.begin(STAGE, len(KINDS) * len(num_rows), "files")
-        with contextlib.ExitStack() as files:
-            targets = _targets(embedded, layout, num_rows, lake, files)
-            missing = []
-            parts = []
-            for target in targets:
-                name = f"{clip}-{target.kind}-{layout.shard_name(target.shard)}"
-                made_of = digest_of([VERSION, str(layout), target.num_rows, _sources(target, embedded)])
-                if part := manifests.find_part(lake, STAGE, name, made_of):
-                    parts.append(part)
-                    progress.advance()
-                else:
-                    missing.append((target, name, made_of))
-
-            def make(job: tuple[Target, str, str]) -> Part:
-                target, name, made_of = job
-                return _make(target, name, made_of, layout, clip, dim, embedded.details["dtype"], lake)
-
-            with ThreadPoolExecutor(settings.threads or os.cpu_count()) as pool:
-                for part, (target, _, _) in zip(pool.map(make, missing), missing, strict=True):
-                    parts.append(part)
-                    progress.advance()
-                    _log(Path(part.files[0].path).name, target)
-        num_placed = sum(len(target.where.index) for target in targets if target.kind == KINDS[0])
+        with contextlib.ExitStack() as files, lake.scratch(STAGE) as scratch:
+            partitions = _partitions(embedded, lake, files)
+            keys = keys_of(partitions[KINDS[0]], scratch, layout.width)
+            plan = plan_rows(keys, layout, num_rows, scratch)
+            parts = _make(plan, partitions, embedded, settings, lake, progress)
         made = Manifest.make(
             stage=STAGE,
             version=VERSION,
             recipe=settings.what(),
             inputs=inputs,
-            counts=Counts(in_=embedded.counts.out, out=num_placed),
+            counts=Counts(in_=embedded.counts.out, out=plan.num_placed),
             files=[entry for part in parts for entry in part.files],
             details={
                 "layout": str(layout),
-                "clip": clip,
-                "dim": dim,
+                "clip": embedded.details["clip"],
+                "dim": int(embedded.details["dim"]),
                 "dtype": embedded.details["dtype"],
-                "num_zero_rows": sum(num_rows.values()) - num_placed,
+                "num_zero_rows": sum(num_rows.values()) - plan.num_placed,
             },
             versions=library_versions("numpy", "pyarrow"),
             previous=manifests.latest(lake, STAGE),
         )
         manifests.publish(lake, made)
-        log.info("reorder: %d rows into %d files, layout %s", num_placed, len(made.files), layout)
+        log.info("reorder: %d rows into %d files, layout %s", plan.num_placed, len(made.files), layout)
         return StageResult(made, "done")
 
 
-def _targets(
-    embedded: Manifest, layout: KeyLayout, num_rows: dict[int, int], lake: Lake, files: contextlib.ExitStack
-) -> list[Target]:
-    """Every file to make, with where its rows lie. Metadata is read once, for both kinds."""
-    of_kind: dict[str, list[Partition]] = {kind: [] for kind in KINDS}
-    names: dict[str, dict[str, Path]] = {}
+def _partitions(embedded: Manifest, lake: Lake, files: contextlib.ExitStack) -> dict[str, list[Partition]]:
+    """Every partition of each kind, by number; the files stay within reach until `files` is closed."""
+    named: dict[str, dict[str, Path]] = {}
     for entry in embedded.files:
         stem, _, number = Path(entry.path).stem.rpartition("_")
-        names.setdefault(number, {})[stem] = files.enter_context(lake.local(entry.path))
-    for number in sorted(names):
-        for kind in KINDS:
-            of_kind[kind].append(Partition(names[number][kind], names[number]["metadata"]))
-    table = key_table([partition.keys() for partition in of_kind[KINDS[0]]], layout)
-    if strangers := sorted(set(np.unique(table.shard).tolist()) - num_rows.keys()):
-        raise KeyOutsideShard(
-            f"embeddings name shard {layout.shard_name(strangers[0])}, which the shard manifest does not; "
-            "embed into a fresh folder"
-        )
-    return [
-        Target(shard, kind, size, table.of_shard(shard), of_kind[kind])
-        for kind in KINDS
-        for shard, size in sorted(num_rows.items())
-    ]
-
-
-def _sources(target: Target, embedded: Manifest) -> list[list[Any]]:
-    """The files that a target's rows come from, by digest: what its part is made of."""
-    names = {target.partitions[number].embeddings.name for number in np.unique(target.where.partition)}
-    rows = [target.where.index.tolist(), target.where.partition.tolist(), target.where.row.tolist()]
-    return [[entry.path, entry.sha256] for entry in embedded.files if Path(entry.path).name in names] + [
-        [digest_of(rows)]
-    ]
+        named.setdefault(number, {})[stem] = files.enter_context(lake.local(entry.path))
+    return {
+        kind: [Partition(named[number][kind], named[number]["metadata"]) for number in sorted(named)] for kind in KINDS
+    }
 
 
 def _make(
-    target: Target, name: str, made_of: str, layout: KeyLayout, clip: str, dim: int, dtype: str, lake: Lake
-) -> Part:
-    rows = gather(target, layout, dim, dtype)
-    file = f"{target.kind}_{layout.shard_name(target.shard)}.npy"
-    with lake.scratch(STAGE) as scratch:
-        np.save(scratch / file, rows)
-        entry = lake.publish_if_new(scratch / file, f"reordered/{clip}/{target.kind}/{file}")
-    part = Part(name=name, identity=made_of, files=(entry,))
-    manifests.publish_part(lake, STAGE, part)
-    return part
-
-
-def _log(file: str, target: Target) -> None:
-    # From the thread that runs the stage: a Prefect run's log takes lines from no other.
-    log.info("reorder %s: %d rows, %d of them zero", file, target.num_rows, target.num_rows - len(target.where.index))
-
-
-@dataclass(frozen=True, slots=True)
-class Reordered:
-    """What a stand-alone reordering did."""
-
-    layout: KeyLayout
-    kinds: tuple[str, ...]
-    num_shards: int
-    num_rows: int
-    num_zero_rows: int
-
-
-def reorder_folder(
-    embeddings: Path,
-    metadata: Path,
-    output: Path,
-    layout: KeyLayout | None = None,
-    *,
-    threads: int = 0,
-    progress: Progress = SILENT,
-) -> Reordered:
-    """Reorder any output of clip-retrieval, without a lake.
-
-    `embeddings` is a folder of img_emb_N.npy or text_emb_N.npy, or one that holds img_emb/ and text_emb/. Without a
-    `layout` the keys must prove img2dataset's own. Every shard gets the rows of the fullest one, trailing gaps as
-    zeros; a shard of which nothing was embedded gets zeros throughout.
-
-    Raises LayoutError, StageNotDone, CorruptFile, DuplicateKey; StageError if `output` holds files of another run.
-    """
-    kinds = [kind for kind in KINDS if _folder_of(embeddings, kind) is not None] or [KINDS[0]]
-    results = []
-    for kind in kinds:
-        partitions = find_partitions(_folder_of(embeddings, kind) or embeddings, metadata, kind)
-        keys = [partition.keys() for partition in partitions]
-        if not any(keys):
-            raise CorruptFile(f"{partitions[0].embeddings} and its fellows hold no row: there is nothing to reorder")
-        layout = layout or infer_layout([key for of_partition in keys for key in of_partition])
-        table = key_table(keys, layout)
-        size = int(table.index.max()) + 1
-        shards = range(int(table.shard.max()) + 1)
-        first = partitions[0].rows()
-        _refuse_strangers(output / kind, {f"{kind}_{layout.shard_name(shard)}.npy" for shard in shards})
-        progress.begin(f"reorder {kind}", len(shards), "files")
-        targets = [Target(shard, kind, size, table.of_shard(shard), partitions) for shard in shards]
-        write = _writer(output / kind, layout, first.shape[1], first.dtype)
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            for target, file in zip(targets, pool.map(write, targets), strict=True):
+    plan: Plan,
+    partitions: dict[str, list[Partition]],
+    embedded: Manifest,
+    settings: Reorder,
+    lake: Lake,
+    progress: Progress,
+) -> list[Part]:
+    """The part of every file; those that are not in the lake yet are made, a thread each, and published one by one."""
+    clip, dim, dtype = embedded.details["clip"], int(embedded.details["dim"]), embedded.details["dtype"]
+    digests = {Path(entry.path).name: entry.sha256 for entry in embedded.files}
+    parts: list[Part] = []
+    missing: list[tuple[Target, str, str]] = []
+    sources = {kind: Sources.open(partitions[kind], dim, dtype) for kind in KINDS}
+    for kind in KINDS:
+        of_partition = [digests[partition.embeddings.name] for partition in partitions[kind]]
+        for shard in sorted(plan.num_rows):
+            target = Target(shard, kind, plan.of_shard(shard))
+            name = f"{clip}-{kind}-{plan.layout.shard_name(shard)}"
+            made_of = digest_of([VERSION, str(plan.layout), _made_of(target, sources[kind], of_partition)])
+            if part := manifests.find_part(lake, STAGE, name, made_of):
+                parts.append(part)
                 progress.advance()
-                _log(file, target)
-        num_rows = len(table.index)
-        results.append(Reordered(layout, tuple(kinds), len(shards), num_rows, len(shards) * size - num_rows))
-    return results[0]
+            else:
+                missing.append((target, name, made_of))
+
+    def make(job: tuple[Target, str, str]) -> Part:
+        target, name, made_of = job
+        file = f"{target.kind}_{plan.layout.shard_name(target.shard)}.npy"
+        with lake.scratch(STAGE) as scratch:
+            write_target(target, plan.layout, sources[target.kind], scratch / file)
+            entry = lake.publish_if_new(scratch / file, f"reordered/{clip}/{target.kind}/{file}")
+        part = Part(name=name, identity=made_of, files=(entry,))
+        manifests.publish_part(lake, STAGE, part)
+        return part
+
+    with ThreadPoolExecutor(settings.threads or os.cpu_count()) as pool:
+        for part, (target, _, _) in zip(pool.map(make, missing), missing, strict=True):
+            parts.append(part)
+            progress.advance()
+            # From the thread that runs the stage: a Prefect run's log takes lines from no other.
+            log_made(Path(part.files[0].path).name, target)
+    return parts
 
 
-def _refuse_strangers(folder: Path, ours: set[str]) -> None:
-    """A folder that holds other files than those to come would be read as one dataset with them."""
-    there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
-    if strangers := [name for name in there if name not in ours]:
-        raise StageError(
-            f"{folder} holds {strangers[0]}, which this layout does not make: dalle2-pytorch's loaders would read it "
-            "beside the others; give an empty --output"
-        )
+def _made_of(target: Target, sources: Sources, digests: Iterable[str]) -> list[str]:
+    """What a file is made of: its rows within their partitions, and the digests of those."""
+    there = target.rows[target.rows != NO_ROW]
+    used = np.unique(np.searchsorted(sources.starts, there, "right") - 1)
+    named = list(digests)
+    # Counted from the first partition used, so that a shard that is new does not make the old ones new.
+    first = int(sources.starts[used[0]]) if used.size else 0
+    relative = np.where(target.rows == NO_ROW, NO_ROW, target.rows - first)
+    return [hashlib.sha256(relative.tobytes()).hexdigest(), *(named[number] for number in used)]
 
 
-def _folder_of(embeddings: Path, kind: str) -> Path | None:
-    for folder in (embeddings / kind, embeddings):
-        if folder.is_dir() and any(folder.glob(f"{kind}_*.npy")):
-            return folder
-    return None
-
-
-def _writer(folder: Path, layout: KeyLayout, dim: int, dtype: npt.DTypeLike) -> Callable[[Target], str]:
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def write(target: Target) -> str:
-        file = folder / f"{target.kind}_{layout.shard_name(target.shard)}.npy"
-        # Outside the folder's listing by its name: dalle2-pytorch's loaders parse every file they find.
-        made = folder.parent / f".{file.name}.{os.getpid()}"
-        with made.open("wb") as stream:
-            np.save(stream, gather(target, layout, dim, dtype))
-        made.replace(file)
-        return file.name
-
-    return write
+def log_made(file: str, target: Target) -> None:
+    log.info("reorder %s: %d rows, %d of them zero", file, len(target.rows), target.num_zero_rows)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sp_data.dataset.partitions import key_numbers
 from sp_data.errors import LayoutError
 from sp_data.keys import KeyLayout, infer_layout, readings
 
@@ -20,7 +23,7 @@ def test_a_key_round_trips_for_every_width(layout: KeyLayout, data: st.DataObjec
     key = layout.key(shard, index)
     assert len(key) == layout.width
     assert layout.split(key) == (shard, index)
-    shards, indices = layout.split_all([key])
+    shards, indices = layout.split_numbers(key_numbers(pa.array([key]), layout.width))
     assert (shards.tolist(), indices.tolist()) == ([shard], [index])
     assert KeyLayout.parse(str(layout)) == layout
 
@@ -49,7 +52,7 @@ def test_a_foreign_key_is_refused(key: str) -> None:
     with pytest.raises(LayoutError, match="9 digits"):
         KeyLayout(5, 4).split(key)
     with pytest.raises(LayoutError, match="9 digits"):
-        KeyLayout(5, 4).split_all(["000070042", key])
+        key_numbers(pa.array(["000070042", key]), 9)
 
 
 @pytest.mark.parametrize(("shard", "index"), [(100_000, 0), (0, 10_000), (-1, 0), (0, -1)])
@@ -64,27 +67,28 @@ def test_a_layout_that_cannot_be_read_is_refused(text: str) -> None:
         KeyLayout.parse(text)
 
 
-def keys_of(layout: KeyLayout, num_shards: int, size: int) -> list[str]:
-    return [layout.key(shard, index) for shard in range(num_shards) for index in range(size)]
+def keys_of(layout: KeyLayout, num_shards: int, size: int) -> tuple[npt.NDArray[np.int64], int]:
+    """The keys of whole shards as numbers, and their digits."""
+    keys = [layout.key(shard, index) for shard in range(num_shards) for index in range(size)]
+    return key_numbers(pa.array(keys), layout.width), layout.width
 
 
 def test_img2datasets_own_layout_is_inferred() -> None:
-    assert infer_layout(keys_of(KeyLayout(5, 2), 21, 100)) == KeyLayout(5, 2)
-    assert infer_layout(keys_of(KeyLayout(5, 4), 2, 5000)) == KeyLayout(5, 4)
+    assert infer_layout(*keys_of(KeyLayout(5, 2), 21, 100)) == KeyLayout(5, 2)
+    assert infer_layout(*keys_of(KeyLayout(5, 4), 2, 5000)) == KeyLayout(5, 4)
 
 
 def test_keys_that_are_not_img2datasets_are_refused_with_every_reading_shown() -> None:
     with pytest.raises(LayoutError, match=r"--layout .*3\+4.*4\+3.*6\+1"):
-        infer_layout(keys_of(KeyLayout(3, 4), 2, 5000))
+        infer_layout(*keys_of(KeyLayout(3, 4), 2, 5000))
 
 
 def test_every_reading_is_listed() -> None:
-    found = readings(["0000000", "0000101"])
+    found = readings(np.array([0, 101]), 7)
     assert [str(reading.layout) for reading in found] == ["1+6", "2+5", "3+4", "4+3", "5+2", "6+1"]
     assert (found[4].num_shards, found[4].last_shard, found[4].last_index) == (2, 1, 1)
 
 
-def test_no_keys_split_into_nothing() -> None:
-    shards, indices = KeyLayout(5, 4).split_all([])
-    assert shards.dtype == indices.dtype == np.int64
-    assert len(shards) == len(indices) == 0
+def test_no_keys_are_no_numbers() -> None:
+    numbers = key_numbers(pa.array([], pa.string()), 9)
+    assert (numbers.dtype, len(numbers)) == (np.int64, 0)

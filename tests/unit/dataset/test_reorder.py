@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sp_data.dataset.reorder import reorder_folder
-from sp_data.errors import CorruptFile, DuplicateKey, LayoutError, StageError, StageNotDone
+from sp_data.dataset.layout import layout_of
+from sp_data.dataset.moving import first_not_finite
+from sp_data.dataset.reorder_folder import reorder_folder
+from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard, LayoutError, StageError, StageNotDone
 from sp_data.keys import KeyLayout
 
 LAYOUT = KeyLayout(5, 2)
@@ -195,3 +197,71 @@ def test_any_order_over_any_partitions_gives_each_key_its_own_row(
         for index, row in enumerate(rows):
             number = int(layout.key(shard, index))
             assert row == ([number, number + 0.5] if (shard, index) in pairs else [0, 0])
+
+
+def write_shard(root: Path, name: str, keys: list[str]) -> None:
+    """A shard's parquet as img2dataset leaves it, rows in the order in which the downloads ended."""
+    (root / "shards").mkdir(exist_ok=True)
+    pq.write_table(pa.table({"key": keys[::-1]}), root / "shards" / f"{name}.parquet")
+
+
+def test_img2datasets_folder_proves_layout_and_sizes(tmp_path: Path) -> None:
+    write_partition(tmp_path, 0, ["0101", "0000"])
+    write_shard(tmp_path, "00", ["0000", "0001", "0002"])
+    write_shard(tmp_path, "01", ["0100", "0101"])
+    done = reorder_folder(
+        tmp_path / "img_emb", tmp_path / "metadata", tmp_path / "out", shards=tmp_path / "shards", threads=1
+    )
+    assert (str(done.layout), done.num_zero_rows) == ("2+2", 3)
+    assert reordered(tmp_path, "00") == [[0, 0.5], [0, 0], [0, 0]]
+    assert reordered(tmp_path, "01") == [[0, 0], [101, 101.5]]
+    assert str(layout_of(tmp_path / "shards")).startswith("2+2: 2 shards up to 01 of 2 to 3 rows, 5 keys; proved by")
+
+
+def test_embeddings_of_a_picture_that_no_shard_has_are_refused(tmp_path: Path) -> None:
+    write_partition(tmp_path, 0, ["0000", "0002"])
+    write_shard(tmp_path, "00", ["0000", "0001"])
+    with pytest.raises(KeyOutsideShard, match=r"key 0002 \(row 1 of img_emb_0\.npy\) has index 2, beyond the 2 rows"):
+        reorder_folder(tmp_path / "img_emb", tmp_path / "metadata", tmp_path / "out", shards=tmp_path / "shards")
+
+
+def test_a_shard_with_a_key_of_another_shard_proves_nothing(tmp_path: Path) -> None:
+    write_shard(tmp_path, "00", ["0000", "0101"])
+    with pytest.raises(LayoutError, match=r"00\.parquet holds key 0101, which does not begin with 00"):
+        layout_of(tmp_path / "shards")
+
+
+def test_the_layout_of_metadata_alone_is_shown_with_what_it_was_inferred_from(tmp_path: Path) -> None:
+    write_partition(tmp_path, 0, [LAYOUT.key(shard, index) for shard in range(3) for index in range(12)])
+    found = layout_of(tmp_path)
+    assert (found.layout, found.exact, found.num_keys) == (LAYOUT, False, 36)
+    assert "as far as the highest index tells" in str(found)
+
+
+def test_what_was_made_of_the_same_rows_is_not_made_again(tmp_path: Path) -> None:
+    write_partition(tmp_path, 0, ["0000000", "0000100"])
+    run(tmp_path)
+    first = (tmp_path / "out/img_emb/img_emb_00000.npy").stat().st_ino
+    (tmp_path / "out/img_emb/img_emb_00001.npy").unlink()
+    again = reorder_folder(tmp_path / "img_emb", tmp_path / "metadata", tmp_path / "out", LAYOUT)
+    assert again.num_unchanged == 1
+    assert (tmp_path / "out/img_emb/img_emb_00000.npy").stat().st_ino == first
+    assert reordered(tmp_path, "00001") == [[100, 100.5]]
+    write_partition(tmp_path, 0, ["0000100", "0000000"])
+    assert reorder_folder(tmp_path / "img_emb", tmp_path / "metadata", tmp_path / "out", LAYOUT).num_unchanged == 0
+
+
+def test_rows_of_other_embeddings_replace_what_was_made_of_the_same_keys(tmp_path: Path) -> None:
+    write_partition(tmp_path, 0, ["0000000"])
+    run(tmp_path)
+    np.save(tmp_path / "img_emb/img_emb_0.npy", np.array([[7, 8]], np.float16))
+    run(tmp_path)
+    assert reordered(tmp_path, "00000") == [[7, 8]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f2"])
+@pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
+def test_the_first_row_that_is_not_finite_is_found_in_any_dtype(dtype: str, odd: float) -> None:
+    rows = np.array([[1, -2], [-65504, 65504], [0, -0.0], [3, odd], [odd, 4]], dtype=dtype)
+    assert first_not_finite(rows) == 3
+    assert first_not_finite(rows[:3]) is None
