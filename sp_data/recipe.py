@@ -168,6 +168,33 @@ class Curate(Part):
     max_aspect: float = Field(4.0, ge=1, description="Longer side over shorter")
     near_duplicates: Literal["drop", "keep"] = Field("drop", description="`keep` puts them into one split")
     near_duplicate_bits: int = Field(4, ge=0, le=32, description="Of 256 bits of perceptual hash that may differ")
+    boilerplate_words: tuple[str, ...] = Field(
+        (
+            *("img", "image", "images", "pic", "picture", "photo", "screenshot", "screencap"),
+            *(
+                "dsc",
+                "dscn",
+                "dscf",
+                "pxl",
+                "vlcsnap",
+                "untitled",
+                "unnamed",
+                "thumbnail",
+                "maxresdefault",
+                "hqdefault",
+            ),
+            *("wa", "at", "am", "pm", "png", "jpg", "jpeg", "gif", "webp"),
+        ),
+        description="A caption of nothing but these, numbers and signs says nothing, such as 'IMG 1234': dropped",
+    )
+    boilerplate_captions: tuple[str, ...] = Field(
+        (
+            *("screen shot", "screen shot at", "screen shot at am", "screen shot at pm"),
+            *("click to enlarge", "click to view", "no description", "no description available", "no caption"),
+            *("add a caption", "add a caption here", "image not available", "no image available", "image not found"),
+        ),
+        description="Whole captions that say nothing, case and signs aside",
+    )
     opt_out_templates: tuple[str, ...] = ("Opt-out", "No AI")
     opt_out_categories: tuple[str, ...] = ("Opted out",)
     val_share: float = Field(0.05, ge=0, lt=0.5)

@@ -173,7 +173,7 @@ def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
 
         return originals_missing(lake, manifest)
     if stage == "curate":
-        from sp_data.dataset.curate import copies_missing
+        from sp_data.dataset.curated import copies_missing
 
         return copies_missing(lake, manifest)
     return []

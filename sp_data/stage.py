@@ -13,7 +13,7 @@ State = Literal["done", "unchanged"]
 
 VERSION_OF = {
     "scrape": 2,
-    "curate": 2,
+    "curate": 3,
     "shard": 2,
     "embed": 1,
     "reorder": 1,

@@ -1,8 +1,8 @@
 """Curate: which pictures are kept, in which split, and why the others are not.
 
-curated/<identity>.parquet            one row a kept picture: title, split, caption, path of its normal form, ...
-curated/<identity>.dropped.parquet    one row a dropped one: title, reason, detail
-normalised/ab/abcdef….png             only where the original was not in normal form already
+curated.py has the two tables it makes; readings.py reads pictures, and not twice; duplicates.py compares them.
+
+normalised/3/ab/abcdef….png           only where the original was not in normal form already
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from io import BytesIO
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from dataclasses import dataclass, fields
 
 from sp_data import manifest as manifests
+from sp_data.dataset.boilerplate import Boilerplate
+from sp_data.dataset.curated import (
+    COPIES,
+    DROPPED_SCHEMA,
+    KEPT_SCHEMA,
+    SPLITS,
+    Dropped,
+    Kept,
+    copies_missing,
+    parquet_of,
+)
 from sp_data.dataset.duplicates import relatives
-from sp_data.dataset.pictures import Refused, read_picture
+from sp_data.dataset.readings import LIBRARIES, Reading, Refusal, known_readings, reading_of
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.parquet import read_table
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Curate
 from sp_data.stage import VERSION_OF, StageResult, library_versions
@@ -36,45 +41,6 @@ log = logging.getLogger(__name__)
 
 STAGE = "curate"
 VERSION = VERSION_OF[STAGE]
-SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A row of the curated table."""
-
-    title: str
-    sha1: str
-    split: str
-    caption: str
-    variants: str
-    """Other captions for training, as a JSON list."""
-    path: str
-    """Of the normal form in the lake: the original itself, or its normalised copy."""
-    num_bytes: int
-    width: int
-    height: int
-    url: str
-    page: str | None
-    revision: int | None
-    licence: str | None
-    uploader: str | None
-    uploaded_at: str
-    phash: bytes
-    thumb: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A row of the dropped table."""
-
-    title: str
-    sha1: str
-    reason: str
-    """Of few words: what `counts` counts by."""
-    detail: str
-    original: str
-    """Path of the original in the lake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +48,7 @@ class Candidate:
     """A picture that could be read, before it is compared with the others."""
 
     row: CatalogueRow
-    path: str
-    num_bytes: int
-    width: int
-    height: int
-    phash: bytes
-    thumb: bytes
+    read: Reading
 
 
 def curate(scraped: Manifest, settings: Curate, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
@@ -101,11 +62,12 @@ def curate(scraped: Manifest, settings: Curate, lake: Lake, *, progress: Progres
             return StageResult(done, "unchanged")
         rows = [row for row in catalogue_rows(read_catalogue(lake, scraped)) if row.status == OK]
         progress.begin(STAGE, len(rows), "pictures")
-        kept, dropped = sort_out(rows, settings, lake, progress)
+        known = known_readings(settings, lake)
+        kept, dropped = sort_out(rows, settings, lake, progress, known)
         stem = f"curated/{identity[:16]}"
         files = [
-            lake.write_bytes(f"{stem}.parquet", _parquet(kept, KEPT_SCHEMA)),
-            lake.write_bytes(f"{stem}.dropped.parquet", _parquet(dropped, DROPPED_SCHEMA)),
+            lake.write_bytes(f"{stem}.parquet", parquet_of(kept, KEPT_SCHEMA)),
+            lake.write_bytes(f"{stem}.dropped.parquet", parquet_of(dropped, DROPPED_SCHEMA)),
         ]
         reasons = dict(sorted(Counter(drop.reason for drop in dropped).items()))
         splits = Counter(keep.split for keep in kept)
@@ -118,9 +80,9 @@ def curate(scraped: Manifest, settings: Curate, lake: Lake, *, progress: Progres
             files=files,
             details={
                 "splits": {split: splits[split] for split in SPLITS},
-                "num_pictures_bytes": sum(keep.num_bytes for keep in kept if keep.path.startswith("normalised/")),
+                "num_pictures_bytes": sum(keep.num_bytes for keep in kept if keep.path.startswith(COPIES)),
             },
-            versions=library_versions("pillow", "imagehash", "pyarrow"),
+            versions=library_versions(*LIBRARIES),
             previous=manifests.latest(lake, STAGE),
         )
         manifests.publish(lake, made)
@@ -129,23 +91,31 @@ def curate(scraped: Manifest, settings: Curate, lake: Lake, *, progress: Progres
 
 
 def sort_out(
-    rows: list[CatalogueRow], settings: Curate, lake: Lake, progress: Progress
+    rows: list[CatalogueRow],
+    settings: Curate,
+    lake: Lake,
+    progress: Progress,
+    known: Mapping[str, Reading | Refusal],
 ) -> tuple[list[Kept], list[Dropped]]:
-    """Every row ends in exactly one of the two lists; both are sorted by title."""
+    """Every row ends in exactly one of the two lists; both are sorted by title. What is `known` is not read again."""
     dropped: list[Dropped] = []
     # The oldest upload is the one that stays: later copies come and go, and the dataset should not follow them.
     by_age = sorted(rows, key=lambda row: (row.uploaded_at, row.title))
     # Who opted a picture out meant the picture, under whatever other name its bytes were uploaded.
-    opted_out = {row.sha1: row.title for row in by_age if _opt_out(row, settings)}
+    opt_outs = OptOuts.of(settings)
+    opted_out = {row.sha1: row.title for row in by_age if opt_outs.said_by(row)}
+    boilerplate = Boilerplate.of(settings.boilerplate_words, settings.boilerplate_captions)
     first_of: dict[str, CatalogueRow] = {}
     wanted: list[CatalogueRow] = []
     for row in by_age:
-        if said := _opt_out(row, settings):
+        if said := opt_outs.said_by(row):
             dropped.append(_drop(row, "opted-out", f"its page says {said}"))
         elif row.sha1 in opted_out:
             dropped.append(_drop(row, "opted-out", f"same bytes as {opted_out[row.sha1]}"))
         elif not row.caption.strip():
             dropped.append(_drop(row, "no-caption", "neither its page nor its name says anything"))
+        elif boilerplate.covers(row.caption):
+            dropped.append(_drop(row, "boilerplate-caption", f"all that is said of it is {row.caption!r}"))
         elif (first := first_of.setdefault(row.sha1, row)) is not row:
             dropped.append(_drop(row, "duplicate", f"same bytes as {first.title}"))
         else:
@@ -154,21 +124,35 @@ def sort_out(
     candidates: list[Candidate] = []
     with ThreadPoolExecutor(settings.threads or os.cpu_count()) as pool:
         # Pillow lets go of the interpreter while it decodes, scales and compresses, so threads use every core.
-        for row, read in zip(wanted, pool.map(lambda row: _read(row, settings, lake), wanted), strict=True):
+        readings = pool.map(lambda row: reading_of(row, known, settings, lake), wanted)
+        for row, read in zip(wanted, readings, strict=True):
             progress.advance()
-            if isinstance(read, Refused):
+            if isinstance(read, Refusal):
                 dropped.append(_drop(row, read.reason, read.detail))
             else:
-                candidates.append(read)
+                candidates.append(Candidate(row, read))
     kept, near = _place(candidates, settings)
     return sorted(kept, key=lambda keep: keep.title), sorted(dropped + near, key=lambda drop: drop.title)
 
 
-def _opt_out(row: CatalogueRow, settings: Curate) -> str:
-    """The template or category by which a file's page opts out, empty if none does."""
-    said = {_plain(name) for name in row.templates} & {_plain(name) for name in settings.opt_out_templates}
-    said |= {_plain(name) for name in row.categories} & {_plain(name) for name in settings.opt_out_categories}
-    return ", ".join(sorted(said))
+@dataclass(frozen=True, slots=True)
+class OptOuts:
+    """Templates and categories by which a file's page opts out."""
+
+    templates: frozenset[str]
+    categories: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Curate) -> OptOuts:
+        return cls(
+            frozenset(map(_plain, settings.opt_out_templates)), frozenset(map(_plain, settings.opt_out_categories))
+        )
+
+    def said_by(self, row: CatalogueRow) -> str:
+        """Those on a file's page, empty if there are none."""
+        said = {_plain(name) for name in row.templates} & self.templates
+        said |= {_plain(name) for name in row.categories} & self.categories
+        return ", ".join(sorted(said))
 
 
 def _plain(name: str) -> str:
@@ -176,47 +160,31 @@ def _plain(name: str) -> str:
     return name.replace("_", " ").replace("-", " ").strip().lower()
 
 
-def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> Candidate | Refused:
-    if row.original is None:
-        raise ValueError(f"{row.title} is 'ok' in the catalogue but names no original")
-    with lake.local(row.original) as path:
-        try:
-            picture = read_picture(path, settings)
-        except Refused as refused:
-            return refused
-    width, height = picture.image.size
-    where, size = row.original, row.bytes
-    if not picture.as_it_was:
-        where = f"normalised/{VERSION}/{row.sha1[:2]}/{row.sha1}.png"
-        encoded = BytesIO()
-        picture.image.save(encoded, "PNG", compress_level=1)
-        size = len(encoded.getvalue())
-        if lake.size(where) != size:
-            lake.write_bytes(where, encoded.getvalue())
-    return Candidate(row, where, size, width, height, picture.phash, picture.thumb)
-
-
 def _place(candidates: list[Candidate], settings: Curate) -> tuple[list[Kept], list[Dropped]]:
     """Splits, and near-duplicates dropped or kept in their oldest relative's split. `candidates` are oldest first."""
     kept: list[Kept] = []
     dropped: list[Dropped] = []
     split_of: dict[int, str] = {}
+    first_of: dict[bytes, str] = {}
     found = relatives(
-        [one.phash for one in candidates], [one.thumb for one in candidates], settings.near_duplicate_bits
+        [one.read.phash for one in candidates], [one.read.thumb for one in candidates], settings.near_duplicate_bits
     )
     for position, (one, alike) in enumerate(zip(candidates, found, strict=True)):
+        if first := first_of.get(one.read.pixels):
+            dropped.append(_drop(one.row, "duplicate", f"same pixels as {first}", one.read))
+            continue
         elders = [elder for elder in alike if elder in split_of]
         if elders and settings.near_duplicates == "drop":
-            dropped.append(_drop(one.row, "near-duplicate", f"of {candidates[elders[0]].row.title}"))
+            dropped.append(_drop(one.row, "near-duplicate", f"of {candidates[elders[0]].row.title}", one.read))
             continue
         splits = {split_of[elder] for elder in elders}
         if len(splits) > 1:
             names = ", ".join(candidates[elder].row.title for elder in elders)
-            dropped.append(
-                _drop(one.row, "bridges-splits", f"near-duplicate of {names}, which are in {sorted(splits)}")
-            )
+            detail = f"near-duplicate of {names}, which are in {sorted(splits)}"
+            dropped.append(_drop(one.row, "bridges-splits", detail, one.read))
             continue
         split_of[position] = splits.pop() if splits else split_for(one.row.owner_title or one.row.sha1, settings)
+        first_of[one.read.pixels] = one.row.title
         kept.append(_keep(one, split_of[position]))
     return kept, dropped
 
@@ -237,73 +205,23 @@ def _keep(one: Candidate, split: str) -> Kept:
         split=split,
         caption=row.caption,
         variants=json.dumps(row.variants, ensure_ascii=False),
-        path=one.path,
-        num_bytes=one.num_bytes,
-        width=one.width,
-        height=one.height,
+        path=one.read.path,
+        num_bytes=one.read.num_bytes,
+        width=one.read.width,
+        height=one.read.height,
         url=row.url,
         page=row.owner_title,
         revision=row.owner_revision,
         licence=row.licence,
         uploader=row.uploader,
         uploaded_at=row.uploaded_at,
-        phash=one.phash,
-        thumb=one.thumb,
+        phash=one.read.phash,
+        thumb=one.read.thumb,
+        pixels=one.read.pixels,
     )
 
 
-def _drop(row: CatalogueRow, reason: str, detail: str) -> Dropped:
-    return Dropped(row.title, row.sha1, reason, detail, row.original or "")
-
-
-KEPT_SCHEMA = pa.schema(
-    [
-        ("title", pa.string()),
-        ("sha1", pa.string()),
-        ("split", pa.string()),
-        ("caption", pa.string()),
-        ("variants", pa.string()),
-        ("path", pa.string()),
-        ("num_bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("url", pa.string()),
-        ("page", pa.string()),
-        ("revision", pa.int64()),
-        ("licence", pa.string()),
-        ("uploader", pa.string()),
-        ("uploaded_at", pa.string()),
-        ("phash", pa.binary()),
-        ("thumb", pa.binary()),
-    ]
-)
-DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("title", "sha1", "reason", "detail", "original")])
-
-
-def _parquet(rows: Iterable[Kept] | Iterable[Dropped], schema: pa.Schema) -> bytes:
-    out = BytesIO()
-    listed: list[dict[str, Any]] = [asdict(row) for row in rows]
-    pq.write_table(pa.Table.from_pylist(listed, schema=schema), out)
-    return out.getvalue()
-
-
-def read_kept(lake: Lake, curated: Manifest) -> pa.Table:
-    """The curated table (`KEPT_SCHEMA`), sorted by title."""
-    return _table(lake, curated, dropped=False)
-
-
-def read_dropped(lake: Lake, curated: Manifest) -> pa.Table:
-    """The dropped table (`DROPPED_SCHEMA`), sorted by title."""
-    return _table(lake, curated, dropped=True)
-
-
-def _table(lake: Lake, curated: Manifest, *, dropped: bool) -> pa.Table:
-    (path,) = (file.path for file in curated.files if file.path.endswith(".dropped.parquet") is dropped)
-    with lake.local(path) as local:
-        return read_table(local, lake.full(path))
-
-
-def copies_missing(lake: Lake, curated: Manifest) -> list[str]:
-    """Paths of normal forms that are not in the lake with their size; img2dataset would count them as failed."""
-    table = read_kept(lake, curated).select(["path", "num_bytes"]).to_pylist()
-    return [row["path"] for row in table if lake.size(row["path"]) != row["num_bytes"]]
+def _drop(row: CatalogueRow, reason: str, detail: str, read: Reading | None = None) -> Dropped:
+    """`read` is what was read of it, where it was dropped after that."""
+    looks = {} if read is None else {field.name: getattr(read, field.name) for field in fields(read)}
+    return Dropped(row.title, row.sha1, reason, detail, row.original or "", **looks)

@@ -6,7 +6,6 @@ that share a band are compared, and the search stays near linear in their number
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,34 +15,44 @@ THUMB_TOLERANCE = 6.0
 """Mean absolute difference of two colour thumbnails, of 255, up to which they agree (JPEG and scaling stay below 3)."""
 
 
+_ONES = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
+"""How many bits are set, by number."""
+Positions = npt.NDArray[np.int64]
+
+
+class _Band:
+    """One band of every hash: who shares it."""
+
+    def __init__(self, bits: npt.NDArray[np.uint8]) -> None:
+        """`bits` is `(n, width of the band)`."""
+        packed = np.packbits(bits, axis=1)
+        _, group = np.unique(packed, axis=0, return_inverse=True)
+        group = group.reshape(-1)
+        # Sorted by group, and by position within one.
+        self._members: Positions = np.argsort(group, kind="stable")
+        sizes = np.bincount(group)
+        self._start: Positions = (np.cumsum(sizes) - sizes)[group]
+        self._place: Positions = np.empty(len(group), dtype=np.int64)
+        self._place[self._members] = np.arange(len(group))
+
+    def earlier(self, position: int) -> Positions:
+        """Positions before this one that share the band, ascending."""
+        return self._members[self._start[position] : self._place[position]]
+
+
 def relatives(phashes: Sequence[bytes], thumbs: Sequence[bytes], max_bits: int) -> list[list[int]]:
     """For each picture the earlier ones (by position, ascending) that it nearly equals."""
     if not phashes:
         return []
-    bits = np.unpackbits(np.frombuffer(b"".join(phashes), dtype=np.uint8).reshape(len(phashes), -1), axis=1)
+    hashes = np.frombuffer(b"".join(phashes), dtype=np.uint8).reshape(len(phashes), -1)
     colours = np.frombuffer(b"".join(thumbs), dtype=np.uint8).reshape(len(thumbs), -1).astype(np.int16)
-    bands = np.array_split(np.arange(bits.shape[1]), max_bits + 1)
-    seen: list[dict[bytes, list[int]]] = [defaultdict(list) for _ in bands]
+    bits = np.unpackbits(hashes, axis=1)
+    bands = [_Band(bits[:, columns]) for columns in np.array_split(np.arange(bits.shape[1]), max_bits + 1)]
+    words = hashes.view(np.uint16)
     found: list[list[int]] = []
     for position in range(len(phashes)):
-        candidates: set[int] = set()
-        for band, buckets in zip(bands, seen, strict=True):
-            bucket = buckets[np.packbits(bits[position, band]).tobytes()]
-            candidates.update(bucket)
-            bucket.append(position)
-        found.append(_alike(position, np.array(sorted(candidates), dtype=np.int64), bits, colours, max_bits))
+        near = np.unique(np.concatenate([band.earlier(position) for band in bands]))
+        near = near[_ONES[words[near] ^ words[position]].sum(axis=1, dtype=np.int64) <= max_bits]
+        near = near[np.abs(colours[near] - colours[position]).mean(axis=1) <= THUMB_TOLERANCE]
+        found.append([int(one) for one in near])
     return found
-
-
-def _alike(
-    position: int,
-    candidates: npt.NDArray[np.int64],
-    bits: npt.NDArray[np.uint8],
-    colours: npt.NDArray[np.int16],
-    max_bits: int,
-) -> list[int]:
-    if not len(candidates):
-        return []
-    near = (bits[candidates] != bits[position]).sum(axis=1) <= max_bits
-    same_colours = np.abs(colours[candidates] - colours[position]).mean(axis=1) <= THUMB_TOLERANCE
-    return [int(found) for found in candidates[near & same_colours]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curate import read_dropped, read_kept
+from sp_data.dataset.curated import read_dropped, read_kept
 from sp_data.dataset.shards import read_rows
 from sp_data.dataset.tidy import SUCCESS
 from sp_data.errors import StageNotDone

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
 from sp_data.child import python_child, tail
-from sp_data.dataset.curate import SPLITS, copies_missing, read_kept
+from sp_data.dataset.curated import SPLITS, copies_missing, read_kept
 from sp_data.dataset.tidy import SUCCESS, tidy_parquet, tidy_samples, write_tar
 from sp_data.errors import LakeFull, StageError, StageNotDone
 from sp_data.keys import KeyLayout

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from sp_data.dataset.curate import read_dropped, read_kept
+from sp_data.dataset.curated import read_dropped, read_kept
 from sp_data.dataset.pictures import UNREADABLE
 from sp_data.dataset.tidy import read_tar
 from sp_data.keys import KeyLayout

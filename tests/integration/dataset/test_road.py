@@ -13,7 +13,7 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curate import read_dropped, read_kept
+from sp_data.dataset.curated import read_dropped, read_kept
 from sp_data.dataset.fates import fates
 from sp_data.dataset.tidy import read_tar
 from sp_data.errors import StageError, StageNotDone

@@ -55,24 +55,24 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def test_a_picture_that_nobody_opted_out_is_kept(lake: Lake) -> None:
-    kept, dropped = sort_out([row("File:A.png")], SETTINGS, lake, SILENT)
+    kept, dropped = sort_out([row("File:A.png")], SETTINGS, lake, SILENT, {})
     assert ([keep.title for keep in kept], dropped) == (["File:A.png"], [])
 
 
 @pytest.mark.parametrize("name", ["Opt-out", "opt out", "Opt_out", "OPT-OUT", "No AI", "no_ai"])
 def test_an_opt_out_counts_in_every_spelling(lake: Lake, name: str) -> None:
-    kept, dropped = sort_out([row("File:A.png", templates=(name,))], SETTINGS, lake, SILENT)
+    kept, dropped = sort_out([row("File:A.png", templates=(name,))], SETTINGS, lake, SILENT, {})
     assert (kept, [drop.reason for drop in dropped]) == ([], ["opted-out"])
 
 
 def test_a_category_opts_out_too(lake: Lake) -> None:
-    kept, dropped = sort_out([row("File:A.png", categories=("Opted out",))], SETTINGS, lake, SILENT)
+    kept, dropped = sort_out([row("File:A.png", categories=("Opted out",))], SETTINGS, lake, SILENT, {})
     assert (kept, [drop.reason for drop in dropped]) == ([], ["opted-out"])
 
 
 def test_the_same_bytes_under_another_name_are_opted_out_with_it(lake: Lake) -> None:
     rows = [row("File:A.png"), row("File:B.png", templates=("Opt-out",)), row("File:C.png")]
-    kept, dropped = sort_out(rows, SETTINGS, lake, SILENT)
+    kept, dropped = sort_out(rows, SETTINGS, lake, SILENT, {})
     assert kept == []
     assert {drop.title: drop.reason for drop in dropped} == dict.fromkeys(
         ("File:A.png", "File:B.png", "File:C.png"), "opted-out"
@@ -82,4 +82,4 @@ def test_the_same_bytes_under_another_name_are_opted_out_with_it(lake: Lake) -> 
 def test_an_original_that_is_gone_is_not_called_a_bad_picture(lake: Lake) -> None:
     lake.remove("originals/a.png")
     with pytest.raises(FileNotFoundError):
-        sort_out([row("File:A.png")], SETTINGS, lake, SILENT)
+        sort_out([row("File:A.png")], SETTINGS, lake, SILENT, {})

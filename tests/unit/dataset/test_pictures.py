@@ -72,7 +72,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "a.png")
     picture = read_picture(tmp_path / "a.png", LIMITS)
     assert not picture.as_it_was
-    assert np.asarray(picture.image)[0, 0].tolist() == [127, 127, 127]
+    assert np.asarray(picture.image)[0, 0].tolist() == [128, 128, 128]
     assert np.asarray(picture.image)[0, 7].tolist() == [255, 255, 255]
 
 

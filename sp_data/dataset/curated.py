@@ -1,0 +1,132 @@
+"""The two tables of curate: what was kept, and what was dropped and why. No picture is opened here.
+
+curated/<identity>.parquet            one row a kept picture: title, split, caption, path of its normal form, ...
+curated/<identity>.dropped.parquet    one row a dropped one: title, reason, detail
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.parquet import read_table
+from sp_data.stage import VERSION_OF
+
+SPLITS = ("train", "val", "test")
+COPIES = f"normalised/{VERSION_OF['curate']}"
+"""Folder of the normalised copies; another version of the stage may write others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row of the curated table."""
+
+    title: str
+    sha1: str
+    split: str
+    caption: str
+    variants: str
+    """Other captions for training, as a JSON list."""
+    path: str
+    """Of the normal form in the lake: the original itself, or its normalised copy."""
+    num_bytes: int
+    width: int
+    height: int
+    url: str
+    page: str | None
+    revision: int | None
+    licence: str | None
+    uploader: str | None
+    uploaded_at: str
+    phash: bytes
+    thumb: bytes
+    pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row of the dropped table."""
+
+    title: str
+    sha1: str
+    reason: str
+    """Of few words: what `counts` counts by."""
+    detail: str
+    original: str
+    """Path of the original in the lake."""
+    path: str | None = None
+    """From here on: what was read of it, where it was dropped after that, so that it need not be read again."""
+    num_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    phash: bytes | None = None
+    thumb: bytes | None = None
+    pixels: bytes | None = None
+
+
+_READ = [
+    ("path", pa.string()),
+    ("num_bytes", pa.int64()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+]
+_LOOKS = [("phash", pa.binary()), ("thumb", pa.binary()), ("pixels", pa.binary())]
+KEPT_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("title", "sha1", "split", "caption", "variants")),
+        *_READ,
+        ("url", pa.string()),
+        ("page", pa.string()),
+        ("revision", pa.int64()),
+        *((name, pa.string()) for name in ("licence", "uploader", "uploaded_at")),
+        *_LOOKS,
+    ]
+)
+DROPPED_SCHEMA = pa.schema(
+    [*((name, pa.string()) for name in ("title", "sha1", "reason", "detail", "original")), *_READ, *_LOOKS]
+)
+
+
+def parquet_of(rows: Iterable[Kept] | Iterable[Dropped], schema: pa.Schema) -> bytes:
+    """A table as a file; equal rows make equal bytes."""
+    out = BytesIO()
+    listed: list[dict[str, Any]] = [asdict(row) for row in rows]
+    pq.write_table(pa.Table.from_pylist(listed, schema=schema), out)
+    return out.getvalue()
+
+
+def read_kept(lake: Lake, curated: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
+    """The curated table (`KEPT_SCHEMA`) or some of its columns, sorted by title. Raises CorruptFile."""
+    return _table(lake, curated, columns, dropped=False)
+
+
+def read_dropped(lake: Lake, curated: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
+    """The dropped table (`DROPPED_SCHEMA`) or some of its columns, sorted by title. Raises CorruptFile."""
+    return _table(lake, curated, columns, dropped=True)
+
+
+def _table(lake: Lake, curated: Manifest, columns: Sequence[str] | None, *, dropped: bool) -> pa.Table:
+    (path,) = (file.path for file in curated.files if file.path.endswith(".dropped.parquet") is dropped)
+    with lake.local(path) as local:
+        return read_table(local, lake.full(path), columns)
+
+
+def picture_sizes(lake: Lake) -> dict[str, int]:
+    """Path -> bytes of every original and normalised copy, in two listings: one look a picture would be one request
+    each where the lake is remote."""
+    return lake.sizes("originals") | lake.sizes(COPIES)
+
+
+def copies_missing(lake: Lake, curated: Manifest) -> list[str]:
+    """Paths of normal forms that are not in the lake with their size; img2dataset would count them as failed."""
+    table = read_kept(lake, curated, ["path", "num_bytes"])
+    sizes = picture_sizes(lake)
+    listed = zip(table["path"].to_pylist(), table["num_bytes"].to_pylist(), strict=True)
+    return [path for path, num_bytes in listed if sizes.get(path) != num_bytes]
