@@ -223,6 +223,11 @@ class Embed(Part):
     )
     dim: int = Field(768, ge=1, description="Width of its embeddings, checked before anything long")
     batch_size: int = Field(64, ge=1, description="Never crosses a shard")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Computed in; `auto` is bf16 where the processor has it. Recorded, and checked on a few pictures",
+        json_schema_extra=HOW,
+    )
 
 
 class Reorder(Part):

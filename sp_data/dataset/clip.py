@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sp_data import demo
+from sp_data.dataset.precision import Asked, Precision, choose, in_bf16
 from sp_data.errors import StageError
 
 if TYPE_CHECKING:
@@ -66,6 +67,24 @@ class Clip:
     tokenizer: Callable[[list[str]], torch.Tensor]
     device: str
     dim: int
+    precision: Precision
+    encode_text: Callable[[torch.Tensor], torch.Tensor]
+    """The text tower in its own numbers, whatever `precision` the mapper computes in."""
+
+    def cosine_to_float32(self, batch: dict[str, Any], made: dict[str, Any], num_rows: int) -> float:
+        """The least cosine of the first rows of what the mapper made of a batch with the same rows in float32."""
+        import torch
+
+        lowest = 1.0
+        for taken, encode, kind in (
+            ("image_tensor", self.encode_text.__self__.encode_image, "image_embs"),  # type: ignore[attr-defined]
+            ("text_tokens", self.encode_text, "text_embs"),
+        ):
+            with torch.inference_mode():
+                exact = encode(batch[taken][:num_rows].to(self.device)).float().cpu()
+            rows = torch.from_numpy(made[kind][:num_rows].astype(np.float32))
+            lowest = min(lowest, float(torch.nn.functional.cosine_similarity(exact, rows, dim=-1).min()))
+        return lowest
 
     def embed(
         self, pictures: list[Any], captions: list[str]
@@ -100,7 +119,7 @@ class Clip:
         tokens = self.tokenizer(captions)
         try:
             with torch.inference_mode():
-                embeddings = self.mapper.model_txt(tokens.to(self.device)).float().cpu()  # type: ignore[attr-defined]
+                embeddings = self.encode_text(tokens.to(self.device)).float().cpu()
         finally:
             hook.remove()
         # The end-of-text token has the highest number of OpenAI's vocabulary.
@@ -110,7 +129,7 @@ class Clip:
         return torch.nn.functional.normalize(embeddings, dim=-1).numpy(), encodings.numpy()
 
     def _last_text_layer(self) -> torch.nn.Module:
-        model = self.mapper.model_txt.__self__  # type: ignore[attr-defined]
+        model = self.encode_text.__self__  # type: ignore[attr-defined]
         named = dict(model.named_modules())
         for name in ("ln_final", "text.ln_final", "inner_model.text_model.final_layer_norm"):
             if name in named:
@@ -120,8 +139,8 @@ class Clip:
         )
 
 
-def load_clip(clip_model: str, expected_dim: int) -> Clip:
-    """Load a model through clip-retrieval.
+def load_clip(clip_model: str, expected_dim: int, precision: Asked = "fp32") -> Clip:
+    """Load a model through clip-retrieval; `precision` is what its mapper computes in.
 
     Raises StageError if it cannot be loaded, or if its embeddings are not `expected_dim` wide.
     """
@@ -157,7 +176,13 @@ def load_clip(clip_model: str, expected_dim: int) -> Clip:
             f"CLIP {clip_model!r} makes embeddings of {dim} numbers, the recipe says embed.dim = {expected_dim}; "
             "set one to fit the other before anything is trained on them"
         )
-    return Clip(mapper, preprocess, cast("Callable[[list[str]], torch.Tensor]", tokenizer), str(mapper.device), dim)
+    device, encode_text = str(mapper.device), mapper.model_txt
+    chosen = choose(precision, device)
+    if chosen == "bf16":
+        mapper.model_img = in_bf16(mapper.model_img, device)
+        mapper.model_txt = in_bf16(mapper.model_txt, device)
+    tokenize = cast("Callable[[list[str]], torch.Tensor]", tokenizer)
+    return Clip(mapper, preprocess, tokenize, device, dim, chosen, encode_text)
 
 
 @contextlib.contextmanager

@@ -5,20 +5,27 @@
     embeddings/<clip>/metadata/metadata_00007.parquet row r names the key of row r in both
 
 One partition a shard, named by it: a batch never crosses a shard, so a row does not depend on what ran beside it. The
-model is loaded once for all shards; clip-retrieval's own runner loads it for each partition.
+model is loaded once for all shards, where clip-retrieval's own runner loads it for each partition, and pictures are
+decoded in a thread while it computes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sp_data import manifest as manifests
+from sp_data.ahead import ahead
 from sp_data.canonical import digest_of
 from sp_data.dataset.clip import Clip, load_clip, quiet, weights_digest
+from sp_data.dataset.precision import MIN_COSINE
 from sp_data.dataset.tidy import tar_keys
 from sp_data.errors import CorruptFile, StageError
 from sp_data.keys import KeyLayout
@@ -37,6 +44,23 @@ NUM_PARTITIONS_NAMED = 99_999
 """clip-retrieval pads a partition's number to the digits of their count: five, as img2dataset pads its shards."""
 MAX_NORM_ERROR = 5e-3
 """float16 keeps 11 bits, so a unit vector's length is off by less than this."""
+BATCHES_AHEAD = 2
+PICTURES_CHECKED = 8
+"""Embedded in float32 too, where the run computes in bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A shard that has no embeddings yet."""
+
+    name: str
+    number: int
+    made_of: str
+    num_samples: int
+
+    @property
+    def tar(self) -> str:
+        return f"shards/{self.name}.tar"
 
 
 def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
@@ -56,20 +80,28 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
         layout = KeyLayout.parse(sharded.details["layout"])
         shards = sharded.details["shards"]
         progress.begin(STAGE, sum(shard["num_samples"] for shard in shards), "pictures")
-        parts: list[Part] = []
-        clip: Clip | None = None
+        parts: dict[str, Part] = {}
+        missing: list[Work] = []
         for shard in shards:
             name = layout.shard_name(shard["number"])
-            tar = sharded.file(f"shards/{name}.tar")
-            made_of = digest_of([VERSION, recipe, tar.sha256])
-            part = manifests.find_part(lake, STAGE, f"{folder}-{name}", made_of)
-            if part is None:
-                clip = clip or load_clip(settings.clip_model, settings.dim)
-                part = _embed_shard(clip, name, shard["number"], made_of, folder, settings, lake)
-            parts.append(part)
-            progress.advance(shard["num_samples"])
-        num_rows = sum(int(part.details["num_rows"]) for part in parts)
-        num_lost = sum(len(part.details["lost"]) for part in parts)
+            made_of = digest_of([VERSION, recipe, sharded.file(f"shards/{name}.tar").sha256])
+            if part := manifests.find_part(lake, STAGE, f"{folder}-{name}", made_of):
+                parts[name] = part
+                progress.advance(shard["num_samples"])
+            else:
+                missing.append(Work(name, shard["number"], made_of, shard["num_samples"]))
+        computed = "float32"
+        if missing:
+            with quiet():
+                clip = load_clip(settings.clip_model, settings.dim, settings.precision)
+                clip, computed = checked(clip, missing[0], settings, lake)
+                with contextlib.closing(ahead(read_batches(missing, clip, settings, lake), BATCHES_AHEAD)) as read:
+                    for work, batches in itertools.groupby(read, key=lambda pair: pair[0]):
+                        of_work = (batch for _, batch in batches)
+                        parts[work.name] = _embed_shard(clip, work, of_work, folder, settings, lake)
+                        progress.advance(work.num_samples)
+        num_rows = sum(int(part.details["num_rows"]) for part in parts.values())
+        num_lost = sum(len(part.details["lost"]) for part in parts.values())
         made = Manifest.make(
             stage=STAGE,
             version=VERSION,
@@ -80,16 +112,16 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
                 out=num_rows,
                 dropped={"clip-retrieval gave no row": num_lost} if num_lost else {},
             ),
-            files=[entry for part in parts for entry in part.files],
+            files=[entry for part in parts.values() for entry in part.files],
             details={
                 "clip": folder,
                 "clip_model": settings.clip_model,
                 "dim": settings.dim,
                 "dtype": "float16",
-                "lost": sorted(key for part in parts for key in part.details["lost"]),
+                "lost": sorted(key for part in parts.values() for key in part.details["lost"]),
             },
             versions=library_versions("clip-retrieval", "torch", "transformers", "numpy")
-            | {"precision": "float32 computed, float16 stored"},
+            | {"precision": f"{computed} computed, float16 stored"},
             previous=manifests.latest(lake, STAGE),
         )
         manifests.publish(lake, made)
@@ -107,18 +139,60 @@ def clip_folder(recipe: dict[str, Any]) -> str:
     return f"{recipe['name']}-{digest_of([VERSION, recipe])[:8]}"
 
 
-def _embed_shard(clip: Clip, name: str, number: int, made_of: str, folder: str, settings: Embed, lake: Lake) -> Part:
-    with lake.scratch(STAGE) as scratch, lake.local(f"shards/{name}.tar") as tar:
-        expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
-        run_clip_retrieval(clip, tar, scratch, number, settings.batch_size)
+def checked(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip, str]:
+    """The model in the precision that suits it, and words that say which that is and how it was found to."""
+    if clip.precision == "fp32":
+        return clip, "float32"
+    _, batch = next(read_batches([first], clip, settings, lake))
+    if batch is None:
+        return clip, "bfloat16"
+    few = {name: values[:PICTURES_CHECKED] for name, values in batch.items()}
+    cosine = clip.cosine_to_float32(few, clip.mapper(few), PICTURES_CHECKED)
+    if cosine >= MIN_COSINE:
+        return clip, f"bfloat16 (cosine to float32 at least {cosine:.6f} in {len(few['text'])} samples)"
+    log.warning("embed: in bfloat16 this CLIP's rows have a cosine of %.4f to float32's; float32 it is", cosine)
+    return load_clip(settings.clip_model, settings.dim, "fp32"), "float32"
+
+
+def read_batches(
+    missing: list[Work], clip: Clip, settings: Embed, lake: Lake
+) -> Iterator[tuple[Work, dict[str, Any] | None]]:
+    """The batches of each shard, decoded and tokenized by clip-retrieval's reader, then None where the shard ends."""
+    from clip_retrieval.clip_inference.reader import WebdatasetReader
+
+    for work in missing:
+        with lake.local(work.tar) as tar:
+            reader = WebdatasetReader(
+                sampler=_take_all,
+                preprocess=clip.preprocess,
+                tokenizer=clip.tokenizer,
+                input_dataset=[str(tar)],
+                batch_size=settings.batch_size,
+                num_prepro_workers=0,
+                enable_metadata=True,
+            )
+            for batch in reader:
+                yield work, batch
+        yield work, None
+
+
+def _embed_shard(
+    clip: Clip, work: Work, batches: Iterable[dict[str, Any] | None], folder: str, settings: Embed, lake: Lake
+) -> Part:
+    with lake.scratch(STAGE) as scratch:
+        write_partition(clip, batches, scratch, work.number)
         files = {
-            "img_emb": scratch / "img_emb" / f"img_emb_{name}.npy",
-            "text_emb": scratch / "text_emb" / f"text_emb_{name}.npy",
-            "metadata": scratch / "metadata" / f"metadata_{name}.parquet",
+            "img_emb": scratch / "img_emb" / f"img_emb_{work.name}.npy",
+            "text_emb": scratch / "text_emb" / f"text_emb_{work.name}.npy",
+            "metadata": scratch / "metadata" / f"metadata_{work.name}.parquet",
         }
         keys = check_partition(files, settings.dim) if files["metadata"].exists() else []
+        with lake.local(work.tar) as tar:
+            expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
         if strangers := set(keys) - expected:
-            raise CorruptFile(f"embeddings of shard {name} name key {min(strangers)}, which {lake.full(name)} lacks")
+            raise CorruptFile(
+                f"embeddings of shard {work.name} name key {min(strangers)}, which {lake.full(work.tar)} lacks"
+            )
         entries = [
             lake.publish_if_new(file, f"embeddings/{folder}/{kind}/{file.name}")
             for kind, file in files.items()
@@ -126,42 +200,32 @@ def _embed_shard(clip: Clip, name: str, number: int, made_of: str, folder: str, 
         ]
     lost = sorted(expected - set(keys))
     part = Part(
-        name=f"{folder}-{name}",
-        identity=made_of,
+        name=f"{folder}-{work.name}",
+        identity=work.made_of,
         files=tuple(entries),
         details={"num_rows": len(keys), "lost": lost},
     )
     manifests.publish_part(lake, STAGE, part)
-    log.info("embed %s: %d rows, %d lost", name, len(keys), len(lost))
+    log.info("embed %s: %d rows, %d lost", work.name, len(keys), len(lost))
     return part
 
 
-def run_clip_retrieval(clip: Clip, tar: Path, output: Path, number: int, batch_size: int) -> None:
-    """What clip-retrieval's runner does for one partition, with a model that is loaded already."""
-    with quiet():
-        from clip_retrieval.clip_inference.reader import WebdatasetReader
-        from clip_retrieval.clip_inference.writer import NumpyWriter
+def write_partition(clip: Clip, batches: Iterable[dict[str, Any] | None], output: Path, number: int) -> None:
+    """What clip-retrieval's runner does for one partition, with a model that is loaded and batches that are read."""
+    from clip_retrieval.clip_inference.writer import NumpyWriter
 
-        reader = WebdatasetReader(
-            sampler=_take_all,
-            preprocess=clip.preprocess,
-            tokenizer=clip.tokenizer,
-            input_dataset=[str(tar)],
-            batch_size=batch_size,
-            num_prepro_workers=0,
-            enable_metadata=True,
-        )
-        writer = NumpyWriter(
-            partition_id=number,
-            output_folder=str(output),
-            enable_text=True,
-            enable_image=True,
-            enable_metadata=True,
-            output_partition_count=NUM_PARTITIONS_NAMED,
-        )
-        for batch in reader:
+    writer = NumpyWriter(
+        partition_id=number,
+        output_folder=str(output),
+        enable_text=True,
+        enable_image=True,
+        enable_metadata=True,
+        output_partition_count=NUM_PARTITIONS_NAMED,
+    )
+    for batch in batches:
+        if batch is not None:
             writer(clip.mapper(batch))
-        writer.flush()
+    writer.flush()
 
 
 def _take_all(urls: list[str]) -> list[str]:

@@ -409,7 +409,7 @@ def check_split(look: Look, rows: Rows, pages: dict[str, str]) -> None:
 
 def check_pictures(look: Look, chosen: list[tuple[Rows, str]], recipe: Recipe) -> None:
     """Embed pictures and captions from the tars again: cosine to their own row, which must be the nearest."""
-    clip = load_clip(recipe.embed.clip_model, recipe.embed.dim)
+    clip = load_clip(recipe.embed.clip_model, recipe.embed.dim, recipe.embed.precision)
     by_shard: dict[str, tuple[Rows, list[str]]] = {}
     for rows, key in chosen:
         by_shard.setdefault(rows.name, (rows, []))[1].append(key)
