@@ -1,7 +1,8 @@
 """The lake: where files lie, local and remote alike (any fsspec URL), one folder a dataset.
 
 What is published is whole: it is written under a temporary name and renamed (on a local disk), or put in one piece
-(in an object store, where nobody sees an object before it is complete). Nothing here knows what the files mean.
+(in an object store, where nobody sees an object before it is complete, nor the parts of an upload that was cut).
+Nothing here knows what the files mean.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-import fsspec
 from pydantic import BaseModel, ConfigDict
 
 from sp_data.canonical import sha256_of
+from sp_data.copies import Copies, sweep_temporary, temporary
 from sp_data.errors import LakeBusy, LakeError, LakeFull
+from sp_data.lease import Lease, held
+from sp_data.store import is_s3, open_store, protocols, told
 
 SCRATCH = ".scratch"
 LOCK = ".writer"
@@ -34,6 +39,15 @@ DATASET = "dataset"
 _writers: dict[str, int] = {}
 """Lock file -> the thread of this process that holds it."""
 _writers_guard = threading.Lock()
+_copies: dict[str, Copies] = {}
+"""Root of a remote lake's dataset -> the copies of its files, while this process is the dataset's writer."""
+_leases: dict[str, Lease] = {}
+"""Lock file on an object store -> what holds it for this process."""
+
+NUM_AT_ONCE = 32
+"""Requests under way at a time where many small files are read."""
+FEW = 2
+"""So many files of one folder are asked for one by one; a listing answers for a thousand."""
 
 
 class _Entered(threading.local):
@@ -66,13 +80,10 @@ class Lake:
         """Opens nothing yet. Raises LakeError if the URL's protocol is unknown or its package is missing."""
         if not dataset or dataset.startswith(".") or "/" in dataset or "\\" in dataset:
             raise LakeError(f"dataset name {dataset!r}: expected a plain folder name")
-        try:
-            self.fs, root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise LakeError(f"lake {url!r} cannot be opened: {error}") from error
+        self.fs, root = open_store(url)
         self.url = url
         self.dataset = dataset
-        self.is_local = "file" in _protocols(self.fs)
+        self.is_local = "file" in protocols(self.fs)
         self.root = str(Path(root).absolute() / dataset) if self.is_local else f"{root.rstrip('/')}/{dataset}"
 
     def __repr__(self) -> str:
@@ -88,24 +99,49 @@ class Lake:
     # Reading
 
     def exists(self, path: str) -> bool:
-        return bool(self.fs.exists(self.full(path)))
+        with told(self.fs, self.full(path)):
+            return bool(self.fs.exists(self.full(path)))
 
     def size(self, path: str) -> int | None:
         """Bytes of a file, None if there is none."""
         try:
-            found = self.fs.info(self.full(path))
+            with told(self.fs, self.full(path)):
+                found = self.fs.info(self.full(path))
         except FileNotFoundError:
             return None
         return int(found["size"]) if found["type"] == "file" else None
 
+    def sizes_of(self, paths: Iterable[str]) -> dict[str, int]:
+        """Path -> bytes of those of these files that are there; for an object store in few requests, however many."""
+        folders: defaultdict[str, list[str]] = defaultdict(list)
+        for path in paths:
+            folders[path.partition("/")[0]].append(path)
+        found: dict[str, int] = {}
+        for wanted in folders.values():
+            if self.is_local or len(wanted) <= FEW:
+                found |= {path: size for path in wanted if (size := self.size(path)) is not None}
+            else:
+                there = self.sizes(os.path.commonpath([str(PurePosixPath(path).parent) for path in wanted]))
+                found |= {path: there[path] for path in wanted if path in there}
+        return found
+
     def open(self, path: str) -> BinaryIO:
-        return cast(BinaryIO, self.fs.open(self.full(path), "rb"))
+        with told(self.fs, self.full(path)):
+            return cast(BinaryIO, self.fs.open(self.full(path), "rb"))
 
     def read_bytes(self, path: str) -> bytes:
-        return bytes(self.fs.cat_file(self.full(path)))
+        # Without this s3fs asks for the size first, in case it could read parts of a large file side by side.
+        how = {"max_concurrency": 1} if is_s3(self.fs) else {}
+        with told(self.fs, self.full(path)):
+            return bytes(self.fs.cat_file(self.full(path), **how))
+
+    def read_all(self, paths: list[str]) -> Iterator[bytes]:
+        """The contents of many small files, in order."""
+        with ThreadPoolExecutor(1 if self.is_local else NUM_AT_ONCE) as pool:
+            yield from pool.map(self.read_bytes, paths)
 
     def sha256(self, path: str) -> str:
-        with self.open(path) as stream:
+        with self.local(path) as local, local.open("rb") as stream:
             return sha256_of(stream)
 
     def entry(self, path: str, *, timed: bool = False) -> FileEntry:
@@ -117,29 +153,34 @@ class Lake:
 
     def list(self, folder: str) -> list[str]:
         """Paths of the files below a folder, at any depth, sorted. Temporary names are left out."""
-        found = self.fs.find(self.full(folder)) if self.exists(folder) else []
-        cut = len(self.fs._strip_protocol(self.root)) + 1
-        paths = [str(name)[cut:] for name in found]
-        return sorted(path for path in paths if not PurePosixPath(path).name.startswith("."))
+        return sorted(self.sizes(folder))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Path -> bytes of every file below a folder, as `list` finds them, in one listing."""
-        found = self.fs.find(self.full(folder), detail=True) if self.exists(folder) else {}
+        with told(self.fs, self.full(folder)):
+            found = self.fs.find(self.full(folder), detail=True)
         cut = len(self.fs._strip_protocol(self.root)) + 1
         sizes = {str(name)[cut:]: int(info["size"]) for name, info in found.items()}
         return {path: size for path, size in sizes.items() if not PurePosixPath(path).name.startswith(".")}
 
     @contextlib.contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        """A file of the lake as a file on this machine: itself, or a copy that lives as long as the context."""
+        """A file of the lake as a file on this machine: itself, or a copy that lives as long as the context; within
+        `writer` it is kept for the next who asks. Raises FileNotFoundError."""
         if self.is_local:
             yield Path(self.full(path))
-            return
-        with tempfile.TemporaryDirectory(prefix="sp-data-") as folder:
-            copy = Path(folder) / PurePosixPath(path).name
-            with _space(str(copy)):
-                self.fs.get_file(self.full(path), str(copy))
-            yield copy
+        elif copies := _copies.get(self.root):
+            with copies.use(path, lambda into: self._fetch(path, into)) as copy:
+                yield copy
+        else:
+            with temporary("copy") as folder:
+                copy = folder / PurePosixPath(path).name
+                self._fetch(path, copy)
+                yield copy
+
+    def _fetch(self, path: str, into: Path) -> None:
+        with _space(str(into)), told(self.fs, self.full(path)):
+            self.fs.get_file(self.full(path), str(into))
 
     # Writing
 
@@ -172,13 +213,27 @@ class Lake:
                     beside.replace(target)
                     made.unlink()
             else:
-                self.fs.makedirs(self.fs._parent(target), exist_ok=True)
-                self.fs.put_file(str(made), target)
+                self._check_leases()
+                with told(self.fs, target):
+                    self.fs.put_file(str(made), target)
                 made.unlink()
+                self._forget_copy(path)
         return entry
 
+    def _forget_copy(self, path: str) -> None:
+        if copies := _copies.get(self.root):
+            copies.forget(path)
+
+    def _check_leases(self) -> None:
+        for lock, lease in list(_leases.items()):
+            if lock == f"{self.root}/{LOCK}" or lock.startswith(f"{self.root}/{LOCK}-"):
+                lease.check()
+
     def publish_if_new(self, made: Path, path: str) -> FileEntry:
-        """Like `publish`, but a file that holds these very bytes already is left alone."""
+        """Like `publish`, but a file on a local disk that holds these very bytes already is left alone. On an object
+        store nobody can tell, and reading it back to compare costs more than putting it again."""
+        if not self.is_local:
+            return self.publish(made, path)
         with made.open("rb") as stream:
             digest = sha256_of(stream)
         if self.size(path) == made.stat().st_size and self.sha256(path) == digest:
@@ -188,21 +243,23 @@ class Lake:
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is fine."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), told(self.fs, self.full(path)):
             self.fs.rm_file(self.full(path))
+        self._forget_copy(path)
 
     @contextlib.contextmanager
     def scratch(self, purpose: str) -> Iterator[Path]:
         """A fresh local folder, gone afterwards; on the lake's own disk where that is local, so that publishing
         from it is one rename."""
-        if self.is_local:
-            parent = Path(self.root) / SCRATCH
-            with _space(str(parent)):
-                parent.mkdir(parents=True, exist_ok=True)
-                # Named by its process, so that a writer can tell what was left from what is in use.
-                folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=parent))
-        else:
-            folder = Path(tempfile.mkdtemp(prefix=f"sp-data-{purpose}-"))
+        if not self.is_local:
+            with temporary(purpose) as folder, _space(str(folder)):
+                yield folder
+            return
+        parent = Path(self.root) / SCRATCH
+        with _space(str(parent)):
+            parent.mkdir(parents=True, exist_ok=True)
+            # Named by its process, so that a writer can tell what was left from what is in use.
+            folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=parent))
         try:
             with _space(str(folder)):
                 yield folder
@@ -217,7 +274,7 @@ class Lake:
         runs, the reports); re-entrant within a thread. Raises LakeBusy.
 
         On a local disk the lock is the kernel's (flock): it dies with its process, however that dies. What processes
-        that are gone left in the scratch folder is swept.
+        that are gone left in the scratch folder is swept. On S3 it is a lease (lease.py).
         """
         me = threading.get_ident()
         lock = f"{self.root}/{LOCK}" if what == DATASET else f"{self.root}/{LOCK}-{what}"
@@ -230,7 +287,7 @@ class Lake:
             return
         _entered.locks.add(lock)
         try:
-            with self._flock(Path(lock), what) if self.is_local else contextlib.nullcontext():
+            with self._flock(Path(lock), what) if self.is_local else self._leased(lock, what):
                 yield
         finally:
             _entered.locks.remove(lock)
@@ -246,6 +303,18 @@ class Lake:
             owner = folder.name.split("-")[-2] if folder.name.count("-") >= 2 else ""
             if not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _leased(self, lock: str, what: str) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if is_s3(self.fs):
+                _leases[lock] = stack.enter_context(held(self.fs, lock, f"{self._part(what)} in {self.url}"))
+                stack.callback(_leases.pop, lock)
+            sweep_temporary()
+            if what == DATASET:
+                _copies[self.root] = Copies(stack.enter_context(temporary("copies")))
+                stack.callback(_copies.pop, self.root)
+            yield
 
     @contextlib.contextmanager
     def _flock(self, lock: Path, what: str) -> Iterator[None]:
@@ -276,10 +345,6 @@ def _holder(written: str) -> str:
         return "another process"
 
 
-def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
 @contextlib.contextmanager
 def _space(target: str) -> Iterator[None]:
     """Turn the operating system's words for 'no room' and 'not allowed' into ours."""
@@ -297,7 +362,12 @@ def datasets(url: str) -> list[str]:
     """Names of the datasets in a lake: the folders that hold manifests. Raises LakeError."""
     probe = Lake(url, "probe")
     root = probe.root.rsplit("/", 1)[0]
-    if not probe.fs.exists(root):
-        return []
-    folders = [str(item["name"]) for item in probe.fs.ls(root, detail=True) if item["type"] == "directory"]
-    return sorted(Path(folder).name for folder in folders if probe.fs.exists(f"{folder}/manifests"))
+    with told(probe.fs, root):
+        try:
+            found = probe.fs.ls(root, detail=True)
+        except FileNotFoundError as error:
+            if error.__cause__ is not None:  # no bucket
+                raise
+            return []
+        folders = [str(item["name"]) for item in found if item["type"] == "directory"]
+        return sorted(Path(folder).name for folder in folders if probe.fs.exists(f"{folder}/manifests"))

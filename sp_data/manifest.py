@@ -14,6 +14,7 @@ A part is the same idea for one shard of a stage in progress, so that a killed r
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -161,10 +162,10 @@ def latest(lake: Lake, stage: str) -> Manifest | None:
 
 
 def _load(lake: Lake, path: str) -> Manifest | None:
-    if not lake.exists(path):
-        return None
     try:
         return Manifest.model_validate_json(lake.read_bytes(path))
+    except FileNotFoundError:
+        return None
     except ValidationError as error:
         raise CorruptFile(
             f"{lake.full(path)} is no manifest ({error.errors()[0]['msg']}); delete it and run the stage again"
@@ -178,8 +179,9 @@ def _to_json(model: BaseModel) -> bytes:
 def missing_files(lake: Lake, files: tuple[FileEntry, ...], *, deep: bool = False) -> list[tuple[FileEntry, str]]:
     """Entries whose file is not as listed, each with what is wrong with it; `deep` reads every byte."""
     wrong = []
+    there = lake.sizes_of(entry.path for entry in files)
     for entry in files:
-        size = lake.size(entry.path)
+        size = there.get(entry.path)
         if size is None:
             wrong.append((entry, "is missing"))
         elif size != entry.bytes:
@@ -212,14 +214,23 @@ def publish_part(lake: Lake, stage: str, part: Part) -> None:
     lake.write_bytes(part_path(stage, part.name), _to_json(part))
 
 
-def find_part(lake: Lake, stage: str, name: str, identity: str) -> Part | None:
-    """The part of this name if it was made for this identity and its files are there, else None."""
-    path = part_path(stage, name)
-    if not lake.exists(path):
-        return None
-    try:
-        part = Part.model_validate_json(lake.read_bytes(path))
-    except ValidationError:
-        # A part only saves work. One that cannot be read is one that was not made.
-        return None
-    return part if part.identity == identity and not missing_files(lake, part.files) else None
+class Parts:
+    """The parts of a stage that earlier runs left, as they lay there when it began: read in one go, since on an object
+    store every look is a request."""
+
+    def __init__(self, lake: Lake, stage: str) -> None:
+        self._parts: dict[str, Part] = {}
+        paths = [path for path in lake.list(f"manifests/{stage}/parts") if path.endswith(".json")]
+        for data in lake.read_all(paths):
+            # A part only saves work. One that cannot be read is one that was not made.
+            with contextlib.suppress(ValidationError):
+                part = Part.model_validate_json(data)
+                self._parts[part.name] = part
+        self._there = lake.sizes_of(entry.path for part in self._parts.values() for entry in part.files)
+
+    def find(self, name: str, identity: str) -> Part | None:
+        """The part of this name if it was made for this identity and its files are there, else None."""
+        part = self._parts.get(name)
+        if part is None or part.identity != identity:
+            return None
+        return part if all(self._there.get(entry.path) == entry.bytes for entry in part.files) else None

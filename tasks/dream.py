@@ -23,7 +23,7 @@ def dream(recipe: Recipe, lake: str, prompts: list[str], num_pictures: int, seed
     )
     create_markdown_artifact(
         key=artifact_key(recipe.name, "dreams"),
-        markdown=pictures_markdown(made),
+        markdown=pictures_markdown(place, made),
         description=f"{len(made)} pictures of {len(prompts)} prompts",
     )
     return [path for path, _ in made]

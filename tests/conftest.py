@@ -4,6 +4,7 @@ demo_recipe     the demo's recipe with 100 kids
 road_lake       (session) a lake in which the whole road ran once on 100 kids; never written to by a test
 lake_copy       a copy of it that a test may damage
 mediawiki       (session) a real MediaWiki on loopback: tests/mediawiki/fixture.py
+s3              (session) a real S3 server on loopback: tests/objects.py
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sp_data.lake import Lake
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.road import DATASET_STAGES, remember_recipe, run_stage
 
-pytest_plugins = ["mediawiki.fixture"]
+pytest_plugins = ["mediawiki.fixture", "objects"]
 
 NUM_KIDS = 100
 TESTS = Path(__file__).parent

@@ -82,10 +82,11 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
         progress.begin(STAGE, sum(shard["num_samples"] for shard in shards), "pictures")
         parts: dict[str, Part] = {}
         missing: list[Work] = []
+        left = manifests.Parts(lake, STAGE)
         for shard in shards:
             name = layout.shard_name(shard["number"])
             made_of = digest_of([VERSION, recipe, sharded.file(f"shards/{name}.tar").sha256])
-            if part := manifests.find_part(lake, STAGE, f"{folder}-{name}", made_of):
+            if part := left.find(f"{folder}-{name}", made_of):
                 parts[name] = part
                 progress.advance(shard["num_samples"])
             else:

@@ -135,6 +135,7 @@ def _make(
     clip, dim, dtype = embedded.details["clip"], int(embedded.details["dim"]), embedded.details["dtype"]
     digests = {Path(entry.path).name: entry.sha256 for entry in embedded.files}
     parts: list[Part] = []
+    left = manifests.Parts(lake, STAGE)
     missing: list[tuple[Target, str, str]] = []
     sources = {kind: Sources.open(partitions[kind], dim, dtype) for kind in KINDS}
     for kind in KINDS:
@@ -143,7 +144,7 @@ def _make(
             target = Target(shard, kind, plan.of_shard(shard))
             name = f"{clip}-{kind}-{plan.layout.shard_name(shard)}"
             made_of = digest_of([VERSION, str(plan.layout), _made_of(target, sources[kind], of_partition)])
-            if part := manifests.find_part(lake, STAGE, name, made_of):
+            if part := left.find(name, made_of):
                 parts.append(part)
                 progress.advance()
             else:

@@ -16,8 +16,10 @@ import logging
 import os
 import subprocess
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from sp_data.dataset.curated import SPLITS, copies_missing, read_kept
 from sp_data.dataset.tidy import SUCCESS, tidy_parquet, tidy_samples, write_tar
 from sp_data.errors import LakeFull, StageError, StageNotDone
 from sp_data.keys import KeyLayout
-from sp_data.lake import Lake
+from sp_data.lake import NUM_AT_ONCE, Lake
 from sp_data.manifest import Counts, Manifest, Part
 from sp_data.parquet import read_table
 from sp_data.progress import SILENT, Progress
@@ -46,6 +48,8 @@ VERSION = VERSION_OF[STAGE]
 CARRIED = ("title", "sha1", "split", "page", "revision", "licence", "uploader", "variants", "path", "sample")
 """Columns that travel in the .json and the parquet beside img2dataset's own."""
 POLL_S = 0.1
+COPIED_AT_ONCE = 20_000
+"""Pictures of a remote lake that are copied to this machine for one run of img2dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +183,32 @@ def _make_missing(
     """The part of every planned shard; those that are not in the lake yet are made, and published one by one."""
     parts: dict[int, Part] = {}
     missing: list[PlannedShard] = []
+    left = manifests.Parts(lake, STAGE)
     for one in planned:
-        if part := manifests.find_part(lake, STAGE, layout.shard_name(one.number), one.identity(settings)):
+        if part := left.find(layout.shard_name(one.number), one.identity(settings)):
             parts[one.number] = part
             progress.advance(len(one.rows))
         else:
             missing.append(one)
-    if missing:
+    for batch in _batches(missing, lake):
         with lake.scratch(STAGE) as scratch:
-            for one, raw in _run_img2dataset(missing, layout, settings, lake, scratch):
+            for one, raw in _run_img2dataset(batch, layout, settings, lake, scratch):
                 parts[one.number] = _publish(one, raw, layout, settings, lake, scratch)
                 progress.advance(len(one.rows))
     return parts
+
+
+def _batches(missing: list[PlannedShard], lake: Lake) -> list[list[PlannedShard]]:
+    """What one run of img2dataset makes: everything, or from a remote lake what may lie on this machine at a time."""
+    batches: list[list[PlannedShard]] = []
+    num_copied = 0
+    for one in missing:
+        num_copied += len(one.rows)
+        if not batches or (not lake.is_local and num_copied > COPIED_AT_ONCE):
+            batches.append([])
+            num_copied = len(one.rows)
+        batches[-1].append(one)
+    return batches
 
 
 def _run_img2dataset(
@@ -265,7 +283,9 @@ INPUT_SCHEMA = pa.schema(
 
 
 def _input_table(one: PlannedShard, lake: Lake, scratch: Path) -> pa.Table:
-    rows = [{**row, "url": _local_url(row["path"], lake, scratch)} for row in one.rows]
+    with ThreadPoolExecutor(1 if lake.is_local else NUM_AT_ONCE) as pool:
+        urls = list(pool.map(lambda row: _local_url(row["path"], lake, scratch), one.rows))
+    rows = [{**row, "url": url} for row, url in zip(one.rows, urls, strict=True)]
     return pa.Table.from_pylist([{name: row[name] for name in INPUT_SCHEMA.names} for row in rows], schema=INPUT_SCHEMA)
 
 
@@ -274,9 +294,11 @@ def _local_url(path: str, lake: Lake, scratch: Path) -> str:
     if lake.is_local:
         return Path(lake.full(path)).as_uri()
     copy = scratch / "pictures" / path
-    if not copy.exists():
+    if not copy.exists():  # two samples of the same bytes
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(lake.read_bytes(path))
+        beside = copy.with_name(f".{uuid.uuid4().hex}")
+        beside.write_bytes(lake.read_bytes(path))
+        beside.replace(copy)
     return copy.as_uri()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -96,9 +95,11 @@ def _open(png: bytes) -> Image.Image:
         return opened.convert("RGB")
 
 
-def pictures_markdown(made: list[tuple[str, dict[str, Any]]]) -> str:
-    """Pictures that were made from words, as one sheet and a list: `made` has where each PNG lies and what it says."""
-    pictures = [_open(Path(path).read_bytes()) for path, _ in made[:NUM_SHOWN] if Path(path).exists()]
+def pictures_markdown(lake: Lake, made: list[tuple[str, dict[str, Any]]]) -> str:
+    """Pictures that were made from words, as one sheet and a list: `made` has where each PNG lies in the lake, by the
+    filesystem's own name, and what it says."""
+    paths = [path.removeprefix(f"{lake.root}/") for path, _ in made[:NUM_SHOWN]]
+    pictures = [_open(lake.read_bytes(path)) for path in paths if lake.exists(path)]
     lines = ["## Pictures", ""]
     if pictures:
         lines += [f"![pictures]({data_uri(contact_sheet(pictures))})", ""]

@@ -1,4 +1,4 @@
-"""The lake: whole files or none, one writer, nothing outside, local and in memory alike."""
+"""The lake: whole files or none, one writer, nothing outside; local, in memory and on S3 alike."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
+from objects import ObjectStore
 
 from sp_data.errors import LakeBusy, LakeError, LakeFull
 from sp_data.lake import Lake, datasets
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    if request.param == "s3":
+        store: ObjectStore = request.getfixturevalue("s3")
+        return Lake(store.bucket(f"unit-{uuid.uuid4().hex}"), "kids")
     url = str(tmp_path / "lake") if request.param == "local" else f"memory://{tmp_path.name}"
     return Lake(url, "kids")
 
@@ -43,11 +48,28 @@ def test_sizes_and_listings(lake: Lake) -> None:
     assert lake.size("shards/00001.tar") == 2
     assert lake.size("shards/00002.tar") is None
     assert lake.size("shards") is None
+    asked = ["shards/00001.tar", "shards/deeper/00000.tar", "shards/00002.tar", "nothing/a"]
+    assert lake.sizes_of(asked) == {"shards/00001.tar": 2, "shards/deeper/00000.tar": 1}
+    assert lake.sizes_of([]) == {}
     assert lake.list("shards") == ["shards/00001.tar", "shards/deeper/00000.tar"]
     assert lake.list("nothing") == []
     lake.remove("shards/00001.tar")
     lake.remove("shards/00001.tar")
     assert lake.list("shards") == ["shards/deeper/00000.tar"]
+
+
+def test_a_copy_is_made_once_for_a_writer_and_never_older_than_the_file(lake: Lake) -> None:
+    lake.write_bytes("a", b"one")
+    with lake.writer():
+        with lake.local("a") as first, lake.local("a") as second:
+            assert first == second
+        lake.write_bytes("a", b"two")
+        with lake.local("a") as path:
+            assert path.read_bytes() == b"two"
+        lake.remove("a")
+        with pytest.raises(FileNotFoundError), lake.local("a") as path:
+            path.read_bytes()
+    assert lake.is_local or not path.exists()
 
 
 def test_publishing_the_same_bytes_again_leaves_the_file_alone(tmp_path: Path) -> None:

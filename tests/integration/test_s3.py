@@ -1,0 +1,279 @@
+"""A lake on S3 (a real server): the digests of a local one, one writer, nothing half written, errors in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from objects import ObjectStore
+from places import CLIP
+from pytest_httpserver import HTTPServer
+from s3fs import S3FileSystem
+
+from sp_data import lease as leases
+from sp_data import manifest as manifests
+from sp_data.dataset.fates import fates
+from sp_data.errors import LakeBusy, LakeError
+from sp_data.lake import Lake, datasets
+from sp_data.recipe import Recipe
+from sp_data.report.page import load_road, write_report
+from sp_data.road import DATASET_STAGES, remember_recipe, run_stage, stand
+
+COMMAND = str(Path(sys.executable).with_name("sp-data"))
+
+
+@pytest.fixture
+def url(s3: ObjectStore) -> str:
+    return s3.bucket(f"test-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def lake(url: str) -> Lake:
+    return Lake(url, "kids")
+
+
+def digests(lake: Lake) -> dict[str, tuple[str, str]]:
+    road = load_road(lake, DATASET_STAGES)
+    return {stage: (made.identity, made.digest) for stage, made in road.items()}
+
+
+@pytest.fixture(scope="module")
+def s3_lake(demo_recipe: Recipe, s3: ObjectStore) -> Lake:
+    lake = Lake(f"{s3.bucket('road')}/below/it", demo_recipe.name)
+    remember_recipe(demo_recipe, lake)
+    for stage in DATASET_STAGES:
+        assert run_stage(stage, demo_recipe, lake).state == "done"
+    return lake
+
+
+def test_every_stage_comes_to_the_digests_of_a_local_lake(s3_lake: Lake, road_lake: Lake) -> None:
+    assert digests(s3_lake).keys() == set(DATASET_STAGES)
+    assert digests(s3_lake) == digests(road_lake)
+
+
+def test_an_idle_run_writes_nothing_and_asks_little_however_many_pictures(
+    s3_lake: Lake, demo_recipe: Recipe, s3: ObjectStore
+) -> None:
+    before = {name: info["LastModified"] for name, info in s3.fs.find(s3_lake.root, detail=True).items()}
+
+    def run() -> None:
+        assert {run_stage(stage, demo_recipe, s3_lake).state for stage in DATASET_STAGES} == {"unchanged"}
+
+    assert 20 < s3.num_requests(run) < 150
+    assert {name: info["LastModified"] for name, info in s3.fs.find(s3_lake.root, detail=True).items()} == before
+
+
+def test_what_is_there_is_known_from_listings(lake: Lake, s3: ObjectStore) -> None:
+    files = tuple(lake.write_bytes(f"shards/{number:05d}.tar", b"kid") for number in range(50))
+    assert s3.num_requests(lambda: manifests.missing_files(lake, files)) == 1
+    for number, entry in enumerate(files[:20]):
+        part = manifests.Part(name=f"{number:05d}", identity="i", files=(entry,))
+        manifests.publish_part(lake, "shard", part)
+    assert s3.num_requests(lambda: manifests.Parts(lake, "shard")) == 22  # two listings, and each part
+
+
+def test_a_lost_file_comes_back_with_the_same_bytes(s3_lake: Lake, demo_recipe: Recipe) -> None:
+    before = digests(s3_lake)
+    s3_lake.remove(f"reordered/{CLIP}/img_emb/img_emb_00001.npy")
+    assert stand(demo_recipe, s3_lake)["reorder"].state == "damaged"
+    for stage in DATASET_STAGES:
+        run_stage(stage, demo_recipe, s3_lake)
+    assert digests(s3_lake) == before
+
+
+def test_status_why_and_the_report_read_a_lake_on_s3(s3_lake: Lake, demo_recipe: Recipe) -> None:
+    done = subprocess.run([COMMAND, "status", "--lake", s3_lake.url], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {fate.title: fate.reason for fate in fates(s3_lake)}["File:Theme song.ogg"].startswith("mime-not-wanted")
+    page = write_report(demo_recipe, s3_lake, load_road(s3_lake, DATASET_STAGES))
+    assert b"<img" in s3_lake.read_bytes(page)
+
+
+PUT = """
+    import sys
+    from pathlib import Path
+    from sp_data.lake import Lake
+    made = Path(sys.argv[2])
+    lake = Lake(sys.argv[1], "kids")
+    with lake.writer():
+        print("putting", flush=True)
+        while True:
+            made.write_bytes(bytes(150 * 2**20))
+            lake.publish(made, "shards/00000.tar")
+            lake.remove("shards/00000.tar")
+"""
+
+
+def child(script: str, *arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+def test_a_kill_while_a_file_is_put_leaves_it_whole_or_absent(lake: Lake, url: str, tmp_path: Path) -> None:
+    process = child(PUT, url, str(tmp_path / "made"))
+    seen = set()
+    try:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            seen.add(lake.size("shards/00000.tar"))
+    finally:
+        process.kill()
+        process.wait()
+    seen.add(lake.size("shards/00000.tar"))
+    assert seen <= {None, 150 * 2**20}
+    # The dead process's lock is no obstacle on its own machine.
+    with lake.writer():
+        assert lake.write_bytes("shards/00000.tar", b"whole").bytes == 5
+    assert lake.read_bytes("shards/00000.tar") == b"whole"
+
+
+HOLD = """
+    import sys, time
+    from sp_data.lake import Lake
+    with Lake(sys.argv[1], "kids").writer():
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_second_writer_is_refused_and_the_first_is_named(lake: Lake, url: str) -> None:
+    process = child(HOLD, url)
+    try:
+        with pytest.raises(LakeBusy, match=rf"dataset 'kids' in .* process {process.pid} on .*wait"), lake.writer():
+            pass
+        with lake.writer("reports"):  # written by nobody else
+            pass
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    with lake.writer():
+        pass
+    assert not lake.fs.exists(f"{lake.root}/.writer")
+
+
+def left_by_another_machine(lake: Lake) -> None:
+    lake.fs.pipe_file(f"{lake.root}/.writer", b'{"token": "x", "pid": 1, "host": "elsewhere", "place": "far"}')
+
+
+def test_a_lock_that_nobody_renews_is_taken_over_by_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_by_another_machine(lake)
+    with pytest.raises(LakeBusy, match="on elsewhere"), lake.writer():
+        pass
+    monkeypatch.setattr(leases, "LASTS_S", 0.5)
+    time.sleep(2)
+    first, second = (leases.Lease(lake.fs, f"{lake.root}/.writer", "it") for _ in range(2))
+    stale = first._look()
+    assert stale is not None
+    assert stale.is_stale
+    # Both found it stale; the store lets one of them have it.
+    assert [first._take_over(stale), second._take_over(stale)] == [True, False]
+
+
+def test_a_lock_is_renewed_while_it_is_held(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEWED_S", 0.1)
+    with lake.writer():
+        before = lake.fs.info(f"{lake.root}/.writer")["ETag"]
+        time.sleep(0.5)
+        assert lake.fs.info(f"{lake.root}/.writer")["ETag"] != before
+
+
+def test_a_writer_whose_lock_was_taken_writes_no_more_and_leaves_it(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEWED_S", 0.1)
+    with lake.writer():
+        left_by_another_machine(lake)
+        time.sleep(0.5)
+        with pytest.raises(LakeBusy, match="could not renew its lock"):
+            lake.write_bytes("a", b"")
+    assert b"elsewhere" in lake.fs.cat_file(f"{lake.root}/.writer")
+    assert not lake.exists("a")
+
+
+def test_what_others_wrote_and_removed_is_seen_at_once(lake: Lake) -> None:
+    # Not the instance that s3fs keeps for this process: its own writes it would know of.
+    other = S3FileSystem(skip_instance_cache=True)
+    assert lake.list("shards") == []
+    other.pipe_file(lake.full("shards/00000.tar"), b"a")
+    assert lake.list("shards") == ["shards/00000.tar"]
+    other.rm_file(lake.full("shards/00000.tar"))
+    assert not lake.exists("shards/00000.tar")
+
+
+def test_a_bucket_that_is_not_there_is_said_and_not_made(s3: ObjectStore) -> None:
+    nowhere = Lake("s3://no-such-bucket/lake", "kids")
+    for work in (
+        lambda: nowhere.write_bytes("a", b""),
+        lambda: nowhere.read_bytes("a"),
+        lambda: nowhere.size("a"),
+        lambda: nowhere.list("a"),
+        lambda: nowhere.writer().__enter__(),
+        lambda: datasets("s3://no-such-bucket/lake"),
+    ):
+        with pytest.raises(LakeError, match=r"^bucket 'no-such-bucket' does not exist; create it"):
+            work()
+    assert not s3.fs.exists("no-such-bucket")
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"},
+            r"cannot be reached .*is AWS_ENDPOINT_URL right",
+        ),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, r"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_a_store_that_cannot_be_asked_is_one_sentence(url: str, environment: dict[str, str], said: str) -> None:
+    done = subprocess.run(
+        [COMMAND, "scrape", "demo", "--lake", url], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sp-data: ")]
+    assert re.search(said, line)
+
+
+def test_a_refusal_says_whose_keys_to_look_at(
+    s3: ObjectStore, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    httpserver.expect_request(re.compile(".*")).respond_with_data(refusal, status=403, content_type="application/xml")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", httpserver.url_for("").rstrip("/"))
+    S3FileSystem.clear_instance_cache()
+    lake = Lake("s3://bucket", "kids")
+    S3FileSystem.clear_instance_cache()
+    for work in (
+        lambda: lake.write_bytes("a", b""),
+        lambda: lake.size("a"),
+        lambda: lake.list("a"),
+        lambda: lake.writer().__enter__(),
+    ):
+        with pytest.raises(LakeError, match=r"is refused .*; are AWS_ACCESS_KEY_ID .* in 'bucket'\?$"):
+            work()
+
+
+def test_nothing_is_left_in_the_temporary_place(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "sp-data-shard-killed"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    with lake.writer():
+        lake.write_bytes("a", b"a")
+        with lake.local("a"), lake.scratch("b"):
+            pass
+    assert list(tmp_path.iterdir()) == []
