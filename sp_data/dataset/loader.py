@@ -1,76 +1,72 @@
 """The samples of one split of a verified dataset, one by one and in any order.
 
-    Samples[i] = {"image": (3, size, size) float32 in 0..1, "image_embed": (dim,), "text_embed": (dim,) float32,
-                  "caption": "a kid in …"}
+    Samples[i] = {"key": "000070042", "caption": "a kid in …", "image": (3, size, size) uint8,
+                  "image_embed": (dim,) float32, "text_embed": (dim,) float32}
 
 It follows the dataset manifest shard by shard: the tar's key names the row of the reordered embeddings. Nothing is held
-in memory but where each picture begins; embeddings are mapped, pictures are read when they are asked for.
+in memory but how many samples each shard has; places and embeddings are mapped, pictures are read when they are asked
+for. Every file that is read from a tar shows its name first, so a picture that is not its key's is an error.
+
+In which order they are taken, and by which process, is `sp_data.training.order`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import os
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import logging
+import resource
+import tempfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
-from sp_data.errors import CorruptFile, StageNotDone
+from sp_data.dataset.open_shard import OpenShard, Place, ShardFiles, map_rows
+from sp_data.dataset.partitions import KINDS
+from sp_data.dataset.places import find_places, index_path, read_places, to_npy
+from sp_data.errors import CorruptFile, LakeError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 
+log = logging.getLogger(__name__)
+
+FILES_A_SHARD = 4
+"""Open while a shard is: its tar, two embeddings and its places (Python keeps a descriptor of what it maps)."""
+MAX_OPEN_SHARDS = 4096
+
 
 class Sample(TypedDict, total=False):
+    key: str
     image: torch.Tensor
     image_embed: torch.Tensor
     text_embed: torch.Tensor
     caption: str
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a sample lies: its row of the shard's embeddings, and its picture and caption in the tar (offset, size)."""
-
-    key: str
-    shard: int
-    """Position in the list of opened shards, not the shard's number."""
-    row: int
-    picture: tuple[int, int]
-    caption: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenShard:
-    tar: Path
-    image: npt.NDArray[Any]
-    text: npt.NDArray[Any]
-
-
 class Samples(Dataset[Sample]):
-    """A split's samples; `image_size_px` None leaves the pictures unread. Close it, or use it as a context."""
+    """A split's samples; `image_size_px` None leaves the pictures unread. Close it, or use it as a context.
+
+    It may be handed to processes that read ahead, forked or spawned, while it is open here. One thread each.
+    """
 
     def __init__(self, verified: Manifest, lake: Lake, split: str, image_size_px: int | None = None) -> None:
-        """Raises StageNotDone if a file of the dataset is missing, CorruptFile if one contradicts its shard."""
+        """Raises StageNotDone if a file of the dataset is missing, DataError if one contradicts its shard."""
         self.image_size_px = image_size_px
-        self.places: list[Place] = []
+        self.layout = KeyLayout.parse(verified.details["layout"])
         self._stack = contextlib.ExitStack()
-        self._shards: list[OpenShard] = []
-        self._files: dict[tuple[int, Path], int] = {}
-        layout = KeyLayout.parse(verified.details["layout"])
-        dead = set(verified.details["tombstones"])
-        for listed in verified.details["shards"]:
-            if listed["split"] == split:
-                self._open(listed, lake, layout, int(verified.details["dim"]), dead)
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
+        self._max_open = max_open_shards()
+        self._shards: list[ShardFiles] = []
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            self._ends = self._find(verified, lake, split)
+            undo.pop_all()
 
     def __enter__(self) -> Samples:
         return self
@@ -79,94 +75,106 @@ class Samples(Dataset[Sample]):
         self.close()
 
     def close(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files.clear()
+        while self._open:
+            self._open.popitem()[1].close()
         self._stack.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of a remote lake's files stay this process's own to remove; descriptors cannot travel.
+        return {**self.__dict__, "_stack": contextlib.ExitStack(), "_open": OrderedDict()}
+
     def __len__(self) -> int:
-        return len(self.places)
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Sample:
-        place = self.places[index]
-        shard = self._shards[place.shard]
+        """Raises CorruptFile if a file is not what it was when its shard was indexed."""
+        shard, key, place = self._at(index)
         sample = Sample(
-            image_embed=torch.from_numpy(shard.image[place.row].astype(np.float32)),
-            text_embed=torch.from_numpy(shard.text[place.row].astype(np.float32)),
-            caption=self._read(shard.tar, place.caption).decode("utf-8"),
+            key=key,
+            caption=bytes(shard.read(key, "txt", place.txt, place.txt_bytes)).decode("utf-8"),
+            image_embed=shard.embedding(key, "img_emb", place.row),
+            text_embed=shard.embedding(key, "text_emb", place.row),
         )
         if self.image_size_px is not None:
-            sample["image"] = self._picture(shard.tar, place, self.image_size_px)
+            sample["image"] = shard.picture(key, place, self.image_size_px)
         return sample
 
-    def _open(self, listed: dict[str, Any], lake: Lake, layout: KeyLayout, dim: int, dead: set[str]) -> None:
-        paths = {name: self._local(lake, listed[name]["path"]) for name in ("tar", "img_emb", "text_emb")}
-        rows = {}
-        for kind in ("img_emb", "text_emb"):
-            rows[kind] = _mapped(paths[kind], listed[kind]["path"])
-            if rows[kind].shape != (listed["num_rows"], dim):
-                raise CorruptFile(
-                    f"{listed[kind]['path']} holds {rows[kind].shape}, the dataset manifest says "
-                    f"({listed['num_rows']}, {dim}); run `sp-data verify`"
-                )
-        position = len(self._shards)
-        self._shards.append(OpenShard(paths["tar"], rows["img_emb"], rows["text_emb"]))
-        for key, members in _members(paths["tar"], listed["tar"]["path"]):
-            number, row = layout.split(key)
-            if number != listed["number"] or row >= listed["num_rows"]:
-                raise CorruptFile(f"{listed['tar']['path']}: key {key} is of another shard; run `sp-data verify`")
-            # A picture that could not be embedded has a row of zeros: there is nothing to learn from it.
-            if key not in dead and {"jpg", "txt"} <= members.keys() and rows["img_emb"][row].any():
-                self.places.append(Place(key, position, row, members["jpg"], members["txt"]))
+    def variants(self, index: int) -> tuple[str, ...]:
+        """Other captions of a sample, as curate made them. `text_embed` is of none of them: it is the caption's."""
+        shard, key, place = self._at(index)
+        if not place.json_bytes:
+            return ()
+        try:
+            said = json.loads(bytes(shard.read(key, "json", place.json, place.json_bytes)))
+            return tuple(json.loads(said.get("variants") or "[]"))
+        except ValueError as error:
+            raise CorruptFile(f"{shard.files.name}: {key}.json cannot be read ({error})") from error
+
+    def _find(self, verified: Manifest, lake: Lake, split: str) -> npt.NDArray[np.int64]:
+        """Look at every shard of the split; returns how many samples there are up to the end of each."""
+        numbers, indices = self.layout.split_all(sorted(verified.details["tombstones"]))
+        kept = lake.sizes("index")
+        counts = []
+        for listed in verified.details["shards"]:
+            if listed["split"] == split:
+                first, last = np.searchsorted(numbers, [listed["number"], listed["number"] + 1])
+                counts.append(self._add(listed, lake, int(verified.details["dim"]), indices[first:last], kept))
+        return np.cumsum(counts, dtype=np.int64)
+
+    def _add(
+        self, listed: dict[str, Any], lake: Lake, dim: int, dead: npt.NDArray[np.int64], kept: dict[str, int]
+    ) -> int:
+        tar, image, text = (self._local(lake, listed[name]["path"]) for name in ("tar", *KINDS))
+        shape = (int(listed["num_rows"]), dim)
+        index = index_path(listed, self.layout)
+        path = self._stack.enter_context(lake.local(index)) if index in kept else None
+        places = read_places(path) if path else None
+        if path is None or places is None:
+            places = find_places(tar, [map_rows(one, shape) for one in (image, text)], listed, self.layout)
+            path = self._keep(to_npy(places), lake, index)
+        alive = np.flatnonzero(~np.isin(places["row"], dead)).astype(np.uint32) if len(dead) else None
+        files = ShardFiles(listed["number"], listed["tar"]["path"], tar, (image, text), shape, path, alive)
+        self._shards.append(files)
+        # Opened at once: a file that contradicts the others is named now, and not in the middle of a training.
+        self._shard(len(self._shards) - 1)
+        return len(places) if alive is None else len(alive)
 
     def _local(self, lake: Lake, path: str) -> Path:
         if not lake.exists(path):
             raise StageNotDone(f"{lake.full(path)} is missing; run the dataset again: what was lost is made again")
         return self._stack.enter_context(lake.local(path))
 
-    def _read(self, tar: Path, where: tuple[int, int]) -> bytes:
-        # A descriptor a process: loader processes that share one by fork would still be fine (pread has no position),
-        # but one that is spawned has to open its own.
-        mine = (os.getpid(), tar)
-        if mine not in self._files:
-            self._files[mine] = os.open(tar, os.O_RDONLY)
-        offset, size = where
-        return os.pread(self._files[mine], size, offset)
+    def _keep(self, data: bytes, lake: Lake, path: str) -> Path:
+        try:
+            lake.write_bytes(path, data)
+        except LakeError as error:
+            log.warning("the places of samples are not kept for the next time: %s", error)
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="sp-data-index-")))
+            (folder / "places.npy").write_bytes(data)
+            return folder / "places.npy"
+        return self._stack.enter_context(lake.local(path))
 
-    def _picture(self, tar: Path, place: Place, size_px: int) -> torch.Tensor:
-        with Image.open(io.BytesIO(self._read(tar, place.picture))) as opened:
-            picture = opened.convert("RGB")
-        if picture.size != (size_px, size_px):
-            picture = _square(picture).resize((size_px, size_px), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    def _at(self, index: int) -> tuple[OpenShard, str, Place]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        shard = self._shard(number)
+        place = shard.place(index - (int(self._ends[number - 1]) if number else 0))
+        return shard, self.layout.key(shard.files.number, place.row), place
 
-
-def _mapped(path: Path, name: str) -> npt.NDArray[Any]:
-    try:
-        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise CorruptFile(f"{name} is no array ({error}); run `sp-data verify`") from error
-    return mapped
-
-
-def _square(picture: Image.Image) -> Image.Image:
-    """A picture that is not square (resize_mode `keep_ratio`) on a white square."""
-    if picture.width == picture.height:
-        return picture
-    side = max(picture.size)
-    square = Image.new("RGB", (side, side), "white")
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return square
+    def _shard(self, number: int) -> OpenShard:
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        while len(self._open) >= self._max_open:
+            self._open.popitem(last=False)[1].close()
+        self._open[number] = OpenShard(self._shards[number])
+        return self._open[number]
 
 
-def _members(tar: Path, name: str) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-    """Key -> {extension: (offset, size)}, in the tar's order."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with tarfile.open(tar) as opened:
-            for member in opened:
-                key, _, extension = member.name.partition(".")
-                found.setdefault(key, {})[extension] = (member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise CorruptFile(f"{name} is no tar ({error}); run `sp-data verify --deep`") from error
-    yield from found.items()
+def max_open_shards() -> int:
+    """A quarter of the descriptors that this process may open, so that there is room for a second split."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return MAX_OPEN_SHARDS
+    return max(1, min(MAX_OPEN_SHARDS, allowed // 4 // FILES_A_SHARD))

@@ -114,8 +114,8 @@ class Loop:
 
     def _batches(self, start: int) -> Iterator[Batch]:
         order = Batches(
-            start,
-            self.settings.steps,
+            start * self.settings.batch_size,
+            self.settings.steps * self.settings.batch_size,
             num_samples=len(self.train),
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import default_collate
 
 from sp_data.dataset.loader import Sample
 from sp_data.training.models import Kind
@@ -37,11 +38,12 @@ class Task(Protocol):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Tensors stacked, captions listed."""
-    batch: Batch = {"caption": [sample["caption"] for sample in samples]}
+    """Tensors stacked; keys and captions listed."""
+    batch: Batch = {name: [sample[name] for sample in samples] for name in ("key", "caption")}
     for name in ("image", "image_embed", "text_embed"):
         if name in samples[0]:
-            batch[name] = torch.stack([sample[name] for sample in samples])
+            # In a process that reads ahead, torch's own stacks into memory that is shared already.
+            batch[name] = default_collate([sample[name] for sample in samples])
     return batch
 
 
@@ -60,7 +62,12 @@ def captions(batch: Batch) -> list[str]:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-    }
+    """Tensors on the device; pictures, which travel as bytes, float32 in 0..1."""
+    moved: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            value = value.to(device, non_blocking=True)
+            moved[name] = value.float().div_(255) if value.dtype == torch.uint8 else value
+        else:
+            moved[name] = value
+    return moved
