@@ -47,6 +47,14 @@ class DemoWiki(Part):
     )
 
 
+class Imported(Part):
+    """Shards that someone else made; written by `sp-data import`, not by hand."""
+
+    shards: str = Field(description="Where they lay", json_schema_extra=HOW)
+    embeddings: str = Field(description="Where their embeddings lay", json_schema_extra=HOW)
+    digest: str = Field("", description="sha256 over the shards")
+
+
 class Source(Part):
     """Which wiki, and what of it."""
 
@@ -57,6 +65,7 @@ class Source(Part):
         "`url`, and `caption` and `licence` where there are any)",
     )
     demo: DemoWiki | None = Field(None, description="Serve the made-up wiki and scrape it")
+    imported: Imported | None = Field(None, description="Instead of a wiki: what `sp-data import` took in")
     select: Literal["pages", "categories", "all"] = Field(
         "pages", description="Files shown on `pages`, files in `categories`, or every file of the wiki"
     )
@@ -109,7 +118,7 @@ class Source(Part):
 
     @model_validator(mode="after")
     def _has_manners(self) -> Self:
-        if bool(self.wiki) is bool(self.addresses):
+        if sum(map(bool, (self.wiki, self.addresses, self.imported))) != 1:
             raise ValueError("expected `wiki`, or `addresses` instead of one")
         if self.select == "pages" and not self.pages:
             raise ValueError("select is 'pages', so `pages` must name at least one")
@@ -141,6 +150,8 @@ class Source(Part):
     @property
     def place(self) -> str:
         """Where the pictures come from, in words."""
+        if self.imported:
+            return f"the shards in {self.imported.shards}"
         return self.wiki or f"the addresses in {self.addresses}"
 
     @property

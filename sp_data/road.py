@@ -37,6 +37,9 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "judge": ("verify", "prior", "decoder"),
 }
 
+IMPORTED = ("scrape", "curate", "shard")
+"""Stages of an imported dataset that were done elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -82,6 +85,8 @@ def run_stage(
     changed. Raises StageNotDone if an earlier stage is missing, stale or damaged.
     """
     standing = stand(recipe, lake, until=name)
+    if recipe.source.imported is not None and name in IMPORTED:
+        return StageResult(_as_imported(standing[name], lake), "unchanged")
     inputs = {stage: _usable(standing[stage], lake, for_stage=name) for stage in INPUTS[name]}
     # Each stage's libraries are imported when it runs, not with this module.
     if name == "scrape":
@@ -117,6 +122,20 @@ def run_stage(
 
         return examine(inputs["verify"], inputs["prior"], inputs["decoder"], recipe, lake, progress=progress)
     raise ValueError(f"no stage {name!r}: expected one of {', '.join(STAGES)}")
+
+
+def _as_imported(status: Status, lake: Lake) -> Manifest:
+    if status.manifest is None or status.state != "done":
+        raise StageNotDone(
+            f"dataset {lake.dataset!r} was imported, and its {status.name} is {status.state}{_because(status)}; it "
+            "cannot be made here: remove the dataset and run `sp-data import` again"
+        )
+    return status.manifest
+
+
+def made(stage: str, recipe: Recipe, lake: Lake, *, for_what: str) -> Manifest:
+    """The manifest of a stage that is done, for what is no stage itself. Raises StageNotDone."""
+    return _usable(stand(recipe, lake, until=stage)[stage], lake, for_stage=for_what)
 
 
 def _usable(status: Status, lake: Lake, *, for_stage: str) -> Manifest:
@@ -168,7 +187,7 @@ def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status])
 
 def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
     """Pictures that a stage's table counts on and that are gone. They are too many to be listed in the manifest."""
-    if stage == "scrape":
+    if stage == "scrape" and manifest.recipe.get("imported") is None:
         from sp_data.wiki.originals import originals_missing
 
         return originals_missing(lake, manifest)

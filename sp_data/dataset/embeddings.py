@@ -85,7 +85,7 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
         left = manifests.Parts(lake, STAGE)
         for shard in shards:
             name = layout.shard_name(shard["number"])
-            made_of = digest_of([VERSION, recipe, sharded.file(f"shards/{name}.tar").sha256])
+            made_of = part_identity(recipe, sharded.file(f"shards/{name}.tar").sha256)
             if part := left.find(f"{folder}-{name}", made_of):
                 parts[name] = part
                 progress.advance(shard["num_samples"])
@@ -138,6 +138,11 @@ def recipe_part(settings: Embed) -> dict[str, Any]:
 def clip_folder(recipe: dict[str, Any]) -> str:
     """'ViT-L-14-3f2a91bc': another model, other weights or another batch size never share a folder."""
     return f"{recipe['name']}-{digest_of([VERSION, recipe])[:8]}"
+
+
+def part_identity(recipe: dict[str, Any], tar_sha256: str) -> str:
+    """What one shard's embeddings are made of."""
+    return digest_of([VERSION, recipe, tar_sha256])
 
 
 def checked(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip, str]:

@@ -23,11 +23,12 @@ from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
 from sp_data.dataset.open_shard import OpenShard, Place, ShardFiles, map_rows
-from sp_data.dataset.partitions import KINDS
+from sp_data.dataset.partitions import KINDS, key_numbers
 from sp_data.dataset.places import find_places, index_path, read_places, to_npy
 from sp_data.errors import CorruptFile, LakeError, StageNotDone
 from sp_data.keys import KeyLayout
@@ -112,7 +113,8 @@ class Samples(Dataset[Sample]):
 
     def _find(self, verified: Manifest, lake: Lake, split: str) -> npt.NDArray[np.int64]:
         """Look at every shard of the split; returns how many samples there are up to the end of each."""
-        numbers, indices = self.layout.split_all(sorted(verified.details["tombstones"]))
+        tombstones = pa.array(sorted(verified.details["tombstones"]), pa.string())
+        numbers, indices = self.layout.split_numbers(key_numbers(tombstones, self.layout.width))
         kept = lake.sizes("index")
         counts = []
         for listed in verified.details["shards"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,10 +60,10 @@ def tar_keys(path: Path) -> dict[str, set[str]]:
     return found
 
 
-def write_tar(samples: list[Sample], path: Path) -> None:
+def write_tar(samples: Iterable[Sample], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, parts in samples:
-            for extension in EXTENSIONS:
+            for extension in extensions:
                 info = tarfile.TarInfo(f"{key}.{extension}")
                 info.size = len(parts[extension])
                 tar.addfile(info, io.BytesIO(parts[extension]))

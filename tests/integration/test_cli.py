@@ -50,6 +50,9 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
         (["verify"], 2, r"holds no dataset: say which with --recipe"),
         (["verify", "demo"], 1, r"verify needs scrape .* missing"),
         (["report", "demo"], 1, r"no manifest yet; run `sp-data run demo` first"),
+        (["export", "out", "--to", "imagefolder"], 2, r"holds no dataset: say which with --recipe"),
+        (["export", "out", "--to", "kohya", "--recipe", "demo"], 1, r"export needs verify .* missing"),
+        (["import", "--shards", "x", "--embeddings", "y", "--name", "z"], 1, r"x holds no NNNNN\.tar: expected"),
         (["scrape", "demo", "--lake", "gopher://x"], 1, r"cannot be opened"),
         (
             ["scrape", "demo", "--set", "source.demo=null", "--set", "source.wiki=http://127.0.0.1:9"],
@@ -140,6 +143,18 @@ def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
     assert verified["ok"] is True
     assert verified["problems"] == []
     assert verified["checked"] >= 95
+
+
+def test_an_export_says_what_it_wrote_and_refuses_a_word_it_does_not_know(road_lake: Lake, tmp_path: Path) -> None:
+    lake = ["--lake", str(Path(road_lake.root).parent)]
+    done = json.loads(
+        sp_data("export", "out", "--to", "imagefolder", "--split", "val", "--json", *lake, cwd=tmp_path).stdout
+    )
+    assert done["samples"] == done["splits"]["val"] == len(list((tmp_path / "out" / "val").rglob("*.jpg"))) > 0
+    assert done["dropped"] == {}
+    wrong = sp_data("export", "out", "--to", "zip", *lake, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "--to zip: expected one of dalle2-pytorch, imagefolder, kohya" in one_sentence(wrong)
 
 
 def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:

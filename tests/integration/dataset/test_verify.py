@@ -17,7 +17,7 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
-from sp_data.dataset.reorder import reorder_folder
+from sp_data.dataset.reorder_folder import reorder_folder
 from sp_data.dataset.tidy import read_tar, write_tar
 from sp_data.dataset.verify import Problem, inspect, is_own
 from sp_data.errors import VerifyFailed

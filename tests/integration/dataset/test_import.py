@@ -1,0 +1,246 @@
+"""A folder of img2dataset's and embeddings of clip-retrieval's, made elsewhere, become a dataset of ours.
+
+They are the demo's, stripped of all that sp-data adds, with the embeddings shuffled over two partitions that know
+nothing of shards, and with one of each thing that goes wrong in practice.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from places import CLIP
+
+from sp_data import manifest as manifests
+from sp_data import road
+from sp_data.dataset.export import export, form_of
+from sp_data.dataset.fates import fates
+from sp_data.dataset.importer import Tally
+from sp_data.dataset.importing import Given, import_dataset
+from sp_data.dataset.tidy import read_tar, write_tar
+from sp_data.errors import CorruptFile, LayoutError, SpDataError, StageError, StageNotDone, UsageError, VerifyFailed
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.recipe import Recipe
+
+OF_IMG2DATASET = ["url", "caption", "key", "status", "error_message", "width", "height", "sha256"]
+LAYOUT = KeyLayout(5, 2)
+FAILED, NO_CAPTION, NO_ROW, STRAY = "0000103", "0000104", "0000105", "0000199"
+
+
+def foreign(road_lake: Lake, into: Path) -> Given:
+    """The demo's shards and embeddings, as img2dataset and clip-retrieval leave them."""
+    (into / "shards").mkdir(parents=True)
+    shards = Path(road_lake.full("shards"))
+    for parquet in shards.glob("*.parquet"):
+        name = parquet.stem
+        table = pq.read_table(parquet, columns=OF_IMG2DATASET)
+        samples = list(read_tar(shards / f"{name}.tar"))
+        if name == "00001":
+            table = changed(table, FAILED, status="failed_to_download", error_message="HTTP Error 404: Not Found")
+            table = changed(table, NO_CAPTION, caption=None)
+            samples = [
+                (key, parts | ({"txt": b""} if key == NO_CAPTION else {})) for key, parts in samples if key != FAILED
+            ]
+        rng = np.random.default_rng(int(name))
+        pq.write_table(table.take(rng.permutation(table.num_rows)), into / "shards" / parquet.name)
+        write_tar(samples, into / "shards" / f"{name}.tar")
+        shutil.copy(shards / f"{name}_stats.json", into / "shards")
+    shuffle_embeddings(Path(road_lake.full(f"embeddings/{CLIP}")), into / "embeddings")
+    return Given(into / "shards", into / "embeddings", "theirs", "demo", reembed=4)
+
+
+def changed(table: pa.Table, key: str, **said: str | None) -> pa.Table:
+    for column, value in said.items():
+        here = pc.equal(table["key"], key)
+        values = pc.if_else(here, pa.scalar(value, pa.string()), table[column])
+        table = table.set_column(table.schema.get_field_index(column), column, values)
+    return table
+
+
+def shuffle_embeddings(ours: Path, into: Path) -> None:
+    rows, metadata = (
+        {},
+        pa.concat_tables(
+            [pq.read_table(path, columns=["image_path", "caption"]) for path in sorted((ours / "metadata").iterdir())]
+        ),
+    )
+    for kind in ("img_emb", "text_emb"):
+        rows[kind] = np.concatenate([np.load(path) for path in sorted((ours / kind).iterdir())])
+        (into / kind).mkdir(parents=True)
+    (into / "metadata").mkdir()
+    keys = metadata["image_path"].to_pylist()
+    keys[keys.index(NO_ROW)] = STRAY
+    metadata = metadata.set_column(0, "image_path", pa.array(keys))
+    order = np.random.default_rng(0).permutation(len(keys))
+    for number, part in enumerate(np.array_split(order, 2)):
+        for kind in rows:
+            np.save(into / kind / f"{kind}_{number}.npy", rows[kind][part])
+        pq.write_table(metadata.take(part), into / "metadata" / f"metadata_{number}.parquet")
+
+
+@pytest.fixture(scope="module")
+def given(road_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Given:
+    return foreign(road_lake, tmp_path_factory.mktemp("theirs"))
+
+
+@pytest.fixture(scope="module")
+def imported(given: Given, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Manifest, Tally]:
+    lake = Lake(str(tmp_path_factory.mktemp("import") / "lake"), "theirs")
+    result, tally = import_dataset(given, lake)
+    return lake, result.manifest, tally
+
+
+def recipe_of(lake: Lake) -> Recipe:
+    recipe = road.recall_recipe(lake)
+    assert recipe is not None
+    return recipe
+
+
+def test_every_row_is_accounted_for(imported: tuple[Lake, Manifest, Tally], road_lake: Lake) -> None:
+    lake, verified, tally = imported
+    theirs = manifests.latest(road_lake, "verify")
+    assert theirs is not None
+    num_rows = sum(shard["num_rows"] for shard in theirs.details["shards"])
+    counts = {stage: manifests.latest(lake, stage).counts for stage in road.DATASET_STAGES}  # type: ignore[union-attr]
+    assert (counts["scrape"].in_, counts["scrape"].dropped) == (num_rows, {"img2dataset: HTTP Error 404: Not Found": 1})
+    assert (counts["curate"].in_, counts["curate"].dropped) == (num_rows - 1, {"no-caption": 1})
+    assert counts["shard"].out == num_rows - 2
+    assert (counts["embed"].in_, counts["embed"].out) == (num_rows - 1, num_rows - 3)
+    assert tally.num_strays == 2, "one without a row in the shards, one whose download failed"
+    assert tally.splits.total() == num_rows - 3
+    assert verified.details["tombstones"] == [NO_CAPTION]
+    reasons = {fate.title: fate.reason for fate in fates(lake) if fate.reason}
+    assert reasons == {FAILED: "img2dataset: HTTP Error 404: Not Found", NO_CAPTION: "no-caption"}
+
+
+def test_the_tars_are_theirs_to_the_byte_and_each_row_is_its_keys(
+    imported: tuple[Lake, Manifest, Tally], given: Given
+) -> None:
+    lake, verified, _ = imported
+    row_of: dict[str, dict[str, np.ndarray]] = {"img_emb": {}, "text_emb": {}}
+    for kind, rows in row_of.items():
+        for number in (0, 1):
+            keys = pq.read_table(given.embeddings / "metadata" / f"metadata_{number}.parquet")["image_path"].to_pylist()
+            rows |= zip(keys, np.load(given.embeddings / kind / f"{kind}_{number}.npy"), strict=True)
+    for shard in verified.details["shards"]:
+        tar = Path(lake.full(shard["tar"]["path"]))
+        theirs = given.shards / tar.name
+        assert tar.read_bytes() == theirs.read_bytes()
+        assert not tar.samefile(theirs)
+        in_tar = {key for key, _ in read_tar(tar)}
+        for kind, rows in row_of.items():
+            reordered = np.load(lake.full(shard[kind]["path"]))
+            for index, row in enumerate(reordered):
+                key = LAYOUT.key(shard["number"], index)
+                here = key in in_tar and key not in (NO_ROW, NO_CAPTION)
+                np.testing.assert_array_equal(row, rows[key] if here else np.zeros_like(row))
+
+
+def test_the_stages_stand_and_the_dataset_is_used_like_any_other(
+    imported: tuple[Lake, Manifest, Tally], tmp_path: Path
+) -> None:
+    lake, verified, tally = imported
+    recipe = recipe_of(lake)
+    states = {name: status.state for name, status in road.stand(recipe, lake, until="verify").items()}
+    assert states == dict.fromkeys(road.DATASET_STAGES, "done")
+    for stage in road.DATASET_STAGES:
+        assert road.run_stage(stage, recipe, lake).state == "unchanged"
+    assert {shard["split"] for shard in verified.details["shards"]} == {"train", "val", "test"}
+    assert recipe.shard.image_size_px == 64
+    form = form_of("imagefolder", verified, recipe)
+    done = export(verified, form, lake, tmp_path / "out", to="imagefolder")
+    assert done.splits == dict(tally.splits)
+    assert done.dropped == {"tombstone": 1, "no embedding": 1}
+
+
+def test_a_lost_shard_is_not_made_by_our_own_stages(imported: tuple[Lake, Manifest, Tally], tmp_path: Path) -> None:
+    lake, _, _ = imported
+    shutil.copytree(Path(lake.root).parent, tmp_path / "lake")
+    copy = Lake(str(tmp_path / "lake"), lake.dataset)
+    Path(copy.full("shards/00001.parquet")).unlink()
+    with pytest.raises(StageNotDone, match=r"was imported, and its shard is damaged .*run `sp-data import` again"):
+        road.run_stage("shard", recipe_of(copy), copy)
+
+
+def test_a_dataset_that_is_there_is_not_imported_over(imported: tuple[Lake, Manifest, Tally], given: Given) -> None:
+    with pytest.raises(UsageError, match="holds a dataset 'theirs' already"):
+        import_dataset(given, imported[0])
+
+
+def swap_two_rows(theirs: Path) -> None:
+    """Two pictures get each other's embeddings: no count, key or file tells."""
+    metadata = pq.read_table(theirs / "embeddings/metadata/metadata_0.parquet")["image_path"].to_pylist()
+    first, second = (metadata.index(key) for key in sorted(metadata)[:2])
+    rows = np.load(theirs / "embeddings/img_emb/img_emb_0.npy")
+    rows[[first, second]] = rows[[second, first]]
+    np.save(theirs / "embeddings/img_emb/img_emb_0.npy", rows)
+
+
+def repeat_a_key(theirs: Path) -> None:
+    path = theirs / "embeddings/metadata/metadata_0.parquet"
+    table = pq.read_table(path)
+    keys = table["image_path"].to_pylist()
+    keys[1] = keys[0]
+    pq.write_table(table.set_column(0, "image_path", pa.array(keys)), path)
+
+
+def cut_the_tar(theirs: Path) -> None:
+    path = theirs / "shards/00002.tar"
+    write_tar(list(read_tar(path))[1:], path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "said"),
+    [
+        (swap_two_rows, VerifyFailed, r"embedded again, has cosine"),
+        (repeat_a_key, SpDataError, r"comes twice"),
+        (cut_the_tar, CorruptFile, r"00002\.tar: sample \d+ is in the tar or in the parquet"),
+        (lambda theirs: (theirs / "shards/00002_stats.json").unlink(), CorruptFile, r"img2dataset did not finish"),
+        (lambda theirs: (theirs / "shards/00002.tar").rename(theirs / "shards/00099.tar"), CorruptFile, r"00099"),
+        (lambda theirs: shutil.rmtree(theirs / "embeddings/text_emb"), StageError, r"holds no text_emb"),
+        (lambda theirs: shutil.rmtree(theirs / "shards"), StageNotDone, r"holds no NNNNN\.tar"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(
+    given: Given, tmp_path: Path, spoil: Callable[[Path], object], error: type[SpDataError], said: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(given.shards.parent, theirs)
+    spoil(theirs)
+    lake = Lake(str(tmp_path / "lake"), "theirs")
+    with pytest.raises(error, match=said):
+        import_dataset(Given(theirs / "shards", theirs / "embeddings", "theirs", "demo", reembed=1000), lake)
+    assert manifests.latest(lake, "verify") is None
+
+
+def test_a_layout_that_the_names_do_not_bear_out_is_refused(given: Given, tmp_path: Path) -> None:
+    wrong = Given(given.shards, given.embeddings, "theirs", "demo", KeyLayout(3, 4))
+    with pytest.raises(LayoutError, match=r"--layout 3\+4: .* has keys of layout 5\+2"):
+        import_dataset(wrong, Lake(str(tmp_path), "theirs"))
+
+
+def test_a_picture_that_is_in_two_splits_is_dropped_from_train(given: Given, tmp_path: Path) -> None:
+    """The same bytes under another address: only img2dataset's own hash tells."""
+    shards = tmp_path / "shards"
+    shutil.copytree(given.shards, shards)
+    tables = {path: pq.read_table(path) for path in sorted(shards.glob("*.parquet"))}
+    digests = {path: table["sha256"].to_pylist() for path, table in tables.items()}
+    one = digests[next(iter(tables))][0]
+    for path, table in tables.items():
+        place = table.schema.get_field_index("sha256")
+        pq.write_table(table.set_column(place, "sha256", pa.array([one, *digests[path][1:]])), path)
+    lake = Lake(str(tmp_path / "lake"), "theirs")
+    result, tally = import_dataset(Given(shards, given.embeddings, "theirs", "demo", reembed=0), lake)
+    split_of = {shard["number"]: shard["split"] for shard in result.manifest.details["shards"]}
+    dead = [split_of[LAYOUT.split(key)[0]] for key in result.manifest.details["tombstones"] if key != NO_CAPTION]
+    assert set(dead) <= {"train", "test", "val"}
+    assert dead.count("train") == list(split_of.values()).count("train")
+    assert tally.dropped["duplicate"] == len(dead) == len(split_of) - 1
