@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sp_data.dataset.verify import Problem
+    from sp_data.dataset.look import Problem
 
 
 class SpDataError(Exception):

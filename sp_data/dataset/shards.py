@@ -78,7 +78,7 @@ def shard(curated: Manifest, settings: Shard, lake: Lake, *, progress: Progress 
             return StageResult(done, "unchanged")
         if missing := copies_missing(lake, curated):
             raise StageNotDone(f"{lake.full(missing[0])} is missing or cut; run `sp-data curate` first")
-        kept = _with_sample(read_kept(lake, curated).to_pylist())
+        kept = with_sample(read_kept(lake, curated).to_pylist())
         if not kept:
             raise StageError(
                 f"curate kept none of {curated.counts.in_:,} pictures ({_reasons(curated)}), so there is nothing to "
@@ -121,7 +121,7 @@ def plan(kept: list[dict[str, Any]], placed: set[str], size: int, first: int) ->
     return shards
 
 
-def _with_sample(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_sample(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, each with `sample`: the digest of what a sample is made of."""
     made_of = ("title", "sha1", "caption", "variants", "split")
     return [{**row, "sample": digest_of([row[name] for name in made_of])[:32]} for row in rows]

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
+from sp_data.dataset.look import Problem
+from sp_data.dataset.reembed import is_own
 from sp_data.dataset.reorder_folder import reorder_folder
 from sp_data.dataset.tidy import read_tar, write_tar
-from sp_data.dataset.verify import Problem, inspect, is_own
+from sp_data.dataset.verify import inspect
 from sp_data.errors import VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
@@ -367,3 +370,63 @@ def test_a_problem_is_found_by_manifests_without_problems_only(lake_copy: Lake) 
     assert [m.digest for m in before.values() if m] == [m.digest for m in after.values() if m]
     assert isinstance(before["scrape"], Manifest)
     assert io.BytesIO(lake_copy.read_bytes(IMG)).read(6) == b"\x93NUMPY"
+
+
+def curated_path(lake: Lake) -> str:
+    curated = manifests.latest(lake, "curate")
+    assert curated is not None
+    return next(entry.path for entry in curated.files if not entry.path.endswith(".dropped.parquet"))
+
+
+def test_a_picture_that_was_not_kept_needs_a_tombstone(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    shard = pq.read_table(lake_copy.full("shards/00000.parquet"))
+    kept = pq.read_table(lake_copy.full(curated_path(lake_copy)))
+    gone = shard["title"][2].as_py()
+    pq.write_table(kept.filter(pc.not_equal(kept["title"], gone)), lake_copy.full(curated_path(lake_copy)))
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert (first.check, first.key) == ("samples", shard["key"][2].as_py())
+    assert "has no tombstone" in first.message
+
+
+def test_a_tombstone_of_a_picture_that_was_kept_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    sharded = manifests.latest(lake_copy, "shard")
+    assert sharded is not None
+    details = {**sharded.details, "tombstones": ["0000001"]}
+    manifests.publish(lake_copy, sharded.model_copy(update={"details": details}))
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    title = pq.read_table(lake_copy.full("shards/00000.parquet"))["title"][1].as_py()
+    assert (first.check, first.message) == ("samples", f"{title} was kept by curate, but is alive in no shard")
+
+
+def test_a_caption_changed_wherever_it_is_said_is_not_the_planned_one(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """Shard and embeddings agree on it; only what the sample was planned from does not."""
+    parquet = pq.read_table(lake_copy.full("shards/00000.parquet"))
+    key = parquet["key"][0].as_py()
+    set_column(lake_copy, "shards/00000.parquet", "caption", lambda captions: ["another", *captions[1:]])
+    keys = pq.read_table(lake_copy.full(METADATA))["image_path"].to_pylist()
+    set_column(
+        lake_copy,
+        METADATA,
+        "caption",
+        lambda captions: ["another" if one == key else said for one, said in zip(keys, captions, strict=True)],
+    )
+    assert first_problem(demo_recipe, lake_copy) == ("samples", "shards/00000.parquet", key)
+
+
+def test_near_duplicates_in_two_splits_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    kept = pq.read_table(lake_copy.full(curated_path(lake_copy))).to_pylist()
+    train = next(row for row in kept if row["split"] == "train")
+    held_out = next(place for place, row in enumerate(kept) if row["split"] != "train")
+    for name in ("phash", "thumb"):
+        set_column(
+            lake_copy,
+            curated_path(lake_copy),
+            name,
+            lambda values, name=name: [train[name] if at == held_out else one for at, one in enumerate(values)],
+        )
+    forge(lake_copy)
+    first = problems(demo_recipe, lake_copy)[0]
+    assert first.check == "splits"
+    assert train["title"] in first.message and kept[held_out]["title"] in first.message

@@ -1,0 +1,118 @@
+"""What a verification sees: a dataset's manifests, its shards as each of their files tells them, and the problems."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sp_data.dataset.shards import read_rows
+from sp_data.errors import CorruptFile, LayoutError
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.parquet import read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong; `file` and `key` are empty where it is about neither."""
+
+    check: str
+    file: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.file, f"key {self.key}" if self.key else "") if part)
+        return f"verify: {self.check}: {where}: {self.message}" if where else f"verify: {self.check}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One shard, as each of its files tells it."""
+
+    number: int
+    name: str
+    split: str
+    num_rows: int
+    parquet: list[dict[str, Any]]
+    """img2dataset's, one a planned row, in key order."""
+    embedded: dict[str, tuple[int, str]]
+    """Key -> (row in the partition, caption), from the embeddings' metadata."""
+    twice: tuple[str, ...]
+    """Keys that the metadata names more than once."""
+
+
+@dataclass(slots=True)
+class Look:
+    """What a verification sees: the manifests, the lake, and the problems so far."""
+
+    road: dict[str, Manifest]
+    lake: Lake
+    deep: bool
+    problems: list[Problem] = field(default_factory=list)
+    num_checked: int = 0
+
+    @property
+    def layout(self) -> KeyLayout:
+        return KeyLayout.parse(self.road["shard"].details["layout"])
+
+    @property
+    def clip(self) -> str:
+        return str(self.road["embed"].details["clip"])
+
+    def found(self, check: str, message: str, *, file: str = "", key: str = "") -> None:
+        self.problems.append(Problem(check, file, key, message))
+
+    def reordered_path(self, kind: str, name: str) -> str:
+        return f"reordered/{self.clip}/{kind}/{kind}_{name}.npy"
+
+    def embedded_path(self, kind: str, name: str) -> str:
+        return f"embeddings/{self.clip}/{kind}/{kind}_{name}.npy"
+
+    def metadata_path(self, name: str) -> str:
+        return f"embeddings/{self.clip}/metadata/metadata_{name}.parquet"
+
+
+@contextlib.contextmanager
+def as_problem(look: Look, check: str) -> Iterator[None]:
+    """A file that cannot be read is a problem to list beside the others, not the end of the verification."""
+    try:
+        yield
+    except (CorruptFile, LayoutError) as error:
+        look.found(check, str(error))
+    except FileNotFoundError as error:
+        # `check_files` named it already, unless the manifest was edited to forget it.
+        if not any(str(error.filename).endswith(problem.file) for problem in look.problems if problem.file):
+            look.found(check, f"{error.filename} is missing")
+
+
+def read_shard(look: Look, listed: dict[str, Any]) -> Rows:
+    """One shard's parquet and metadata. Raises CorruptFile."""
+    name = look.layout.shard_name(listed["number"])
+    embedded: dict[str, tuple[int, str]] = {}
+    twice: list[str] = []
+    if look.lake.exists(look.metadata_path(name)):
+        with look.lake.local(look.metadata_path(name)) as path:
+            table = read_table(path, look.metadata_path(name), ["image_path", "caption"])
+        for row, said in enumerate(table.to_pylist()):
+            if said["image_path"] in embedded:
+                twice.append(said["image_path"])
+            embedded[said["image_path"]] = (row, said["caption"])
+    rows = read_rows(look.lake, f"shards/{name}.parquet")
+    return Rows(listed["number"], name, listed["split"], listed["num_rows"], rows, embedded, tuple(twice))
+
+
+def load_rows(look: Look, path: str) -> npt.NDArray[np.floating[Any]]:
+    """A .npy file of the lake. Raises CorruptFile."""
+    with look.lake.local(path) as local:
+        try:
+            rows: npt.NDArray[np.floating[Any]] = np.load(local)
+        except (ValueError, OSError, EOFError) as error:
+            raise CorruptFile(f"{look.lake.full(path)} is no whole .npy file ({error})") from error
+    return rows
