@@ -191,7 +191,14 @@ def quiet() -> Iterator[None]:
 
     Standard output is ours (--json), and none of it asks anybody to do anything; what goes wrong is raised.
     """
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with contextlib.redirect_stdout(io.StringIO()), unwarned():
+        yield
+
+
+@contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """Keep the warnings of clip-retrieval and its libraries that ask nobody to do anything from the terminal."""
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         warnings.filterwarnings("ignore", message=r"WebDataset\(shardshuffle=")
         warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")

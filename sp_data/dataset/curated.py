@@ -127,6 +127,7 @@ def picture_sizes(lake: Lake) -> dict[str, int]:
 def copies_missing(lake: Lake, curated: Manifest) -> list[str]:
     """Paths of normal forms that are not in the lake with their size; img2dataset would count them as failed."""
     table = read_kept(lake, curated, ["path", "num_bytes"])
-    sizes = picture_sizes(lake)
-    listed = zip(table["path"].to_pylist(), table["num_bytes"].to_pylist(), strict=True)
+    listed = list(zip(table["path"].to_pylist(), table["num_bytes"].to_pylist(), strict=True))
+    # Those of an imported dataset lie in its shards.
+    sizes = lake.sizes_of(path for path, _ in listed)
     return [path for path, num_bytes in listed if sizes.get(path) != num_bytes]

@@ -24,7 +24,7 @@ import numpy as np
 from sp_data import manifest as manifests
 from sp_data.ahead import ahead
 from sp_data.canonical import digest_of
-from sp_data.dataset.clip import Clip, load_clip, quiet, weights_digest
+from sp_data.dataset.clip import Clip, load_clip, unwarned, weights_digest
 from sp_data.dataset.precision import MIN_COSINE
 from sp_data.dataset.tidy import tar_keys
 from sp_data.errors import CorruptFile, StageError
@@ -93,7 +93,7 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
                 missing.append(Work(name, shard["number"], made_of, shard["num_samples"]))
         computed = "float32"
         if missing:
-            with quiet():
+            with unwarned():
                 clip = load_clip(settings.clip_model, settings.dim, settings.precision)
                 clip, computed = checked(clip, missing[0], settings, lake)
                 with contextlib.closing(ahead(read_batches(missing, clip, settings, lake), BATCHES_AHEAD)) as read:
