@@ -93,6 +93,7 @@ def test_a_sound_dataset_holds_deep_too(demo_recipe: Recipe, lake_copy: Lake) ->
         (zero, "it is zero"),
         (lambda rows: rows.astype(np.float64), r"holds (20, 128) float64, expected (20, 128) float16"),
         (lambda rows: rows[:-1], r"holds (19, 128) float16, expected (20, 128)"),
+        (lambda rows: np.ascontiguousarray(rows[:, :64]), r"holds (20, 64) float16, expected (20, 128)"),
         (lambda rows: rows * np.float16(2), "it is no embedding of this shard"),
     ],
 )
