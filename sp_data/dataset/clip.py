@@ -68,8 +68,8 @@ class Clip:
     device: str
     dim: int
     precision: Precision
-    encode_text: Callable[[torch.Tensor], torch.Tensor]
-    """The text tower in its own numbers, whatever `precision` the mapper computes in."""
+    model: Any
+    """The model in its own numbers, whatever `precision` the mapper computes in."""
 
     def cosine_to_float32(self, batch: dict[str, Any], made: dict[str, Any], num_rows: int) -> float:
         """The least cosine of the first rows of what the mapper made of a batch with the same rows in float32."""
@@ -77,8 +77,8 @@ class Clip:
 
         lowest = 1.0
         for taken, encode, kind in (
-            ("image_tensor", self.encode_text.__self__.encode_image, "image_embs"),  # type: ignore[attr-defined]
-            ("text_tokens", self.encode_text, "text_embs"),
+            ("image_tensor", self.model.encode_image, "image_embs"),
+            ("text_tokens", self.model.encode_text, "text_embs"),
         ):
             with torch.inference_mode():
                 exact = encode(batch[taken][:num_rows].to(self.device)).float().cpu()
@@ -119,7 +119,7 @@ class Clip:
         tokens = self.tokenizer(captions)
         try:
             with torch.inference_mode():
-                embeddings = self.encode_text(tokens.to(self.device)).float().cpu()
+                embeddings = self.model.encode_text(tokens.to(self.device)).float().cpu()
         finally:
             hook.remove()
         # The end-of-text token has the highest number of OpenAI's vocabulary.
@@ -129,8 +129,7 @@ class Clip:
         return torch.nn.functional.normalize(embeddings, dim=-1).numpy(), encodings.numpy()
 
     def _last_text_layer(self) -> torch.nn.Module:
-        model = self.encode_text.__self__  # type: ignore[attr-defined]
-        named = dict(model.named_modules())
+        named = dict(self.model.named_modules())
         for name in ("ln_final", "text.ln_final", "inner_model.text_model.final_layer_norm"):
             if name in named:
                 return cast("torch.nn.Module", named[name])
@@ -176,13 +175,14 @@ def load_clip(clip_model: str, expected_dim: int, precision: Asked = "fp32") -> 
             f"CLIP {clip_model!r} makes embeddings of {dim} numbers, the recipe says embed.dim = {expected_dim}; "
             "set one to fit the other before anything is trained on them"
         )
-    device, encode_text = str(mapper.device), mapper.model_txt
+    # The mapper keeps the model's two methods only.
+    device, model = str(mapper.device), mapper.model_txt.__self__
     chosen = choose(precision, device)
     if chosen == "bf16":
         mapper.model_img = in_bf16(mapper.model_img, device)
         mapper.model_txt = in_bf16(mapper.model_txt, device)
     tokenize = cast("Callable[[list[str]], torch.Tensor]", tokenizer)
-    return Clip(mapper, preprocess, tokenize, device, dim, chosen, encode_text)
+    return Clip(mapper, preprocess, tokenize, device, dim, chosen, model)
 
 
 @contextlib.contextmanager

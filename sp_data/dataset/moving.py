@@ -67,6 +67,7 @@ def write_rows(rows: npt.NDArray[np.int64], sources: Sources, stream: BinaryIO) 
     """
     shape = (len(rows), sources.dim)
     header: dict[str, Any] = {"descr": sources.dtype.str, "fortran_order": False, "shape": shape}
+    # numpy's own header, so that the file is what `np.save` would write; numpy gives this function no types.
     np.lib.format.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]
     length = max(1, BLOCK_BYTES // max(1, sources.dim * sources.dtype.itemsize))
     block = _buffer(length, sources)
