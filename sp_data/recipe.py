@@ -258,6 +258,13 @@ class Verify(Part):
 
     reembed: int = Field(8, ge=0, description="Pictures that are embedded again and compared")
     min_cosine: float = Field(0.999, gt=0, le=1)
+    close_cosine: float = Field(
+        0.98,
+        ge=0,
+        le=1,
+        description="Pictures that the CLIP finds this near are listed in a report; 0: not compared",
+        json_schema_extra=HOW,
+    )
 
 
 class Training(Part):
