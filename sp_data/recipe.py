@@ -267,6 +267,22 @@ class Verify(Part):
     )
 
 
+class Machines(Part):
+    """Who does the work of curate, reorder, verify and export, which falls into jobs; in flow runs."""
+
+    runner: Literal["threads", "ray"] = Field(
+        "threads", description="Of this machine, or Prefect's Ray task runner", json_schema_extra=HOW
+    )
+    ray_address: str = Field(
+        "",
+        description="Such as ray://head:10001; empty: a Ray on this machine, for as long as the run takes",
+        json_schema_extra=HOW,
+    )
+    jobs_a_task: int = Field(
+        16, ge=1, description="Shards (of curate: 16 pictures each) that make one task run", json_schema_extra=HOW
+    )
+
+
 class Training(Part):
     """How long and how a model is trained; the same for prior and decoder."""
 
@@ -373,6 +389,7 @@ class Recipe(Part):
     embed: Embed = Embed.model_validate({})
     reorder: Reorder = Reorder.model_validate({})
     verify: Verify = Verify.model_validate({})
+    machines: Machines = Machines.model_validate({})
     prior: Prior = Prior.model_validate({})
     decoder: Decoder = Decoder.model_validate({})
     judge: Judge | None = Field(None, description="Only the demo's pictures can be measured")

@@ -17,6 +17,7 @@ from sp_data.recipe import Recipe
 from sp_data.report.markdown import stage_markdown
 from sp_data.road import remember_recipe, run_stage
 from tasks.reference import StageReference
+from tasks.spread import current_spread
 
 
 def run_and_publish(name: str, recipe: Recipe, lake_url: str, progress: Progress | None = None) -> StageReference:
@@ -24,7 +25,7 @@ def run_and_publish(name: str, recipe: Recipe, lake_url: str, progress: Progress
     lake = Lake(lake_url, recipe.name)
     begun = time.monotonic()
     remember_recipe(recipe, lake)
-    result = run_stage(name, recipe, lake, progress=progress or onlooker())
+    result = run_stage(name, recipe, lake, progress=progress or onlooker(), spread=current_spread())
     seconds = round(time.monotonic() - begun, 1)
     publish_artifact(lake, result.manifest, result.state)
     counts = result.manifest.counts

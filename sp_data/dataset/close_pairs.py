@@ -49,6 +49,11 @@ class ClosePairs:
     nearest: list[Pair]
 
 
+def close_pairs_path(reordered: str) -> str:
+    """Where the pairs of the embeddings of this digest are listed."""
+    return f"reports/close-pairs-{reordered[:12]}.csv"
+
+
 def find_close_pairs(
     dataset: Dataset, numbers: list[int], dead: dict[int, frozenset[str]], min_cosine: float, spread: Spread
 ) -> ClosePairs:

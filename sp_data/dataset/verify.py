@@ -31,7 +31,7 @@ from sp_data.dataset.checks import (
     check_files,
     check_near_duplicates,
 )
-from sp_data.dataset.close_pairs import MAX_FAST, find_close_pairs, to_csv
+from sp_data.dataset.close_pairs import MAX_FAST, close_pairs_path, find_close_pairs, to_csv
 from sp_data.dataset.look import Dataset, Look
 from sp_data.dataset.partitions import KINDS
 from sp_data.dataset.reembed import EVERY_KEY, PictureJob, check_pictures
@@ -240,7 +240,7 @@ def list_close_pairs(look: Look, road: Road, recipe: Recipe, spread: Spread) -> 
     numbers = [listed["number"] for listed in road["shard"].details["shards"]]
     dead = _by_shard(look.of.layout, road["shard"].details["tombstones"])
     found = find_close_pairs(look.of, numbers, dead, recipe.verify.close_cosine, spread)
-    path = f"reports/close-pairs-{road['reorder'].digest[:12]}.csv"
+    path = close_pairs_path(road["reorder"].digest)
     look.lake.write_bytes(path, to_csv(look, found.nearest))
     log.info(
         "verify: %d pairs of pictures have a cosine of %g or more in this CLIP; the nearest are in %s",
