@@ -245,6 +245,15 @@ class Embed(Part):
         description="Computed in; `auto` is bf16 where the processor has it. Recorded, and checked on a few pictures",
         json_schema_extra=HOW,
     )
+    distributor: Literal["here", "sequential", "pyspark", "slurm"] = Field(
+        "here",
+        description="`here`: in this process, in the precision above. Else clip-retrieval's own command with this "
+        "strategy, in float32, on a lake that lies on a disk the machines share",
+        json_schema_extra=HOW,
+    )
+    distributor_options: dict[str, str | int] = Field(
+        {}, description="Of clip-retrieval, such as slurm_partition and slurm_nodes", json_schema_extra=HOW
+    )
 
 
 class Reorder(Part):
