@@ -50,6 +50,14 @@ def tree(root):
     paths = [path for path in root.rglob("*") if path.is_file() and path.name != ".writer"]
     return {path: (found.st_ino, found.st_mtime_ns, found.st_size) for path in paths for found in [path.stat()]}
 
+embedded = []
+write = embeddings.write_partition
+
+def counted(clip, batches, output, number):
+    write(clip, batches, output, number)
+    embedded.extend(pq.read_metadata(path).num_rows for path in (output / "metadata").iterdir())
+
+embeddings.write_partition = counted
 if __name__ == "__main__":
     recipe = load_recipe("demo", [f"source.demo.num_kids={sys.argv[2]}"])
     lake, proxy = Lake(sys.argv[1], recipe.name), sys.argv[3]
@@ -61,9 +69,10 @@ if __name__ == "__main__":
         seconds = time.perf_counter() - started
         after = tree(root)
         written = {path: said for path, said in after.items() if before.get(path) != said}
-        rows = sum(pq.read_metadata(path).num_rows for path in written if path.name.startswith("metadata_"))
-        said = {"stage": stage, "state": result.state, "seconds": seconds, "files": len(written), "embedded": rows}
-        print(json.dumps(said | {"bytes": sum(said[2] for said in written.values())}), flush=True)
+        said = {"stage": stage, "state": result.state, "seconds": seconds, "files": len(written)}
+        said |= {"bytes": sum(size for _, _, size in written.values()), "embedded": sum(embedded)}
+        print(json.dumps(said), flush=True)
+        embedded.clear()
         before = after
 """
 
