@@ -185,6 +185,11 @@ def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status])
     return Status(stage, "done", newest)
 
 
+def is_as_asked(stage: str, recipe: Recipe, manifest: Manifest) -> bool:
+    """Whether a manifest was made by what this recipe says, and by this version of its stage."""
+    return manifest.version == VERSION_OF[stage] and manifest.recipe == _part(stage, recipe)
+
+
 def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
     """Pictures that a stage's table counts on and that are gone. They are too many to be listed in the manifest."""
     if stage == "scrape" and manifest.recipe.get("imported") is None:
