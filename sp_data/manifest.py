@@ -18,6 +18,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -111,10 +112,11 @@ class Manifest(Frozen):
 
     def file(self, path: str) -> FileEntry:
         """The entry of one file. Raises KeyError."""
-        for entry in self.files:
-            if entry.path == path:
-                return entry
-        raise KeyError(path)
+        return self._of_path[path]
+
+    @cached_property
+    def _of_path(self) -> dict[str, FileEntry]:
+        return {entry.path: entry for entry in self.files}
 
     @property
     def num_bytes(self) -> int:

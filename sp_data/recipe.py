@@ -223,6 +223,12 @@ class Shard(Part):
         None, ge=2, le=10_000, description="None: chosen from the dataset's size, then kept for its life"
     )
     processes: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+    distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
+        "multiprocessing",
+        description="img2dataset's own, which says who makes the shards. Ray and Spark on other machines read and "
+        "write the lake's folder, so it lies on a disk that they share",
+        json_schema_extra=HOW,
+    )
 
 
 class Embed(Part):

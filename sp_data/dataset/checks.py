@@ -16,7 +16,7 @@ from sp_data.dataset.duplicates import relatives
 from sp_data.dataset.embeddings import first_not_unit
 from sp_data.dataset.look import Look, Rows, load_rows
 from sp_data.dataset.partitions import KINDS
-from sp_data.dataset.shards import with_sample
+from sp_data.dataset.shard_plan import sample_of
 from sp_data.dataset.tidy import EXTENSIONS, SUCCESS, read_tar, tar_keys
 from sp_data.keys import KeyLayout
 
@@ -180,10 +180,10 @@ def samples_of(look: Look, rows: Rows) -> dict[str, str]:
     """Sample -> key of what lives in a shard; names rows that are not what they were planned to be."""
     dead = set(look.road["shard"].details["tombstones"])
     live: dict[str, str] = {}
-    for row, planned in zip(rows.parquet, with_sample(rows.parquet), strict=True):
+    for row in rows.parquet:
         if row["key"] in dead:
             continue
-        if row["sample"] != planned["sample"]:
+        if row["sample"] != sample_of(row):
             message = "has another title, picture, caption or split than it was planned with"
             look.found("samples", message, file=f"shards/{rows.name}.parquet", key=row["key"])
         elif row["sample"] in live:
@@ -196,7 +196,7 @@ def samples_of(look: Look, rows: Rows) -> dict[str, str]:
 
 def check_samples(look: Look, live: dict[str, str]) -> None:
     """What lives in the shards is what was kept: nothing that is gone without a tombstone, nothing left out."""
-    kept = {row["sample"]: row["title"] for row in with_sample(read_kept(look.lake, look.road["curate"]).to_pylist())}
+    kept = {sample_of(row): row["title"] for row in read_kept(look.lake, look.road["curate"]).to_pylist()}
     for sample in sorted(live.keys() - kept.keys(), key=live.__getitem__):
         look.found("samples", "is in a shard and was not kept by curate, but has no tombstone", key=live[sample])
     for sample in sorted(kept.keys() - live.keys(), key=kept.__getitem__):

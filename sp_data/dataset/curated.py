@@ -6,7 +6,7 @@ curated/<identity>.dropped.parquet    one row a dropped one: title, reason, deta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.parquet import read_table
+from sp_data.parquet import read_table, table_blocks
 from sp_data.stage import VERSION_OF
 
 SPLITS = ("train", "val", "test")
@@ -112,10 +112,22 @@ def read_dropped(lake: Lake, curated: Manifest, columns: Sequence[str] | None = 
     return _table(lake, curated, columns, dropped=True)
 
 
+def kept_blocks(lake: Lake, curated: Manifest, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of the curated table, block by block, in the order of titles. Raises CorruptFile."""
+    path = _path(curated, dropped=False)
+    with lake.local(path) as local:
+        yield from table_blocks(local, lake.full(path), columns)
+
+
 def _table(lake: Lake, curated: Manifest, columns: Sequence[str] | None, *, dropped: bool) -> pa.Table:
-    (path,) = (file.path for file in curated.files if file.path.endswith(".dropped.parquet") is dropped)
+    path = _path(curated, dropped=dropped)
     with lake.local(path) as local:
         return read_table(local, lake.full(path), columns)
+
+
+def _path(curated: Manifest, *, dropped: bool) -> str:
+    (path,) = (file.path for file in curated.files if file.path.endswith(".dropped.parquet") is dropped)
+    return path
 
 
 def picture_sizes(lake: Lake) -> dict[str, int]:

@@ -27,9 +27,9 @@ from sp_data.canonical import digest_of, sha256_of
 from sp_data.dataset import embeddings as embedding
 from sp_data.dataset.curated import DROPPED_SCHEMA, KEPT_SCHEMA, SPLITS
 from sp_data.dataset.foreign import EmbeddedCaptions, ForeignShard, read_shard, with_columns
+from sp_data.dataset.img2dataset_run import INPUT_SCHEMA
 from sp_data.dataset.imported_rows import Row, catalogue_row, dropped_row, kept_row, shard_columns
 from sp_data.dataset.partitions import KINDS
-from sp_data.dataset.shards import INPUT_SCHEMA
 from sp_data.dataset.tidy import SUCCESS
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
@@ -214,7 +214,6 @@ class Importer:
             {
                 "layout": str(self.layout),
                 "samples_per_shard": max(int(one["num_rows"]) for one in tally.listed),
-                "base": None,
                 "first_new": 0,
                 "shards": tally.listed,
                 "tombstones": sorted(tally.tombstones),

@@ -1,4 +1,4 @@
-"""Shards: kept pictures as webdataset tars, by img2dataset, in a child process, from local copies.
+"""Shards: kept pictures as webdataset tars, by img2dataset (img2dataset_run.py), as planned (shard_plan.py).
 
     shards/00007.tar          000070042.jpg  000070042.json  000070042.txt  ...  in key order
     shards/00007.parquet      one row an input row, failed ones too: key, status, error_message, title, split, ...
@@ -10,31 +10,37 @@ what is new; what is gone or changed leaves a tombstone.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import logging
-import os
-import subprocess
-import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sp_data import manifest as manifests
-from sp_data.canonical import digest_of
-from sp_data.child import python_child, tail
-from sp_data.dataset.curated import SPLITS, copies_missing, read_kept
+from sp_data.dataset.curated import copies_missing, kept_blocks
+from sp_data.dataset.img2dataset_run import INPUT_SCHEMA, Img2datasetRun
+from sp_data.dataset.shard_plan import (
+    MADE_OF,
+    Kept,
+    NewShard,
+    PlannedShard,
+    from_hex,
+    hex_of,
+    identity_of_shard,
+    rows_of,
+    samples_in,
+)
 from sp_data.dataset.tidy import SUCCESS, tidy_parquet, tidy_samples, write_tar
-from sp_data.errors import LakeFull, StageError, StageNotDone
+from sp_data.errors import StageError, StageNotDone
 from sp_data.keys import KeyLayout
-from sp_data.lake import NUM_AT_ONCE, Lake
+from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest, Part
 from sp_data.parquet import read_table
 from sp_data.progress import SILENT, Progress
@@ -45,27 +51,61 @@ log = logging.getLogger(__name__)
 
 STAGE = "shard"
 VERSION = VERSION_OF[STAGE]
-CARRIED = ("title", "sha1", "split", "page", "revision", "licence", "uploader", "variants", "path", "sample")
-"""Columns that travel in the .json and the parquet beside img2dataset's own."""
-POLL_S = 0.1
+KEPT_COLUMNS = [name for name in INPUT_SCHEMA.names if name != "sample"]
 COPIED_AT_ONCE = 20_000
 """Pictures of a remote lake that are copied to this machine for one run of img2dataset."""
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedShard:
-    number: int
-    split: str
-    rows: list[dict[str, Any]]
-    """Rows of the curated table with `sample`, which names a sample by what it is: title, bytes, captions, split."""
+class Base:
+    """What an earlier snapshot leaves to this one: the shards that stay, and the number of the first new one."""
 
-    def identity(self, settings: Shard) -> str:
-        rows = [[row["sample"], row["path"], row["url"]] for row in self.rows]
-        return digest_of([VERSION, settings.what(), self.number, self.split, rows])
+    snapshot: Manifest | None
+    shards: list[dict[str, Any]]
+    first_new: int
 
 
-def shard(curated: Manifest, settings: Shard, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
+@dataclass(slots=True)
+class Account:
+    """What became of every row, shard by shard: what lives, what failed and why, what is gone."""
+
+    kept: Kept
+    num_out: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    tombstones: list[str] = field(default_factory=list)
+    placed: npt.NDArray[np.bool_] = field(init=False)
+    """By place in `kept`."""
+
+    def __post_init__(self) -> None:
+        self.placed = np.zeros(len(self.kept), dtype=bool)
+
+    def add(self, rows: pa.Table) -> None:
+        """`rows` of a shard's parquet: key, sample, status, error_message."""
+        places = self.kept.places(from_hex(rows["sample"].to_pylist()))
+        said = (rows[name].to_pylist() for name in ("key", "status", "error_message"))
+        for place, key, status, error in zip(places.tolist(), *said, strict=True):
+            if place < 0 or self.placed[place]:
+                self.tombstones.append(key)
+                continue
+            self.placed[place] = True
+            if status == SUCCESS:
+                self.num_out += 1
+            else:
+                self.reasons[f"img2dataset: {error or status}"[:80]] += 1
+
+
+def shard(
+    curated: Manifest,
+    settings: Shard,
+    lake: Lake,
+    *,
+    leave_out: frozenset[int] = frozenset(),
+    progress: Progress = SILENT,
+) -> StageResult:
     """Publish every kept picture that is in no shard yet in new shards, and tombstones for what is gone.
+
+    `leave_out` are numbers of shards that the new snapshot shall not have: what lives in them gets new keys
+    (compact.py).
 
     Raises StageError if img2dataset fails or nothing was kept, StageNotDone if a picture that curate published is
     missing.
@@ -73,31 +113,34 @@ def shard(curated: Manifest, settings: Shard, lake: Lake, *, progress: Progress 
     with lake.writer():
         inputs = {"curate": curated.digest}
         identity = manifests.identity_of(STAGE, VERSION, settings.what(), inputs)
-        if done := manifests.is_done(lake, STAGE, identity):
+        done = manifests.is_done(lake, STAGE, identity)
+        if done and not leave_out:
             manifests.make_latest(lake, done)
             return StageResult(done, "unchanged")
         if missing := copies_missing(lake, curated):
             raise StageNotDone(f"{lake.full(missing[0])} is missing or cut; run `sp-data curate` first")
-        kept = with_sample(read_kept(lake, curated).to_pylist())
-        if not kept:
+        kept = Kept(kept_blocks(lake, curated, MADE_OF))
+        if not len(kept):
             raise StageError(
                 f"curate kept none of {curated.counts.in_:,} pictures ({_reasons(curated)}), so there is nothing to "
                 "put into shards; `sp-data why` names them, the fields below `curate` decide"
             )
-        base, first_new = _base(lake, settings, identity)
+        base = _base(lake, settings, identity, leave_out)
         size = settings.samples_per_shard or (
-            int(base.details["samples_per_shard"]) if base else choose_shard_size(len(kept))
+            int(base.snapshot.details["samples_per_shard"]) if base.snapshot else choose_shard_size(len(kept))
         )
         layout = KeyLayout.of_shards(size)
-        old = _old_shards(lake, base) if base else []
-        placed = {row["sample"] for planned in old for row in planned.rows}
-        new = plan(kept, placed, size, first_new)
-        progress.begin(STAGE, sum(len(planned.rows) for planned in old + new), "pictures")
-        parts = _make_missing(old + new, layout, settings, lake, progress)
-        made = _manifest(kept, old + new, parts, layout, size, first_new, settings, inputs, lake, base)
-        manifests.publish(lake, made)
-        log.info("shard: %d samples in %d shards, layout %s", made.counts.out, len(made.details["shards"]), str(layout))
-        return StageResult(made, "done")
+        made = _Making(curated, kept, base, layout, size, settings, lake, progress)
+        planned, parts = made.work()
+        manifest = _manifest(kept, planned, parts, layout, size, base.first_new, settings, inputs, lake)
+        manifests.publish(lake, manifest)
+        log.info(
+            "shard: %d samples in %d shards, layout %s",
+            manifest.counts.out,
+            len(manifest.details["shards"]),
+            str(layout),
+        )
+        return StageResult(manifest, "done")
 
 
 def _reasons(curated: Manifest) -> str:
@@ -109,39 +152,25 @@ def choose_shard_size(num_samples: int) -> int:
     return max(10, min(10_000, num_samples // 25))
 
 
-def plan(kept: list[dict[str, Any]], placed: set[str], size: int, first: int) -> list[PlannedShard]:
-    """New shards for the rows whose `sample` is not placed yet: one split each, in an order mixed by title."""
-    shards: list[PlannedShard] = []
-    for split in SPLITS:
-        rows = [row for row in kept if row["split"] == split and row["sample"] not in placed]
-        # By the title's hash: neighbours on the wiki (one episode, one artist) land far apart, the same way each time.
-        rows.sort(key=lambda row: hashlib.sha256(row["title"].encode()).digest())
-        for start in range(0, len(rows), size):
-            shards.append(PlannedShard(first + len(shards), split, rows[start : start + size]))
-    return shards
-
-
-def with_sample(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, each with `sample`: the digest of what a sample is made of."""
-    made_of = ("title", "sha1", "caption", "variants", "split")
-    return [{**row, "sample": digest_of([row[name] for name in made_of])[:32]} for row in rows]
-
-
-def _base(lake: Lake, settings: Shard, identity: str) -> tuple[Manifest | None, int]:
+def _base(lake: Lake, settings: Shard, identity: str, leave_out: frozenset[int]) -> Base:
     """The snapshot whose shards stay, and the number of the first new one.
 
-    If this very identity was published before, some of its files are gone: then the base is what it was at that time,
+    If this very identity was published before, some of its files are gone: then what stays is what stayed at that time,
     so that the plan, and with it every byte, comes out the same.
     """
     published = [manifest for manifest in _all_manifests(lake) if manifest.version == VERSION]
     for manifest in published:
-        if manifest.identity == identity:
-            base = manifests.load(lake, STAGE, manifest.details["base"]) if manifest.details["base"] else None
-            return base, int(manifest.details["first_new"])
-    numbers = [shard["number"] for manifest in published for shard in manifest.details["shards"]]
+        if manifest.identity == identity and not leave_out:
+            first_new = int(manifest.details["first_new"])
+            return Base(manifest, [one for one in manifest.details["shards"] if one["number"] < first_new], first_new)
+    # A compaction that needed no new shard leaves no other trace of the numbers it took out.
+    used = [int(manifest.details["first_new"]) - 1 for manifest in published]
+    used += [shard["number"] for manifest in published for shard in manifest.details["shards"]]
     newest = manifests.latest(lake, STAGE)
-    equal = newest is not None and newest.version == VERSION and newest.recipe == settings.what()
-    return (newest if equal else None), max(numbers, default=-1) + 1
+    if newest is None or newest.version != VERSION or newest.recipe != settings.what():
+        return Base(None, [], max(used, default=-1) + 1)
+    stay = [one for one in newest.details["shards"] if one["number"] not in leave_out]
+    return Base(newest, stay, max(used) + 1)
 
 
 def _all_manifests(lake: Lake) -> Iterator[Manifest]:
@@ -153,23 +182,6 @@ def _all_manifests(lake: Lake) -> Iterator[Manifest]:
                 yield found
 
 
-def _old_shards(lake: Lake, base: Manifest) -> list[PlannedShard]:
-    """What was planned for the shards of an earlier snapshot, read from their parquet files.
-
-    A shard whose parquet is gone is left out: its pictures count as not placed and get new keys.
-    """
-    layout = KeyLayout.parse(base.details["layout"])
-    found = []
-    for listed in base.details["shards"]:
-        path = f"shards/{layout.shard_name(listed['number'])}.parquet"
-        if lake.size(path) == base.file(path).bytes:
-            rows = read_rows(lake, path)
-            found.append(PlannedShard(listed["number"], listed["split"], rows))
-        else:
-            log.warning("shard: %s is missing or cut; its pictures get new keys", lake.full(path))
-    return found
-
-
 def read_rows(lake: Lake, path: str) -> list[dict[str, Any]]:
     """Rows of one shard's parquet, in key order. Raises CorruptFile."""
     with lake.local(path) as local:
@@ -177,179 +189,140 @@ def read_rows(lake: Lake, path: str) -> list[dict[str, Any]]:
         return rows
 
 
-def _make_missing(
-    planned: list[PlannedShard], layout: KeyLayout, settings: Shard, lake: Lake, progress: Progress
-) -> dict[int, Part]:
-    """The part of every planned shard; those that are not in the lake yet are made, and published one by one."""
-    parts: dict[int, Part] = {}
-    missing: list[PlannedShard] = []
-    left = manifests.Parts(lake, STAGE)
-    for one in planned:
-        if part := left.find(layout.shard_name(one.number), one.identity(settings)):
-            parts[one.number] = part
-            progress.advance(len(one.rows))
-        else:
-            missing.append(one)
-    for batch in _batches(missing, lake):
-        with lake.scratch(STAGE) as scratch:
-            for one, raw in _run_img2dataset(batch, layout, settings, lake, scratch):
-                parts[one.number] = _publish(one, raw, layout, settings, lake, scratch)
-                progress.advance(len(one.rows))
-    return parts
+def read_columns(lake: Lake, path: str, columns: list[str]) -> pa.Table:
+    """Some columns of one shard's parquet, in key order. Raises CorruptFile."""
+    with lake.local(path) as local:
+        return read_table(local, lake.full(path), columns)
 
 
-def _batches(missing: list[PlannedShard], lake: Lake) -> list[list[PlannedShard]]:
-    """What one run of img2dataset makes: everything, or from a remote lake what may lie on this machine at a time."""
-    batches: list[list[PlannedShard]] = []
-    num_copied = 0
-    for one in missing:
-        num_copied += len(one.rows)
-        if not batches or (not lake.is_local and num_copied > COPIED_AT_ONCE):
-            batches.append([])
-            num_copied = len(one.rows)
-        batches[-1].append(one)
-    return batches
+class _Making:
+    """One snapshot's shards on the way: those that stay, those that are new, and img2dataset for what is not there."""
 
+    def __init__(
+        self,
+        curated: Manifest,
+        kept: Kept,
+        base: Base,
+        layout: KeyLayout,
+        size: int,
+        settings: Shard,
+        lake: Lake,
+        progress: Progress,
+    ) -> None:
+        self.curated, self.kept, self.base, self.layout, self.size = curated, kept, base, layout, size
+        self.settings, self.lake, self.progress = settings, lake, progress
+        self.what = settings.what()
+        self.left = manifests.Parts(lake, STAGE)
+        self.planned: list[PlannedShard] = []
+        self.parts: dict[int, Part] = {}
 
-def _run_img2dataset(
-    missing: list[PlannedShard], layout: KeyLayout, settings: Shard, lake: Lake, scratch: Path
-) -> Iterator[tuple[PlannedShard, Path]]:
-    """Yield each shard with the folder it lies in, as soon as img2dataset has finished it."""
-    waiting: dict[int, tuple[PlannedShard, Path]] = {}
-    jobs = []
-    for run in _runs_in_a_row(missing):
-        first = run[0].number
-        inputs, outputs = scratch / f"in-{first}", scratch / f"out-{first}"
-        inputs.mkdir()
-        outputs.mkdir()
-        for one in run:
-            # One input file a shard: img2dataset never lets a shard reach into the next file.
-            pq.write_table(_input_table(one, lake, scratch), inputs / f"{layout.shard_name(one.number)}.parquet")
-            waiting[one.number] = (one, outputs)
-        if first:
-            # `extend` counts on from the highest number it finds; this is how it is told where to start.
-            (outputs / f"{layout.shard_name(first - 1)}_stats.json").write_text("{}")
-        jobs.append(_job(inputs, outputs, layout, settings, len(run)))
-    job_file, child_log = scratch / "job.json", scratch / "img2dataset.log"
-    job_file.write_text(json.dumps(jobs))
-    # wandb, which img2dataset imports, leaves temporary folders behind; in the scratch folder they are swept.
-    (scratch / "tmp").mkdir()
-    environment = {
-        "NO_ALBUMENTATIONS_UPDATE": "1",
-        "WANDB_MODE": "disabled",
-        "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(scratch / "tmp"),
-    }
-    with python_child("sp_data.dataset.shard_worker", str(job_file), log=child_log, environment=environment) as process:
-        while waiting:
-            ended = process.poll() is not None
-            finished = [
-                number
-                for number, (_, folder) in sorted(waiting.items())
-                if (folder / f"{layout.shard_name(number)}_stats.json").exists()
-            ]
-            for number in finished:
-                yield waiting.pop(number)
-            if waiting and ended and not finished:
-                _fail(process, child_log, layout.shard_name(min(waiting)))
-            if not finished:
-                time.sleep(POLL_S)
+    def work(self) -> tuple[list[PlannedShard], dict[int, Part]]:
+        """Every shard of the snapshot and its part; what is not in the lake yet is made, and published one by one."""
+        placed, lost = self._stay()
+        new = self.kept.plan(placed, self.size, self.base.first_new)
+        num_new = sum(len(one.rows) for one in new)
+        self.progress.begin(STAGE, sum(one.num_rows for one in self.planned) + num_new, "pictures")
+        for one in self.planned:
+            self.progress.advance(one.num_rows if one.number in self.parts else 0)
+        with self.lake.scratch("plan") as folder:
+            self._make(self._missing(lost, new, folder))
+        return self.planned, self.parts
 
+    def _stay(self) -> tuple[npt.NDArray[np.bool_], list[PlannedShard]]:
+        """Which samples are in shards that stay (by place), and which of those shards lost a file.
 
-def _fail(process: subprocess.Popen[bytes], child_log: Path, name: str) -> None:
-    said = tail(child_log)
-    if "No space left" in child_log.read_text("utf-8", "replace"):
-        raise LakeFull(
-            f"no space left while img2dataset wrote shard {name}; free some, then run the same command again"
+        A shard whose parquet is gone does not stay: its pictures count as not placed and get new keys.
+        """
+        placed = np.zeros(len(self.kept), dtype=bool)
+        lost = []
+        for listed in self.base.shards:
+            path = self._parquet(listed["number"])
+            if self.base.snapshot is None or self.lake.size(path) != self.base.snapshot.file(path).bytes:
+                log.warning("shard: %s is missing or cut; its pictures get new keys", self.lake.full(path))
+                continue
+            rows = read_columns(self.lake, path, ["sample", "path", "url"])
+            columns = [rows[name].to_pylist() for name in ("sample", "path", "url")]
+            identity = identity_of_shard(listed["number"], listed["split"], zip(*columns, strict=True), self.what)
+            one = PlannedShard(listed["number"], listed["split"], len(rows), identity)
+            places = self.kept.places(from_hex(columns[0]))
+            placed[places[places >= 0]] = True
+            if not self._find(one):
+                lost.append(one)
+        return placed, lost
+
+    def _find(self, one: PlannedShard) -> bool:
+        """Take a planned shard into the snapshot; whether it is in the lake already."""
+        self.planned.append(one)
+        part = self.left.find(self.layout.shard_name(one.number), one.identity)
+        if part is not None:
+            self.parts[one.number] = part
+        return part is not None
+
+    def _missing(
+        self, lost: list[PlannedShard], new: list[NewShard], folder: Path
+    ) -> Iterator[tuple[PlannedShard, pa.Table]]:
+        """What has to be made, with its rows."""
+        for one in lost:
+            yield one, read_columns(self.lake, self._parquet(one.number), INPUT_SCHEMA.names)
+        if not new:
+            return
+        blocks = kept_blocks(self.lake, self.curated, KEPT_COLUMNS)
+        for shard, rows in rows_of(new, blocks, len(self.kept), folder):
+            samples = hex_of(samples_in(rows))
+            identity = identity_of_shard(
+                shard.number,
+                shard.split,
+                zip(samples, rows["path"].to_pylist(), rows["url"].to_pylist(), strict=True),
+                self.what,
+            )
+            one = PlannedShard(shard.number, shard.split, len(rows), identity)
+            if self._find(one):
+                self.progress.advance(one.num_rows)
+            else:
+                yield one, rows.append_column("sample", pa.array(samples, pa.string()))
+
+    def _make(self, missing: Iterator[tuple[PlannedShard, pa.Table]]) -> None:
+        following = next(missing, None)
+        while following is not None:
+            with self.lake.scratch(STAGE) as scratch:
+                run = Img2datasetRun(self.layout, self.settings, self.lake, scratch)
+                num_copied = 0
+                while following is not None and (self.lake.is_local or num_copied < COPIED_AT_ONCE):
+                    run.add(*following)
+                    num_copied += following[0].num_rows
+                    following = next(missing, None)
+                with contextlib.closing(run.finished()) as finished:
+                    for one, raw in finished:
+                        self.parts[one.number] = self._publish(one, run.addresses(one), raw, scratch)
+                        self.progress.advance(one.num_rows)
+
+    def _publish(self, one: PlannedShard, addresses: list[str], raw: Path, scratch: Path) -> Part:
+        name, lake = self.layout.shard_name(one.number), self.lake
+        table = tidy_parquet(raw / f"{name}.parquet", addresses, self.layout, one.number)
+        tidy = scratch / f"tidy-{name}"
+        tidy.mkdir()
+        write_tar(tidy_samples(raw / f"{name}.tar", table), tidy / f"{name}.tar")
+        pq.write_table(table, tidy / f"{name}.parquet")
+        (raw / f"{name}_stats.json").replace(tidy / f"{name}_stats.json")
+        entries = (
+            lake.publish_if_new(tidy / f"{name}.tar", f"shards/{name}.tar"),
+            lake.publish_if_new(tidy / f"{name}.parquet", f"shards/{name}.parquet"),
+            lake.publish(tidy / f"{name}_stats.json", f"shards/{name}_stats.json", timed=True),
         )
-    raise StageError(f"img2dataset ended (exit {process.returncode}) without shard {name}; it said: {said}")
+        for left in raw.glob(f"{name}.*"):
+            left.unlink()
+        num_samples = sum(status == SUCCESS for status in table["status"].to_pylist())
+        part = Part(name=name, identity=one.identity, files=entries, details={"num_samples": num_samples})
+        manifests.publish_part(lake, STAGE, part)
+        log.info("shard %s (%s): %d of %d pictures", name, one.split, num_samples, one.num_rows)
+        return part
 
-
-def _runs_in_a_row(planned: list[PlannedShard]) -> list[list[PlannedShard]]:
-    """Group shards whose numbers follow each other: img2dataset numbers what it is given in a row."""
-    runs: list[list[PlannedShard]] = []
-    for one in sorted(planned, key=lambda one: one.number):
-        if runs and runs[-1][-1].number + 1 == one.number:
-            runs[-1].append(one)
-        else:
-            runs.append([one])
-    return runs
-
-
-INPUT_SCHEMA = pa.schema(
-    [("url", pa.string()), ("caption", pa.string())]
-    + [(name, pa.int64() if name == "revision" else pa.string()) for name in CARRIED]
-)
-
-
-def _input_table(one: PlannedShard, lake: Lake, scratch: Path) -> pa.Table:
-    with ThreadPoolExecutor(1 if lake.is_local else NUM_AT_ONCE) as pool:
-        urls = list(pool.map(lambda row: _local_url(row["path"], lake, scratch), one.rows))
-    rows = [{**row, "url": url} for row, url in zip(one.rows, urls, strict=True)]
-    return pa.Table.from_pylist([{name: row[name] for name in INPUT_SCHEMA.names} for row in rows], schema=INPUT_SCHEMA)
-
-
-def _local_url(path: str, lake: Lake, scratch: Path) -> str:
-    """A file:// address that img2dataset can open: of the lake's own file, or of a copy where the lake is remote."""
-    if lake.is_local:
-        return Path(lake.full(path)).as_uri()
-    copy = scratch / "pictures" / path
-    if not copy.exists():  # two samples of the same bytes
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        beside = copy.with_name(f".{uuid.uuid4().hex}")
-        beside.write_bytes(lake.read_bytes(path))
-        beside.replace(copy)
-    return copy.as_uri()
-
-
-def _job(inputs: Path, outputs: Path, layout: KeyLayout, settings: Shard, num_shards: int) -> dict[str, Any]:
-    return {
-        "url_list": str(inputs),
-        "output_folder": str(outputs),
-        "input_format": "parquet",
-        "output_format": "webdataset",
-        "url_col": "url",
-        "caption_col": "caption",
-        "save_additional_columns": list(CARRIED),
-        "number_sample_per_shard": 10**layout.index_width,
-        "oom_shard_count": layout.shard_width,
-        "image_size": settings.image_size_px,
-        "resize_mode": settings.resize_mode,
-        "encode_format": "jpg",
-        "encode_quality": settings.jpeg_quality,
-        "processes_count": min(settings.processes or os.cpu_count() or 1, num_shards),
-        "thread_count": 4,
-        "extract_exif": False,
-        "compute_hash": "sha256",
-        "incremental_mode": "extend",
-        "enable_wandb": False,
-    }
-
-
-def _publish(one: PlannedShard, raw: Path, layout: KeyLayout, settings: Shard, lake: Lake, scratch: Path) -> Part:
-    name = layout.shard_name(one.number)
-    table = tidy_parquet(raw / f"{name}.parquet", [row["url"] for row in one.rows], layout, one.number)
-    tidy = scratch / f"tidy-{name}"
-    tidy.mkdir()
-    write_tar(tidy_samples(raw / f"{name}.tar", table), tidy / f"{name}.tar")
-    pq.write_table(table, tidy / f"{name}.parquet")
-    (raw / f"{name}_stats.json").replace(tidy / f"{name}_stats.json")
-    entries = (
-        lake.publish_if_new(tidy / f"{name}.tar", f"shards/{name}.tar"),
-        lake.publish_if_new(tidy / f"{name}.parquet", f"shards/{name}.parquet"),
-        lake.publish(tidy / f"{name}_stats.json", f"shards/{name}_stats.json", timed=True),
-    )
-    for left in raw.glob(f"{name}.*"):
-        left.unlink()
-    num_samples = sum(status == SUCCESS for status in table["status"].to_pylist())
-    part = Part(name=name, identity=one.identity(settings), files=entries, details={"num_samples": num_samples})
-    manifests.publish_part(lake, STAGE, part)
-    log.info("shard %s (%s): %d of %d pictures", name, one.split, num_samples, len(one.rows))
-    return part
+    def _parquet(self, number: int) -> str:
+        return f"shards/{self.layout.shard_name(number)}.parquet"
 
 
 def _manifest(
-    kept: list[dict[str, Any]],
+    kept: Kept,
     planned: list[PlannedShard],
     parts: dict[int, Part],
     layout: KeyLayout,
@@ -358,45 +331,32 @@ def _manifest(
     settings: Shard,
     inputs: dict[str, str],
     lake: Lake,
-    base: Manifest | None,
 ) -> Manifest:
-    live = {row["sample"] for row in kept}
-    placed: set[str] = set()
-    tombstones: list[str] = []
-    reasons: Counter[str] = Counter()
-    num_out = 0
+    account = Account(kept)
     for one in planned:
-        for row in read_rows(lake, f"shards/{layout.shard_name(one.number)}.parquet"):
-            if row["sample"] not in live or row["sample"] in placed:
-                tombstones.append(row["key"])
-                continue
-            placed.add(row["sample"])
-            if row["status"] == SUCCESS:
-                num_out += 1
-            else:
-                reasons[f"img2dataset: {row['error_message'] or row['status']}"[:80]] += 1
+        path = f"shards/{layout.shard_name(one.number)}.parquet"
+        account.add(read_columns(lake, path, ["key", "sample", "status", "error_message"]))
     return Manifest.make(
         stage=STAGE,
         version=VERSION,
         recipe=settings.what(),
         inputs=inputs,
-        counts=Counts(in_=len(kept), out=num_out, dropped=dict(sorted(reasons.items()))),
+        counts=Counts(in_=len(kept), out=account.num_out, dropped=dict(sorted(account.reasons.items()))),
         files=[entry for part in parts.values() for entry in part.files],
         details={
             "layout": str(layout),
             "samples_per_shard": size,
-            "base": base.identity if base else None,
             "first_new": first_new,
             "shards": [
                 {
                     "number": one.number,
                     "split": one.split,
-                    "num_rows": len(one.rows),
+                    "num_rows": one.num_rows,
                     "num_samples": parts[one.number].details["num_samples"],
                 }
                 for one in planned
             ],
-            "tombstones": sorted(tombstones),
+            "tombstones": sorted(account.tombstones),
         },
         versions=library_versions("img2dataset", "opencv-python-headless", "pyarrow", "webdataset"),
         previous=manifests.latest(lake, STAGE),
