@@ -605,6 +605,37 @@ def forget(
 
 
 @app.command()
+def compact(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="As --recipe.")] = None,
+    recipe_option: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Put what lives in half-dead, forgotten or tiny shards into new, full ones; then embed, reorder and verify."""
+    from sp_data.dataset.compact import compact as compact_dataset
+    from sp_data.progress import onlooker
+    from sp_data.terminal import shown
+
+    asked = _recipe_of_dataset(recipe or recipe_option, None, lake)
+    with shown(quiet=quiet or json_):
+        done = compact_dataset(asked, _lake(asked, lake), progress=onlooker())
+    if json_:
+        _print_json(
+            {
+                "dataset": asked.name,
+                "state": done.state,
+                "removed": [{"shard": number, "reason": reason} for number, reason in done.why.items()],
+                "added": list(done.added),
+                "moved": done.num_moved,
+                "stages": list(done.stages),
+            }
+        )
+    elif not quiet:
+        typer.echo(f"{asked.name}: {done}")
+
+
+@app.command()
 def gc(
     recipe: RecipeOption = None,
     lake: LakeOption = DEFAULT_LAKE,

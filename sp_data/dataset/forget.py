@@ -32,7 +32,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Recipe
-from sp_data.road import DATASET_STAGES, is_as_asked, run_stage, stand
+from sp_data.road import DATASET_STAGES, as_far_as_before, run_stages
 from sp_data.stage import VERSION_OF
 from sp_data.training.trained import Trained, lineage, trained
 from sp_data.wiki import memory
@@ -120,15 +120,15 @@ def forget(asked: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progre
         forgotten = before.joined(pairs, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         gone = {title for title, _ in pairs} | set(titles)
         sha1s = {entry.sha1 for entry in forgotten.entries if entry.title in gone and entry.sha1}
-        # Before the shards and the datasets of before are replaced, and whatever was run until then.
-        ready = _up_to_date(recipe, lake)
+        ready = as_far_as_before(recipe, lake)
+        stale = next((stage for stage in DATASET_STAGES if stage not in ready and manifests.latest(lake, stage)), "")
         looks_like = _dropped_for(lake, gone)
         if forgotten != before:
             _remove_reports(lake, gone)
             write_forgotten(lake, forgotten)
         _republish(recipe, lake, forgotten)
         _remove_bytes(lake, sha1s)
-        stages, stale = _run_again(recipe, lake, ready, progress)
+        stages = run_stages(ready[1:], recipe, lake, progress)
         seen = _Seen.by(lake, gone, sha1s)
         curated = manifests.latest(lake, "curate")
         kept = _kept_titles(lake, curated, looks_like.keys()) if curated else set()
@@ -197,20 +197,6 @@ def _resolve(asked: str, history: _History, forgotten: Forgotten, lake: Lake) ->
     raise UsageError(f"no catalogue of {lake.dataset!r} has {asked!r}; {hint}")
 
 
-def _up_to_date(recipe: Recipe, lake: Lake) -> list[str]:
-    """The stages after `scrape` that may be run again: made by this recipe, each from the one before it.
-
-    What a kill interrupted here is among them: it is stale only since an input was made again.
-    """
-    ready: list[str] = []
-    for stage in DATASET_STAGES:
-        newest = manifests.latest(lake, stage)
-        if newest is None or not is_as_asked(stage, recipe, newest):
-            break
-        ready.append(stage)
-    return ready
-
-
 def _republish(recipe: Recipe, lake: Lake, forgotten: Forgotten) -> None:
     newest = manifests.latest(lake, "scrape")
     if newest is None or newest.version != VERSION_OF["scrape"]:
@@ -255,18 +241,6 @@ def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
 
 def _sha1_of(data: bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
-
-
-def _run_again(recipe: Recipe, lake: Lake, ready: list[str], progress: Progress) -> tuple[tuple[str, ...], str]:
-    """Gives the stages that had to work, and the first one that could not be run."""
-    standing = stand(recipe, lake, until=DATASET_STAGES[-1])
-    done: list[str] = []
-    for stage in DATASET_STAGES:
-        if stage not in ready:
-            return tuple(done), stage if standing[stage].manifest is not None else ""
-        if stage != "scrape" and run_stage(stage, recipe, lake, progress=progress).state == "done":
-            done.append(stage)
-    return tuple(done), ""
 
 
 def _dropped_for(lake: Lake, titles: set[str]) -> dict[str, str]:

@@ -151,15 +151,16 @@ class _Kept:
         there: dict[str, list[Manifest]] = {stage: manifests.all_of(lake, stage) for stage in DATASET_STAGES}
         waiting = [one for stage, all_of in there.items() for one in _latest(lake, stage, all_of, keep)]
         waiting += _trained_on(lake, there["verify"], {one.digest for one in waiting}, warnings)
-        made: defaultdict[tuple[str, str], list[Manifest]] = defaultdict(list)
-        for one in (*waiting, *(one for all_of in there.values() for one in all_of)):
-            made[one.stage, one.digest].append(one)
+        # Oldest first, so that of several that made the same, the newest counts.
+        all_of_all = sorted((one for all_of in there.values() for one in all_of), key=lambda one: one.made_at)
+        made = {(one.stage, one.digest): one for one in all_of_all}
+        made |= {(one.stage, one.digest): one for one in waiting}
         found: dict[tuple[str, str, str], Manifest] = {}
         while waiting:
             one = waiting.pop()
             if (one.stage, one.identity, one.digest) not in found:
                 found[one.stage, one.identity, one.digest] = one
-                waiting += [input_ for made_from in one.inputs.items() for input_ in made.get(made_from, ())]
+                waiting += [made[made_from] for made_from in one.inputs.items() if made_from in made]
         return cls(found)
 
 
