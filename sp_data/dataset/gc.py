@@ -6,6 +6,8 @@ are), and every file that any of them names:
     manifest.files                           catalogues, tables, shards, embeddings, reordered rows
     a catalogue's `original`                 originals/
     a curated table's `path`                 normalised/ and originals/
+    a shard's `path`                         the same of pictures that have a tombstone by now: a tar that is lost comes
+                                             back with the same bytes only if all of it is there
     a dataset manifest's shards              shards/, reordered/ and index/: a compaction replaces the shard manifest of
                                              the same identity, and then only this one names the shards of before
 
@@ -15,6 +17,7 @@ pictures, reports, what was quarantined and what the scrape remembers are never 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections import defaultdict
@@ -29,6 +32,7 @@ from sp_data import manifest as manifests
 from sp_data.dataset.curated import read_dropped, read_kept
 from sp_data.dataset.partitions import KINDS
 from sp_data.dataset.places import index_path
+from sp_data.dataset.shards import read_columns
 from sp_data.dataset.sightings import holds_forgotten
 from sp_data.errors import UsageError
 from sp_data.keys import KeyLayout
@@ -213,6 +217,7 @@ def _trained_on(lake: Lake, verified: list[Manifest], kept: set[str], warnings: 
 
 
 def _files_of(kept: _Kept, lake: Lake, warnings: list[str]) -> Iterator[str]:
+    shards: set[str] = set()
     for manifest in kept.manifests.values():
         yield from (entry.path for entry in manifest.files)
         try:
@@ -224,12 +229,19 @@ def _files_of(kept: _Kept, lake: Lake, warnings: list[str]) -> Iterator[str]:
                 yield from filter(None, dropped["path"].to_pylist() + dropped["original"].to_pylist())
         except FileNotFoundError as error:
             warnings.append(f"{error.filename} of a snapshot of {manifest.made_at} is gone: what it named is not known")
-        if manifest.stage == "verify":
+        if manifest.stage == "shard":
+            shards.update(entry.path for entry in manifest.files if entry.path.endswith(".parquet"))
+        elif manifest.stage == "verify":
             layout = KeyLayout.parse(manifest.details["layout"])
             for listed in manifest.details["shards"]:
                 yield from (listed[name]["path"] for name in ("tar", "parquet", *KINDS))
                 yield f"shards/{layout.shard_name(listed['number'])}_stats.json"
                 yield index_path(listed, layout)
+                shards.add(listed["parquet"]["path"])
+    for path in sorted(shards):
+        # One that is gone is made again from what the tables name, if at all.
+        with contextlib.suppress(FileNotFoundError):
+            yield from read_columns(lake, path, ["path"])["path"].to_pylist()
 
 
 def _unfinished(recipe: Recipe, lake: Lake) -> list[str]:
