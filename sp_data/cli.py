@@ -574,6 +574,96 @@ def why(
 
 
 @app.command()
+def forget(
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help='Such as "File:Kenny.png".')],
+    recipe: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Take pictures out for good: never fetched again, left out of the dataset; lists the checkpoints that saw them."""
+    from dataclasses import asdict
+
+    from sp_data.dataset.forget import forget as take_out
+    from sp_data.progress import onlooker
+    from sp_data.terminal import shown
+
+    asked = _recipe_of_dataset(recipe, None, lake)
+    place = _lake(asked, lake)
+    with shown(quiet=quiet or json_):
+        outcome = take_out(files, asked, place, progress=onlooker())
+    cure = outcome.cure(asked)
+    if json_:
+        said = asdict(outcome)
+        for name in ("checkpoints", "checkpoints_unknown"):
+            said[name] = [one.folder for one in getattr(outcome, name)]
+        _print_json({"dataset": asked.name, **said, "next": cure})
+    else:
+        typer.echo(f"{asked.name}: {outcome}")
+        for line in filter(None, (*outcome.lines(), cure)):
+            typer.echo(line)
+
+
+@app.command()
+def compact(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="As --recipe.")] = None,
+    recipe_option: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Put what lives in half-dead, forgotten or tiny shards into new, full ones; then embed, reorder and verify."""
+    from sp_data.dataset.compact import compact as compact_dataset
+    from sp_data.progress import onlooker
+    from sp_data.terminal import shown
+
+    asked = _recipe_of_dataset(recipe or recipe_option, None, lake)
+    with shown(quiet=quiet or json_):
+        done = compact_dataset(asked, _lake(asked, lake), progress=onlooker())
+    if json_:
+        _print_json(
+            {
+                "dataset": asked.name,
+                "state": done.state,
+                "removed": [{"shard": number, "reason": reason} for number, reason in done.why.items()],
+                "added": list(done.added),
+                "moved": done.num_moved,
+                "stages": list(done.stages),
+            }
+        )
+    elif not quiet:
+        typer.echo(f"{asked.name}: {done}")
+
+
+@app.command()
+def gc(
+    recipe: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    keep: Annotated[int, typer.Option(help="Snapshots of each stage that stay; checkpoints' datasets do too.")] = 3,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only listed.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Say, or remove, what neither the latest snapshots nor a checkpoint's dataset names."""
+    from sp_data.dataset.gc import collect
+    from sp_data.terminal import shown
+
+    asked = _recipe_of_dataset(recipe, None, lake)
+    with shown(quiet=True):
+        waste = collect(asked, _lake(asked, lake), keep=keep, delete=delete)
+    if json_:
+        folders = {name: {"files": files, "bytes": size} for name, (files, size) in waste.folders.items()}
+        total = {"files": waste.num_files, "bytes": waste.num_bytes}
+        _print_json({"dataset": asked.name, "deleted": delete, **total, "folders": folders, "warnings": waste.warnings})
+        return
+    for name, (files, size) in waste.folders.items():
+        typer.echo(f"{name:<16} {files:>9,} files {size / 1e6:>12,.1f} MB")
+    for warning in waste.warnings:
+        typer.echo(f"sp-data: {warning}", err=True)
+    done = "removed" if delete else "may be removed (--delete does it)" if waste.num_files else "may be removed"
+    typer.echo(f"{asked.name}: {waste.num_files:,} files, {waste.num_bytes / 1e6:,.1f} MB {done}")
+
+
+@app.command()
 def status(
     recipe: RecipeOption = None, set_: SetOption = None, lake: LakeOption = DEFAULT_LAKE, json_: JsonOption = False
 ) -> None:

@@ -157,11 +157,14 @@ class Lake:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Path -> bytes of every file below a folder, as `list` finds them, in one listing."""
+        return {path: size for path, size in self.everything(folder).items() if not is_temporary(path)}
+
+    def everything(self, folder: str) -> dict[str, int]:
+        """The same with what has a temporary name: what a killed process did not get to rename, say."""
         with told(self.fs, self.full(folder)):
             found = self.fs.find(self.full(folder), detail=True)
         cut = len(self.fs._strip_protocol(self.root)) + 1
-        sizes = {str(name)[cut:]: int(info["size"]) for name, info in found.items()}
-        return {path: size for path, size in sizes.items() if not PurePosixPath(path).name.startswith(".")}
+        return {str(name)[cut:]: int(info["size"]) for name, info in found.items()}
 
     @contextlib.contextmanager
     def local(self, path: str) -> Iterator[Path]:
@@ -243,6 +246,8 @@ class Lake:
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is fine."""
+        if not self.is_local:
+            self._check_leases()
         with contextlib.suppress(FileNotFoundError), told(self.fs, self.full(path)):
             self.fs.rm_file(self.full(path))
         self._forget_copy(path)
@@ -297,12 +302,17 @@ class Lake:
     def _part(self, what: str) -> str:
         return f"dataset {self.dataset!r}" if what == DATASET else f"the {what} of dataset {self.dataset!r}"
 
-    def _sweep(self) -> None:
+    def left_in_scratch(self) -> tuple[Path, ...]:
+        """What processes that are gone left in the scratch folder; the next writer sweeps it."""
         scratch = Path(self.root) / SCRATCH
-        for folder in scratch.iterdir() if scratch.exists() else ():
-            owner = folder.name.split("-")[-2] if folder.name.count("-") >= 2 else ""
-            if not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
-                shutil.rmtree(folder, ignore_errors=True)
+        if not self.is_local or not scratch.exists():
+            return ()
+        # Named by its process: purpose-4711-x8f2a.
+        return tuple(folder for folder in scratch.iterdir() if not is_alive(["", *folder.name.split("-")][-2]))
+
+    def _sweep(self) -> None:
+        for folder in self.left_in_scratch():
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def _leased(self, lock: str, what: str) -> Iterator[None]:
@@ -335,6 +345,16 @@ class Lake:
             stream.flush()
             self._sweep()
             yield
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a file's name says that it is not published."""
+    return PurePosixPath(path).name.startswith(".")
+
+
+def is_alive(process: str) -> bool:
+    """Whether there is a process of this number on this machine."""
+    return process.isdigit() and Path(f"/proc/{process}").exists()
 
 
 def _holder(written: str) -> str:

@@ -147,15 +147,25 @@ def publish(lake: Lake, manifest: Manifest) -> None:
 
 
 def make_latest(lake: Lake, manifest: Manifest) -> None:
-    """Point `latest.json` at a manifest that exists already (a recipe that was changed back, say)."""
-    newest = latest(lake, manifest.stage)
-    if newest is None or newest.identity != manifest.identity:
+    """Point `latest.json` at a manifest that exists already (a recipe that was changed back, say; or a kill came
+    between the two files of one that has the identity of the one before it)."""
+    if latest(lake, manifest.stage) != manifest:
         lake.write_bytes(f"manifests/{manifest.stage}/latest.json", _to_json(manifest), durable=True)
 
 
 def load(lake: Lake, stage: str, identity: str) -> Manifest | None:
     """The manifest of this identity, or None. Raises CorruptFile if it cannot be read as one."""
     return _load(lake, manifest_path(stage, identity))
+
+
+def all_of(lake: Lake, stage: str) -> list[Manifest]:
+    """Every manifest of a stage by its identity, in no certain order. Raises CorruptFile."""
+    folder = f"manifests/{stage}/"
+    names = [path.removeprefix(folder) for path in lake.list(folder.rstrip("/"))]
+    found = [
+        load(lake, stage, name.removesuffix(".json")) for name in names if "/" not in name and name != "latest.json"
+    ]
+    return [manifest for manifest in found if manifest is not None]
 
 
 def latest(lake: Lake, stage: str) -> Manifest | None:

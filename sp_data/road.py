@@ -7,6 +7,7 @@ finds the manifests; the work is in the stages' own modules.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, get_args
 
@@ -186,6 +187,30 @@ def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status])
     if lost := _pictures_lost(stage, newest, lake):
         return Status(stage, "damaged", newest, f"{lake.full(lost[0])} is missing or cut")
     return Status(stage, "done", newest)
+
+
+def is_as_asked(stage: str, recipe: Recipe, manifest: Manifest) -> bool:
+    """Whether a manifest was made by what this recipe says, and by this version of its stage."""
+    return manifest.version == VERSION_OF[stage] and manifest.recipe == _part(stage, recipe)
+
+
+def as_far_as_before(recipe: Recipe, lake: Lake) -> list[str]:
+    """The dataset's stages, from the first, that this recipe made before: what may be run again without a surprise.
+
+    One that is stale only since an input was made again is among them.
+    """
+    ready: list[str] = []
+    for stage in DATASET_STAGES:
+        newest = manifests.latest(lake, stage)
+        if newest is None or not is_as_asked(stage, recipe, newest):
+            break
+        ready.append(stage)
+    return ready
+
+
+def run_stages(stages: Iterable[str], recipe: Recipe, lake: Lake, progress: Progress = SILENT) -> tuple[str, ...]:
+    """Run these in their order; gives those that had to work."""
+    return tuple(stage for stage in stages if run_stage(stage, recipe, lake, progress=progress).state == "done")
 
 
 def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:

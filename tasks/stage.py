@@ -16,6 +16,7 @@ from sp_data.progress import Progress, onlooker
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import stage_markdown
 from sp_data.road import remember_recipe, run_stage
+from sp_data.stage import State
 from tasks.reference import StageReference
 from tasks.spread import current_spread
 
@@ -26,18 +27,22 @@ def run_and_publish(name: str, recipe: Recipe, lake_url: str, progress: Progress
     begun = time.monotonic()
     remember_recipe(recipe, lake)
     result = run_stage(name, recipe, lake, progress=progress or onlooker(), spread=current_spread())
-    seconds = round(time.monotonic() - begun, 1)
+    seconds = time.monotonic() - begun
     publish_artifact(lake, result.manifest, result.state)
-    counts = result.manifest.counts
+    return reference_to(result.manifest, result.state, seconds)
+
+
+def reference_to(manifest: Manifest, state: State, seconds: float) -> StageReference:
+    """A small reference to what a stage made, or left as it was."""
     return StageReference(
-        name=name,
-        state=result.state,
-        in_=counts.in_,
-        out=counts.out,
-        dropped=counts.num_dropped,
-        seconds=seconds,
-        identity=result.manifest.identity,
-        digest=result.manifest.digest,
+        name=manifest.stage,
+        state=state,
+        in_=manifest.counts.in_,
+        out=manifest.counts.out,
+        dropped=manifest.counts.num_dropped,
+        seconds=round(seconds, 1),
+        identity=manifest.identity,
+        digest=manifest.digest,
     )
 
 

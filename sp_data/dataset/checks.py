@@ -27,11 +27,14 @@ def check_files(look: Look, road: Road, hints: Mapping[str, str]) -> None:
         for entry, what in manifests.missing_files(look.lake, manifest.files, deep=look.of.deep):
             hint = next((hints[kind] for kind in KINDS if f"reordered/{look.of.clip}/{kind}/" in entry.path), "")
             look.found("files", f"{what} ({manifest.stage}){hint}", file=entry.path)
-    named = {entry.path for entry in road["reorder"].files}
+    # Earlier snapshots too: what a compaction left behind is theirs until gc removes it.
+    snapshots = [road["reorder"], *manifests.all_of(look.lake, "reorder")]
+    named = {entry.path for manifest in snapshots for entry in manifest.files}
     for kind in KINDS:
         for path in look.lake.list(f"reordered/{look.of.clip}/{kind}"):
             if path not in named:
                 message = f"no manifest names it, and dalle2-pytorch's loaders would read it{hints[kind]}"
+                message += "" if hints[kind] else "; `sp-data gc --delete` removes it"
                 look.found("files", message, file=path)
 
 

@@ -158,7 +158,7 @@ def _base(lake: Lake, settings: Shard, identity: str, leave_out: frozenset[int])
     If this very identity was published before, some of its files are gone: then what stays is what stayed at that time,
     so that the plan, and with it every byte, comes out the same.
     """
-    published = [manifest for manifest in _all_manifests(lake) if manifest.version == VERSION]
+    published = [manifest for manifest in manifests.all_of(lake, STAGE) if manifest.version == VERSION]
     for manifest in published:
         if manifest.identity == identity and not leave_out:
             first_new = int(manifest.details["first_new"])
@@ -171,15 +171,6 @@ def _base(lake: Lake, settings: Shard, identity: str, leave_out: frozenset[int])
         return Base(None, [], max(used, default=-1) + 1)
     stay = [one for one in newest.details["shards"] if one["number"] not in leave_out]
     return Base(newest, stay, max(used) + 1)
-
-
-def _all_manifests(lake: Lake) -> Iterator[Manifest]:
-    for path in lake.list(f"manifests/{STAGE}"):
-        name = path.removeprefix(f"manifests/{STAGE}/")
-        if "/" not in name and name != "latest.json":
-            found = manifests.load(lake, STAGE, name.removesuffix(".json"))
-            if found is not None:
-                yield found
 
 
 def read_rows(lake: Lake, path: str) -> list[dict[str, Any]]:

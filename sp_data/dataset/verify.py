@@ -40,7 +40,7 @@ from sp_data.errors import VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.progress import SILENT, Progress
+from sp_data.progress import SILENT, TOLD, Progress
 from sp_data.recipe import Recipe
 from sp_data.spread import Spread, Threads
 from sp_data.stage import VERSION_OF, Effort, StageResult, library_versions
@@ -247,5 +247,6 @@ def list_close_pairs(look: Look, road: Road, recipe: Recipe, spread: Spread) -> 
         found.num_pairs,
         recipe.verify.close_cosine,
         look.lake.full(path),
+        extra=TOLD if found.num_pairs else None,
     )
     return path

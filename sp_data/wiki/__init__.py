@@ -28,6 +28,7 @@ chosen.py      the one it gets, and variants;  clip_length.py no longer than a C
 
 What is made
 originals.py   the bytes, each once, checked against the wiki's size and sha1
+forgotten.py   what somebody asked to be taken out, which is never fetched again
 rows.py        facts -> rows
 catalogue.py   one row a file;  tombstones.py what is gone
 publishing.py  rows -> manifest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from sp_data.wiki.addresses import Address, read_addresses
 from sp_data.wiki.captions import Candidate
 from sp_data.wiki.catalogue import OK, Caption, CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.clip_length import shortened
+from sp_data.wiki.forgotten import FORGOTTEN, Forgotten, read_forgotten
 from sp_data.wiki.journal import Journal
 from sp_data.wiki.manners import RobotsCache, forbids_training
 from sp_data.wiki.originals import CUT_OFF, NO_AI, NOT_FOUND, TRIES, original_name, receive
@@ -59,15 +60,21 @@ def scrape_addresses(
 ) -> StageResult:
     """Fetch what is new on the list and publish its catalogue. Raises RecipeError, LakeError."""
     listed = read_addresses(source.addresses)
+    forgotten = read_forgotten(lake)
     known = _known(lake)
     journal = Journal(lake)
     journal.begin(digest_of(["addresses", source.addresses]))
     with Transport(source, proxy, robots) as transport:
-        fetcher = _Fetcher(source, lake, transport, journal)
+        fetcher = _Fetcher(source, lake, transport, journal, forgotten)
         progress.begin(STAGE, len(listed), "pictures")
         rows = []
         for address in listed:
-            got = Got(address.status) if address.status else known.get(address.url) or fetcher.fetch(address.url)
+            if address.url in forgotten.titles:
+                got = Got(FORGOTTEN)
+            elif address.status:
+                got = Got(address.status)
+            else:
+                got = known.get(address.url) or fetcher.fetch(address.url)
             rows.append(_row(address, got))
             progress.advance()
         log.info("%d of %d pictures are there, %d new", _num_ok(rows), len(rows), fetcher.num_fetched)
@@ -105,7 +112,7 @@ def _known(lake: Lake) -> dict[str, Got]:
     def stands(row: CatalogueRow) -> bool:
         if row.status == OK:
             return there.get(original_name(row.sha1, row.mime)) == row.bytes
-        return row.status in (NO_AI, NOT_AN_IMAGE) or row.status.startswith("address-refused")
+        return row.status in (NO_AI, NOT_AN_IMAGE, FORGOTTEN) or row.status.startswith("address-refused")
 
     return {
         row.url: Got(row.status, row.sha1, row.bytes, row.mime, row.width, row.height)
@@ -117,23 +124,33 @@ def _known(lake: Lake) -> dict[str, Got]:
 def addresses_to_fetch(source: Source, lake: Lake) -> tuple[list[str], int]:
     """Addresses on the list whose pictures are not there yet, and how many lines it has. Raises RecipeError."""
     listed = read_addresses(source.addresses)
-    known = _known(lake)
-    return [address.url for address in listed if not address.status and address.url not in known], len(listed)
+    done = _known(lake).keys() | read_forgotten(lake).titles
+    return [address.url for address in listed if not address.status and address.url not in done], len(listed)
+
+
+def without_forgotten(rows: Iterable[CatalogueRow], forgotten: Forgotten) -> list[CatalogueRow]:
+    """The rows that a scrape would make with this list, which says nothing of bytes that it did not fetch."""
+    nothing = {"status": FORGOTTEN, "original": None, "sha1": "", "bytes": 0, "mime": "", "width": 0, "height": 0}
+    return [row.model_copy(update=nothing) if forgotten.covers(row.title, row.sha1) else row for row in rows]
 
 
 class _Fetcher:
     """Fetches pictures whose bytes nobody foretold."""
 
-    def __init__(self, source: Source, lake: Lake, transport: Transport, journal: Journal) -> None:
+    def __init__(
+        self, source: Source, lake: Lake, transport: Transport, journal: Journal, forgotten: Forgotten
+    ) -> None:
         self.num_fetched = 0
         self._source, self._lake, self._transport, self._journal = source, lake, transport, journal
+        self._forgotten = forgotten
         self._refusals: Counter[str] = Counter()
 
     def fetch(self, url: str) -> Got:
         question = {"address": url}
         known = self._journal.find(question)
         if known is not None:
-            return Got(**known)
+            got = Got(**known)
+            return Got(FORGOTTEN) if got.sha1 in self._forgotten.sha1s else got
         host = urlsplit(url).netloc
         if self._refusals[host] >= REFUSALS_A_HOST:
             return Got("host-refuses")
@@ -167,6 +184,8 @@ class _Fetcher:
             return Got("refused" if isinstance(error, WikiBlocked) else "unreachable")
         if body.status != OK:
             return Got(body.status)
+        if body.sha1 in self._forgotten.sha1s:
+            return Got(FORGOTTEN)
         return self._keep(Got(OK, body.sha1, body.num_bytes), into)
 
     def _keep(self, got: Got, body: Path) -> Got:

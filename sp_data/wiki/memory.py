@@ -11,6 +11,7 @@ the same catalogue, with the same originals.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import logging
@@ -120,6 +121,17 @@ def remember(lake: Lake, memory: Memory) -> None:
     for path in lake.list("wiki"):
         if path.startswith(FACTS) and path != memory.facts:
             lake.remove(path)
+
+
+def follow(lake: Lake, before: str, after: str) -> None:
+    """The catalogue that was made of the facts was published once more, under another identity."""
+    if not lake.exists(MEMORY):
+        return
+    # One that cannot be read is made anew by the next scrape.
+    with contextlib.suppress(ValidationError):
+        memory = Memory.model_validate_json(lake.read_bytes(MEMORY))
+        if memory.published == before:
+            remember(lake, memory.model_copy(update={"published": after}))
 
 
 def recall_robots(lake: Lake) -> RobotsCache:

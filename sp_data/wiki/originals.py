@@ -25,6 +25,7 @@ from sp_data.manifest import Manifest
 from sp_data.wiki.catalogue import OK, read_catalogue
 from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import WikiFile
+from sp_data.wiki.forgotten import FORGOTTEN, read_forgotten
 from sp_data.wiki.journal import Journal
 from sp_data.wiki.manners import forbids_training
 from sp_data.wiki.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, blocked, unreachable
@@ -115,10 +116,15 @@ class Originals:
         self._failures = 0
         # One listing: asking an object store for each of many thousand pictures takes minutes.
         self._there = lake.sizes("originals")
+        self._forgotten = read_forgotten(lake)
 
     def outcome(self, file: WikiFile) -> str | None:
         """What is known of it without asking: 'ok' if it lies in the lake, or the reason why it will not; else None."""
         source = self._client.source
+        if self._forgotten.covers(file.title, file.sha1):
+            # Whatever it was refused for before, it is not waited for any more.
+            self.refused.pop(_key(file), None)
+            return FORGOTTEN
         if file.mime not in source.mime_types:
             return f"mime-not-wanted ({file.mime})"
         if not file.sha1 or not file.url:

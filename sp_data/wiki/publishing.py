@@ -32,10 +32,29 @@ def publish_catalogue(
     source: Source, lake: Lake, rows: list[CatalogueRow], *, clock: str, whereabouts: Whereabouts, fetched: bool
 ) -> StageResult:
     """Make these rows the newest catalogue. `clock`: when they were true (ISO 8601); `fetched`: if pictures came."""
-    digest = rows_digest(rows)
-    recipe, inputs = source.what(), {"wiki": digest}
     newest = latest(lake, STAGE)
     tombstones = _bury(lake, newest, rows, clock, whereabouts)
+    return _publish(source.what(), source.place, lake, rows, newest, tombstones, fetched=fetched)
+
+
+def republish_catalogue(lake: Lake, newest: Manifest, rows: list[CatalogueRow]) -> StageResult:
+    """Make rows of the same titles the newest catalogue, without asking the wiki: what is on it did not change."""
+    tombstones = [entry for entry in newest.files if entry.path.startswith(TOMBSTONES)]
+    return _publish(newest.recipe, newest.details["wiki"], lake, rows, newest, tombstones, fetched=False)
+
+
+def _publish(
+    recipe: dict[str, Any],
+    place: str,
+    lake: Lake,
+    rows: list[CatalogueRow],
+    newest: Manifest | None,
+    tombstones: list[FileEntry],
+    *,
+    fetched: bool,
+) -> StageResult:
+    digest = rows_digest(rows)
+    inputs = {"wiki": digest}
     done = is_done(lake, STAGE, identity_of(STAGE, VERSION, recipe, inputs))
     if done is not None:
         files = (*(file for file in done.files if not file.path.startswith(TOMBSTONES)), *tombstones)
@@ -56,7 +75,7 @@ def publish_catalogue(
             {"in": len(rows), "out": statuses.pop(OK, 0), "dropped": dict(sorted(statuses.items()))}
         ),
         files=[write_catalogue(lake, rows, digest), *tombstones],
-        details={"wiki": source.place, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
+        details={"wiki": place, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
         versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
         previous=newest,
     )

@@ -12,6 +12,7 @@ from sp_data.wiki.chosen import Words, chosen, variants
 from sp_data.wiki.clip_length import shortened
 from sp_data.wiki.facts import Facts, WikiFile
 from sp_data.wiki.filepage import NO_PAGE, FilePage
+from sp_data.wiki.forgotten import FORGOTTEN, Forgotten
 from sp_data.wiki.originals import original_path
 from sp_data.wiki.pages import complete
 
@@ -25,6 +26,14 @@ def make_rows(facts: Facts, source: Source, statuses: Mapping[str, str]) -> list
         index.add(complete(article, html[title]) if title in html else facts.articles[title])
     files = sorted(facts.files.values(), key=lambda file: file.title)
     return [_row(file, facts.file_pages.get(file.name, NO_PAGE), index, source, statuses[file.name]) for file in files]
+
+
+def without_forgotten(rows: Iterable[CatalogueRow], forgotten: Forgotten) -> list[CatalogueRow]:
+    """The rows that a scrape would make with this list of what was forgotten."""
+    return [
+        row.model_copy(update={"status": FORGOTTEN, "original": None}) if forgotten.covers(row.title, row.sha1) else row
+        for row in rows
+    ]
 
 
 def caption_sources(rows: Iterable[CatalogueRow]) -> dict[str, int]:

@@ -1,0 +1,56 @@
+"""A dataset with a history.
+
+weeks_lake      (session) road_lake after three more weeks on the demo's wiki: four snapshots; not written to by a test
+weeks_copy      a copy of it that a test may change
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe, load_recipe
+from sp_data.road import DATASET_STAGES, run_stage
+
+NUM_WEEKS = 3
+
+
+def recipe_after(weeks: int) -> Recipe:
+    """The recipe of `demo_recipe`, some weeks later."""
+    return load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", f"source.demo.weeks={weeks}"])
+
+
+@pytest.fixture(scope="session")
+def weeks_lake(road_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    root = tmp_path_factory.mktemp("weeks") / "lake"
+    shutil.copytree(Path(road_lake.root).parent, root)
+    lake = Lake(str(root), road_lake.dataset)
+    for week in range(1, NUM_WEEKS + 1):
+        states = [run_stage(stage, recipe_after(week), lake).state for stage in DATASET_STAGES]
+        assert states == ["done"] * len(DATASET_STAGES)
+    return lake
+
+
+@pytest.fixture
+def weeks_copy(weeks_lake: Lake, tmp_path: Path) -> Lake:
+    shutil.copytree(Path(weeks_lake.root).parent, tmp_path / "lake")
+    return Lake(str(tmp_path / "lake"), weeks_lake.dataset)
+
+
+def checkpoint(lake: Lake, run: str, dataset: str, step: int = 4, ancestor: str = "") -> str:
+    """A checkpoint's record and its run's configuration, as far as they say what was learnt from; gives its folder."""
+    folder = f"runs/{run}/checkpoints/step-{step:08d}"
+    kind = run.partition("-")[0]
+    said = {"kind": kind, "run": run, "step": step, "dataset": dataset, "ancestor": ancestor}
+    lake.write_bytes(f"{folder}/checkpoint.json", json.dumps(said).encode())
+    configure(lake, run, dataset)
+    return folder
+
+
+def configure(lake: Lake, run: str, dataset: str) -> None:
+    config = {"kind": run.partition("-")[0], "run": run, "settings": {}, "dataset": dataset}
+    lake.write_bytes(f"runs/{run}/config.json", json.dumps(config).encode())

@@ -1,0 +1,293 @@
+"""Compaction: what lives in shards that are not worth keeping lives on in new ones, under new keys, the same pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sp_data import manifest as manifests
+from sp_data.dataset.compact import DEAD, FORGOTTEN, SMALL_ONES, compact, victims
+from sp_data.dataset.curated import read_kept
+from sp_data.dataset.fates import fates
+from sp_data.dataset.forget import forget
+from sp_data.dataset.gc import collect
+from sp_data.dataset.importing import import_dataset
+from sp_data.dataset.loader import Samples
+from sp_data.dataset.tidy import read_tar
+from sp_data.errors import StageError, StageNotDone
+from sp_data.lake import FileEntry, Lake
+from sp_data.manifest import Manifest
+from sp_data.recipe import Recipe
+from sp_data.road import DATASET_STAGES, recall_recipe, run_stage, stand
+from sp_data.stage import Effort
+from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
+from sp_data.wiki.forgotten import Forgotten
+
+from .conftest import checkpoint, recipe_after
+from .test_import import foreign
+
+COMMAND = str(Path(sys.executable).with_name("sp-data"))
+KID = "File:Gus Stone.png"
+
+
+def latest(lake: Lake, stage: str) -> Manifest:
+    manifest = manifests.latest(lake, stage)
+    assert manifest is not None
+    return manifest
+
+
+def digests(lake: Lake) -> dict[str, str]:
+    return {stage: latest(lake, stage).digest for stage in DATASET_STAGES}
+
+
+def numbers(lake: Lake) -> set[int]:
+    return {one["number"] for one in latest(lake, "shard").details["shards"]}
+
+
+def pairs(lake: Lake) -> dict[str, tuple[str, bytes, bytes]]:
+    """Caption and title -> split, image and text embedding of every sample that the loader gives."""
+    verified, found = latest(lake, "verify"), {}
+    titles = {fate.key: fate.title for fate in fates(lake)}
+    for split in ("train", "val", "test"):
+        with Samples(verified, lake, split) as samples:
+            for index in range(len(samples)):
+                one = samples[index]
+                rows = (one["image_embed"].numpy().tobytes(), one["text_embed"].numpy().tobytes())
+                found[f"{titles[one['key']]}: {one['caption']}"] = (split, *rows)
+    return found
+
+
+def check_done(recipe: Recipe, lake: Lake) -> None:
+    states = {name: status.state for name, status in stand(recipe, lake, until="verify").items()}
+    assert states == dict.fromkeys(DATASET_STAGES, "done")
+    run_stage("verify", recipe, lake, effort=Effort(deep=True, reembed=4))
+
+
+def in_shard(lake: Lake, number: int) -> list[str]:
+    """Titles of what lives in a shard."""
+    return [fate.title for fate in fates(lake) if fate.key.startswith(f"{number:05d}") and not fate.reason]
+
+
+def bury(lake: Lake, number: int, count: int) -> None:
+    """Drop pictures of a shard, as a wiki does that deletes them: the catalogue is the same without their rows."""
+    from sp_data.wiki.publishing import republish_catalogue
+
+    gone = set(in_shard(lake, number)[:count])
+    newest = latest(lake, "scrape")
+    rows = [
+        row.model_copy(update={"status": "not-found", "original": None}) if row.title in gone else row
+        for row in catalogue_rows(read_catalogue(lake, newest))
+    ]
+    republish_catalogue(lake, newest, rows)
+
+
+def copied(lake: Lake, root: Path) -> Lake:
+    shutil.copytree(Path(lake.root).parent, root / "lake")
+    return Lake(str(root / "lake"), lake.dataset)
+
+
+@pytest.fixture(scope="module")
+def forgotten_lake(demo_recipe: Recipe, road_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A dataset with a forgotten picture in one of its tars; not written to."""
+    lake = copied(road_lake, tmp_path_factory.mktemp("forgotten"))
+    forget([KID], demo_recipe, lake)
+    return lake
+
+
+@pytest.fixture(scope="module")
+def undisturbed(demo_recipe: Recipe, forgotten_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """The same after a compaction; not written to."""
+    lake = copied(forgotten_lake, tmp_path_factory.mktemp("undisturbed"))
+    compact(demo_recipe, lake)
+    return lake
+
+
+def test_a_sound_dataset_is_left_alone(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    before = {path: lake_copy.size(path) for path in lake_copy.list("manifests")}
+    done = compact(demo_recipe, lake_copy)
+    assert (done.state, done.why, str(done)) == ("unchanged", {}, "unchanged")
+    assert {path: lake_copy.size(path) for path in lake_copy.list("manifests")} == before
+
+
+def test_a_shard_with_a_forgotten_picture_leaves_and_the_others_stay(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    outcome = forget([KID], demo_recipe, lake_copy)
+    before, there, was = latest(lake_copy, "shard"), pairs(lake_copy), numbers(lake_copy)
+    stamps = {path: Path(lake_copy.full(path)).stat().st_mtime_ns for path in lake_copy.list("embeddings")}
+    done = compact(demo_recipe, lake_copy)
+    assert (done.state, done.why) == ("done", dict.fromkeys(outcome.shards, FORGOTTEN))
+    assert done.stages == ("embed", "reorder", "verify")
+    after = latest(lake_copy, "shard")
+    assert (after.identity, after.counts, after.details["tombstones"]) == (before.identity, before.counts, [])
+    assert after.digest != before.digest
+    assert numbers(lake_copy) == was - set(outcome.shards) | {max(was) + 1}
+    assert pairs(lake_copy) == there, "the same pictures with the same embeddings, in the same splits"
+    assert {path: Path(lake_copy.full(path)).stat().st_mtime_ns for path in stamps} == stamps, (
+        "nothing is written again"
+    )
+    check_done(demo_recipe, lake_copy)
+    assert compact(demo_recipe, lake_copy).state == "unchanged"
+    assert {run_stage(stage, demo_recipe, lake_copy).state for stage in DATASET_STAGES} == {"unchanged"}
+
+
+def test_more_than_a_fifth_of_tombstones_is_too_many(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    full = next(one for one in latest(lake_copy, "shard").details["shards"] if one["num_rows"] == 20)
+    bury(lake_copy, full["number"], 4)
+    for stage in DATASET_STAGES[1:]:
+        run_stage(stage, demo_recipe, lake_copy)
+    assert victims(latest(lake_copy, "shard"), lake_copy, Forgotten()) == {}
+    bury(lake_copy, full["number"], 1)
+    for stage in DATASET_STAGES[1:]:
+        run_stage(stage, demo_recipe, lake_copy)
+    there = pairs(lake_copy)
+    assert compact(demo_recipe, lake_copy).why == {full["number"]: DEAD}
+    assert pairs(lake_copy) == there
+    check_done(demo_recipe, lake_copy)
+
+
+def test_four_tiny_shards_of_a_split_become_one(weeks_lake: Lake, weeks_copy: Lake) -> None:
+    """Three weeks left three; the fourth makes it worth while."""
+    of_train = [one for one in latest(weeks_copy, "shard").details["shards"] if one["split"] == "train"]
+    tiny = [one["number"] for one in of_train if one["num_rows"] < 5]
+    assert len(tiny) == 3
+    assert compact(recipe_after(3), weeks_copy).state == "unchanged"
+    weeks, there = 3, len(tiny)
+    while there < 4:
+        weeks += 1
+        for stage in DATASET_STAGES:
+            run_stage(stage, recipe_after(weeks), weeks_copy)
+        of_train = [one for one in latest(weeks_copy, "shard").details["shards"] if one["split"] == "train"]
+        tiny = [one["number"] for one in of_train if one["num_rows"] < 5]
+        there = len(tiny)
+    before, was = pairs(weeks_copy), numbers(weeks_copy)
+    done = compact(recipe_after(weeks), weeks_copy)
+    assert done.why == dict.fromkeys(tiny, SMALL_ONES)
+    assert len(done.added) == 1
+    assert numbers(weeks_copy) == was - set(tiny) | set(done.added)
+    assert pairs(weeks_copy) == before
+    check_done(recipe_after(weeks), weeks_copy)
+    assert compact(recipe_after(weeks), weeks_copy).state == "unchanged"
+
+
+# After the tar, the part, the manifest, the manifest as the latest, and some files of what follows.
+@pytest.mark.parametrize("after", [1, 4, 5, 6, 8, 12, 15])
+def test_a_kill_at_any_moment_and_the_second_run_has_the_same_result(
+    demo_recipe: Recipe,
+    forgotten_lake: Lake,
+    undisturbed: Lake,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    lake = copied(forgotten_lake, tmp_path)
+    publish, published = Lake.publish, 0
+
+    def publish_and_die(self: Lake, made: Path, path: str, *, timed: bool = False) -> FileEntry:
+        nonlocal published
+        entry = publish(self, made, path, timed=timed)
+        published += 1
+        if published == after:
+            raise KeyboardInterrupt
+        return entry
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "publish", publish_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            compact(demo_recipe, lake)
+    compact(demo_recipe, lake)
+    assert digests(lake) == digests(undisturbed)
+    assert compact(demo_recipe, lake).state == "unchanged"
+
+
+@pytest.mark.parametrize("lost", ["first", "new"])
+def test_a_lost_shard_of_a_compacted_dataset_comes_back(
+    demo_recipe: Recipe, undisturbed: Lake, tmp_path: Path, lost: str
+) -> None:
+    lake = copied(undisturbed, tmp_path)
+    collect(demo_recipe, lake, keep=1, delete=True)
+    there = sorted(numbers(lake))
+    lake.remove(f"shards/{there[0] if lost == 'first' else there[-1]:05d}.tar")
+    for stage in DATASET_STAGES:
+        run_stage(stage, demo_recipe, lake)
+    assert digests(lake) == digests(undisturbed)
+
+
+def holds(path: Path, wanted: set[str], name: str) -> bool:
+    """Whether a file is, or a tar has, one of these bytes (sha256), or a file is called by this name."""
+    if name in str(path) or hashlib.sha256(path.read_bytes()).hexdigest() in wanted:
+        return True
+    if path.suffix != ".tar":
+        return False
+    with tarfile.open(path) as tar:
+        found = (tar.extractfile(member) for member in tar)
+        return any(hashlib.sha256(one.read()).hexdigest() in wanted for one in found if one)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_after_forget_compact_and_gc_its_bytes_are_nowhere(demo_recipe: Recipe, lake_copy: Lake, seen: bool) -> None:
+    """Not even for the sake of a checkpoint that learnt from it."""
+    row = next(
+        row for row in catalogue_rows(read_catalogue(lake_copy, latest(lake_copy, "scrape"))) if row.title == KID
+    )
+    (key,) = (fate.key for fate in fates(lake_copy) if fate.title == KID)
+    jpeg = dict(read_tar(Path(lake_copy.full(f"shards/{key[:5]}.tar"))))[key]["jpg"]
+    wanted = {hashlib.sha256(data).hexdigest() for data in (jpeg, lake_copy.read_bytes(row.original or ""))}
+    embedding = next(one for name, one in pairs(lake_copy).items() if name.startswith(KID))[1]
+    half = np.frombuffer(embedding, np.float32).astype(np.float16).tobytes()
+
+    def where() -> Counter[str]:
+        files = [path for path in Path(lake_copy.root).rglob("*") if path.is_file()]
+        found = Counter(
+            str(path.relative_to(lake_copy.root)).split("/")[0] for path in files if holds(path, wanted, row.sha1)
+        )
+        return found + Counter({"embedded": sum(half in path.read_bytes() for path in files if path.suffix == ".npy")})
+
+    assert where() == {"originals": 1, "shards": 1, "embedded": 2}
+    if seen:
+        checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
+    forget([KID], demo_recipe, lake_copy)
+    assert where() == {"shards": 1, "embedded": 2}
+    compact(demo_recipe, lake_copy)
+    waste = collect(demo_recipe, lake_copy, keep=1, delete=True)
+    assert where() == {}
+    assert any("holds forgotten pictures: it is not kept for that" in line for line in waste.warnings) is seen
+    check_done(demo_recipe, lake_copy)
+    assert len(read_kept(lake_copy, latest(lake_copy, "curate"))) == len(pairs(lake_copy))
+    if seen:
+        assert forget([KID], demo_recipe, lake_copy).checkpoints_unknown != ()
+
+
+def test_shards_that_are_not_up_to_date_are_not_compacted(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    changed = demo_recipe.model_copy(update={"curate": demo_recipe.curate.model_copy(update={"min_side_px": 65})})
+    with pytest.raises(StageNotDone, match=r"compact needs shard of dataset 'demo', which is stale"):
+        compact(changed, lake_copy)
+
+
+def test_an_imported_dataset_is_refused_with_what_to_do(road_lake: Lake, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"), "theirs")
+    import_dataset(foreign(road_lake, tmp_path / "theirs"), lake)
+    recipe = recall_recipe(lake)
+    assert recipe is not None
+    with pytest.raises(StageError, match=r"was imported: .* cannot be compacted; .* run `sp-data import` again"):
+        compact(recipe, lake)
+
+
+def test_the_command(forgotten_lake: Lake, tmp_path: Path) -> None:
+    lake = copied(forgotten_lake, tmp_path)
+
+    def sp_data(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([COMMAND, "compact", *arguments, "--lake", lake.url], capture_output=True, text=True)
+
+    said = json.loads(sp_data("--json").stdout)
+    assert (said["state"], said["stages"]) == ("done", ["embed", "reorder", "verify"])
+    assert [one["reason"] for one in said["removed"]] == ["forgotten"]
+    assert said["moved"] > 0
+    assert sp_data("demo").stdout == "demo: unchanged\n"

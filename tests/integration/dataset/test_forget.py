@@ -1,0 +1,351 @@
+"""A picture that is taken out: gone at once from what is used, never fetched again, and who saw it is named."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pytest_httpserver import HTTPServer
+
+from sp_data import manifest as manifests
+from sp_data.dataset.curated import read_kept
+from sp_data.dataset.export import export, form_of
+from sp_data.dataset.fates import fates
+from sp_data.dataset.forget import forget
+from sp_data.dataset.gc import collect
+from sp_data.dataset.importing import import_dataset
+from sp_data.dataset.loader import Samples
+from sp_data.dataset.tidy import tar_keys
+from sp_data.demo.history import upload
+from sp_data.demo.server import DemoWiki
+from sp_data.demo.world import World, build_world
+from sp_data.errors import CorruptFile, UsageError
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.recipe import Recipe, Source
+from sp_data.road import DATASET_STAGES, recall_recipe, run_stage, stand
+from sp_data.stage import Effort
+from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
+from sp_data.wiki.forgotten import PATH, read_forgotten
+from sp_data.wiki.scrape import scrape
+
+from .conftest import checkpoint
+from .test_import import foreign
+
+COMMAND = str(Path(sys.executable).with_name("sp-data"))
+KID, TWIN = "File:Gus Stone.png", "File:Gus Stone copy.png"
+
+
+def latest(lake: Lake, stage: str) -> Manifest:
+    manifest = manifests.latest(lake, stage)
+    assert manifest is not None
+    return manifest
+
+
+def rows_of(lake: Lake) -> dict[str, CatalogueRow]:
+    return {row.title: row for row in catalogue_rows(read_catalogue(lake, latest(lake, "scrape")))}
+
+
+def titles_alive(lake: Lake) -> set[str]:
+    return {fate.title for fate in fates(lake) if fate.key and not fate.reason}
+
+
+def states(recipe: Recipe, lake: Lake) -> dict[str, str]:
+    return {name: status.state for name, status in stand(recipe, lake, until="verify").items()}
+
+
+def digests(lake: Lake) -> dict[str, str]:
+    return {stage: latest(lake, stage).digest for stage in DATASET_STAGES}
+
+
+def in_train(lake: Lake) -> str:
+    """A picture that models learn from, and that no other one looks like."""
+    table = read_kept(lake, latest(lake, "curate"), ["title", "split"]).to_pylist()
+    return next(row["title"] for row in table if row["split"] == "train" and row["title"] != KID)
+
+
+def test_it_is_gone_at_once_and_the_dataset_holds(
+    demo_recipe: Recipe, road_lake: Lake, lake_copy: Lake, tmp_path: Path
+) -> None:
+    before, alive = rows_of(road_lake), titles_alive(road_lake)
+    sha1 = before[KID].sha1
+    lake_copy.write_bytes(f"quarantine/sha1-mismatch-{sha1}.png", b"not what it says")
+    lake_copy.write_bytes("quarantine/odd.png", lake_copy.read_bytes(before[KID].original or ""))
+    lake_copy.write_bytes("reports/verify-1.html", f"<b>{KID}</b>".encode())
+    lake_copy.write_bytes("reports/verify-2.html", b"<b>others</b>")
+
+    outcome = forget(["Gus_Stone.png"], demo_recipe, lake_copy)
+
+    assert outcome.is_new
+    assert outcome.titles == (TWIN, KID), "the same bytes under another name go too"
+    assert outcome.stages == ("curate", "shard", "embed", "reorder", "verify")
+    assert (outcome.stale, outcome.checkpoints, outcome.stand_ins) == ("", (), {})
+    (key,) = outcome.keys
+    assert key in latest(lake_copy, "verify").details["tombstones"]
+    assert states(demo_recipe, lake_copy) == dict.fromkeys(DATASET_STAGES, "done")
+    assert titles_alive(lake_copy) == alive - {KID}
+    for title in (KID, TWIN):
+        assert rows_of(lake_copy)[title].status == "forgotten"
+        assert rows_of(lake_copy)[title].original is None
+    assert latest(lake_copy, "scrape").counts.dropped["forgotten"] == 2
+    assert not any(
+        sha1 in path for folder in ("originals", "normalised", "quarantine") for path in lake_copy.list(folder)
+    )
+    assert lake_copy.list("quarantine") == []
+    assert lake_copy.list("reports") == ["reports/verify-2.html"]
+    run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True))
+
+    verified = latest(lake_copy, "verify")
+    for split in ("train", "val", "test"):
+        with Samples(verified, lake_copy, split) as samples:
+            assert key not in {samples[index]["key"] for index in range(len(samples))}
+    done = export(
+        verified, form_of("imagefolder", verified, demo_recipe), lake_copy, tmp_path / "out", to="imagefolder"
+    )
+    assert done.num_samples == len(alive) - 1
+    assert not [path for path in (tmp_path / "out").rglob("metadata.jsonl") if KID in path.read_text()]
+
+
+def test_a_second_time_changes_nothing(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    first = forget([KID], demo_recipe, lake_copy)
+    before = digests(lake_copy), lake_copy.read_bytes(PATH)
+    again = forget([TWIN], demo_recipe, lake_copy)
+    assert (again.is_new, again.stages) == (False, ())
+    assert (again.titles, again.keys) == (first.titles, first.keys)
+    assert (digests(lake_copy), lake_copy.read_bytes(PATH)) == before
+    assert {entry.title for entry in read_forgotten(lake_copy).entries} == {KID, TWIN}
+
+
+@pytest.mark.parametrize("reconcile", [False, True])
+def test_no_scrape_fetches_or_revives_it(demo_recipe: Recipe, lake_copy: Lake, reconcile: bool) -> None:
+    sha1 = rows_of(lake_copy)[KID].sha1
+    forget([KID], demo_recipe, lake_copy)
+    before = digests(lake_copy)
+    assert run_stage("scrape", demo_recipe, lake_copy, reconcile=reconcile).state == "unchanged"
+    assert digests(lake_copy) == before
+    assert states(demo_recipe, lake_copy) == dict.fromkeys(DATASET_STAGES, "done")
+    assert not any(sha1 in path for path in lake_copy.list("originals"))
+
+
+def test_a_fresh_scrape_with_the_list_has_the_same_digest(demo_recipe: Recipe, lake_copy: Lake, tmp_path: Path) -> None:
+    forget([KID], demo_recipe, lake_copy)
+    fresh = Lake(str(tmp_path / "fresh"), "demo")
+    fresh.write_bytes(PATH, lake_copy.read_bytes(PATH))
+    assert scrape(demo_recipe.source, fresh).manifest.digest == latest(lake_copy, "scrape").digest
+
+
+def test_neither_its_title_nor_its_bytes_come_back(tmp_path: Path) -> None:
+    """Its title with other bytes, its bytes under another title: on a wiki that goes on."""
+    world: World = build_world(24, 7)
+    name = world.kids[0].name + ".png"
+    lake = Lake(str(tmp_path / "lake"), "kids")
+
+    def scraped(world: World) -> dict[str, str]:
+        with DemoWiki(world) as wiki:
+            source = Source.model_validate({"wiki": wiki.origin, "select": "all", "requests_per_second": 0})
+            scrape(source, lake, proxy=wiki.url)
+        return {row.title: row.status for row in rows_of(lake).values()}
+
+    assert scraped(world)[f"File:{name}"] == "ok"
+    recipe = Recipe.model_validate({"name": "kids", "source": {"wiki": "http://paper-kids.localhost", "select": "all"}})
+    forget([f"File:{name}"], recipe, lake)
+    data = world.files[name].data
+    found = scraped(upload(upload(world, "Elsewhere.png", data), name, world.files[world.kids[1].name + ".png"].data))
+    assert (found[f"File:{name}"], found["File:Elsewhere.png"]) == ("forgotten", "forgotten")
+    sha1 = hashlib.sha1(data).hexdigest()
+    assert not any(sha1 in path for path in lake.list("originals"))
+
+
+def test_a_list_of_addresses_forgets_too(httpserver: HTTPServer, lake_copy: Lake, tmp_path: Path) -> None:
+    httpserver.expect_request("/robots.txt").respond_with_data("", status=404)
+    kids = [lake_copy.read_bytes(path) for path in lake_copy.list("originals")[:2]]
+    for name, data in {"a.png": kids[0], "b.png": kids[1], "a-again.png": kids[0], "a-later.png": kids[0]}.items():
+        httpserver.expect_request(f"/{name}").respond_with_data(data)
+    listed = tmp_path / "kids.txt"
+
+    def source(*names: str) -> Source:
+        listed.write_text("\n".join(httpserver.url_for(f"/{name}") for name in names))
+        manners = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
+        return Source.model_validate({"addresses": str(listed), **manners})
+
+    lake, fresh = Lake(str(tmp_path / "lake"), "kids"), Lake(str(tmp_path / "fresh"), "kids")
+    names = ["a.png", "b.png", "a-again.png"]
+    scrape(source(*names), lake)
+    recipe = Recipe.model_validate({"name": "kids", "source": source(*names).model_dump()})
+    outcome = forget([httpserver.url_for("/a.png")], recipe, lake)
+    assert {title.rpartition("/")[2] for title in outcome.titles} == {"a.png", "a-again.png"}
+    assert (len(lake.list("originals")), lake.list("quarantine")) == (1, [])
+    after = latest(lake, "scrape").digest
+    asked = len(httpserver.log)
+    assert scrape(source(*names), lake).manifest.digest == after
+    assert len(httpserver.log) == asked, "not even asked for"
+    fresh.write_bytes(PATH, lake.read_bytes(PATH))
+    assert scrape(source(*names), fresh).manifest.digest == after
+    scrape(source(*names, "a-later.png"), lake)
+    assert {row.name: row.status for row in rows_of(lake).values()} == {
+        "A.png": "forgotten",
+        "B.png": "ok",
+        "A-again.png": "forgotten",
+        "A-later.png": "forgotten",
+    }
+    assert len(lake.list("originals")) == 1
+
+
+def test_checkpoints_that_saw_it_are_named_with_their_descendants(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    title = in_train(lake_copy)
+    saw = latest(lake_copy, "verify").digest
+    checkpoint(lake_copy, "decoder-11111111", saw)
+    forget([KID], demo_recipe, lake_copy)
+    still_there = latest(lake_copy, "verify").digest
+    assert still_there != saw
+    checkpoint(lake_copy, "decoder-22222222", still_there)
+    outcome = forget([title], demo_recipe, lake_copy)
+    assert [str(one) for one in outcome.checkpoints] == ["decoder-11111111 step 4", "decoder-22222222 step 4"]
+    blind = latest(lake_copy, "verify").digest
+    checkpoint(lake_copy, "prior-33333333", blind)
+    checkpoint(lake_copy, "decoder-44444444", blind, ancestor="decoder-22222222/step-00000004/abc")
+    checkpoint(lake_copy, "decoder-55555555", blind, ancestor="decoder-44444444/step-00000004/abc")
+    checkpoint(lake_copy, "decoder-66666666", "f" * 64)
+    again = forget([title], demo_recipe, lake_copy)
+    assert {one.run[-1] for one in again.checkpoints} == {"1", "2", "4", "5"}
+    assert [one.run for one in again.checkpoints_unknown] == ["decoder-66666666"]
+    assert {one.run[-1] for one in forget([KID], demo_recipe, lake_copy).checkpoints} == {"1"}, "2 began without it"
+
+
+def test_generated_pictures_of_those_checkpoints_are_counted(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
+    for number, step in enumerate((4, 4, 8)):
+        info, out = PngInfo(), io.BytesIO()
+        info.add_itxt("sp-data", json.dumps({"decoder": {"run": "decoder-11111111", "step": step}}))
+        Image.new("RGB", (2, 2)).save(out, "PNG", pnginfo=info)
+        lake_copy.write_bytes(f"generated/{number}.png", out.getvalue())
+    lake_copy.write_bytes("generated/mine.png", b"no picture")
+    outcome = forget([in_train(lake_copy)], demo_recipe, lake_copy)
+    assert outcome.num_generated == 2
+    assert "2 pictures in generated/ were made by these checkpoints" in outcome.lines()
+
+
+def test_a_lost_shard_that_held_it_comes_back_without_it(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    outcome = forget([KID], demo_recipe, lake_copy)
+    (key,) = outcome.keys
+    tar = f"shards/{outcome.shards[0]:05d}.tar"
+    lake_copy.remove(tar)
+    for stage in DATASET_STAGES:
+        run_stage(stage, demo_recipe, lake_copy)
+    assert states(demo_recipe, lake_copy) == dict.fromkeys(DATASET_STAGES, "done")
+    assert key not in tar_keys(Path(lake_copy.full(tar)))
+    run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True, reembed=4))
+
+
+def test_what_was_dropped_for_looking_like_it_is_named_when_it_comes_in(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    shadowed = {fate.title: fate.reason for fate in fates(lake_copy) if fate.reason.startswith("near-duplicate: of ")}
+    stand_in, reason = next(iter(shadowed.items()))
+    outcome = forget([reason.removeprefix("near-duplicate: of ")], demo_recipe, lake_copy)
+    assert outcome.stand_ins.keys() == {stand_in}
+    assert stand_in in titles_alive(lake_copy)
+    assert any(line.startswith(f"{stand_in} is kept instead") for line in outcome.lines())
+
+
+def test_several_at_once_and_what_is_not_there(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    before = digests(lake_copy)
+    with pytest.raises(UsageError, match=r"no catalogue of 'demo' has 'Gus Stonee.png'; did you mean .*File:Gus Stone"):
+        forget([KID, "Gus Stonee.png"], demo_recipe, lake_copy)
+    assert digests(lake_copy) == before
+    assert not lake_copy.exists(PATH), "all of them or none"
+    title = in_train(lake_copy)
+    assert set(forget([KID, title], demo_recipe, lake_copy).titles) == {KID, TWIN, title}
+
+
+def test_only_stages_that_had_been_done_are_run(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    for stage in ("reorder", "verify"):
+        shutil.rmtree(lake_copy.full(f"manifests/{stage}"))
+    changed = demo_recipe.model_copy(update={"embed": demo_recipe.embed.model_copy(update={"batch_size": 8})})
+    outcome = forget([KID], changed, lake_copy)
+    assert (outcome.stages, outcome.stale) == (("curate", "shard"), "embed")
+    assert manifests.latest(lake_copy, "verify") is None
+
+
+@pytest.mark.parametrize("after", range(1, 9))
+def test_a_killed_forgetting_is_ended_by_the_same_command(
+    demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    publish, published = Lake.publish, 0
+
+    def publish_and_die(self: Lake, made: Path, path: str, *, timed: bool = False):  # type: ignore[no-untyped-def]
+        nonlocal published
+        entry = publish(self, made, path, timed=timed)
+        published += 1
+        if published == after:
+            raise KeyboardInterrupt
+        return entry
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "publish", publish_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            forget([KID], demo_recipe, lake_copy)
+    forget([KID], demo_recipe, lake_copy)
+    assert states(demo_recipe, lake_copy) == dict.fromkeys(DATASET_STAGES, "done")
+    assert KID not in titles_alive(lake_copy)
+    assert run_stage("scrape", demo_recipe, lake_copy).state == "unchanged"
+    assert KID not in titles_alive(lake_copy)
+
+
+def test_a_list_that_cannot_be_read_ends_a_scrape(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    forget([KID], demo_recipe, lake_copy)
+    lake_copy.write_bytes(PATH, b"[{]")
+    with pytest.raises(CorruptFile, match=r"forgotten\.json.* cannot be read .* pictures would come back"):
+        run_stage("scrape", demo_recipe, lake_copy, reconcile=True)
+
+
+def test_an_imported_picture_is_forgotten_too(road_lake: Lake, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"), "theirs")
+    import_dataset(foreign(road_lake, tmp_path / "theirs"), lake)
+    recipe = recall_recipe(lake)
+    assert recipe is not None
+    before = {stage: latest(lake, stage).counts for stage in DATASET_STAGES}
+    title, failed, uncaptioned = "0000101", "0000103", "0000104"
+    outcome = forget([title, failed, uncaptioned], recipe, lake)
+    assert (outcome.keys, outcome.shards) == ((title, failed, uncaptioned), (1,))
+    assert outcome.stages == ("embed", "reorder", "verify")
+    assert states(recipe, lake) == dict.fromkeys(DATASET_STAGES, "done")
+    after = {stage: latest(lake, stage).counts for stage in DATASET_STAGES}
+    assert after["scrape"].dropped == {"forgotten": 3}
+    assert (after["curate"].in_, after["curate"].out) == (before["curate"].in_ - 2, before["curate"].out - 1)
+    assert after["shard"].out == before["shard"].out - 1
+    assert set(latest(lake, "verify").details["tombstones"]) == {title, uncaptioned}
+    said = {fate.title: fate.reason for fate in fates(lake)}
+    assert [said[one] for one in (title, failed, uncaptioned)] == ["forgotten"] * 3
+    run_stage("verify", recipe, lake, effort=Effort(deep=True, reembed=4))
+    again = forget([title], recipe, lake)
+    assert (again.is_new, again.stages) == (False, ())
+    assert {run_stage(stage, recipe, lake).state for stage in DATASET_STAGES} == {"unchanged"}
+    assert "import" in again.cure(recipe)
+    collect(recipe, lake, keep=1, delete=True)
+    assert states(recipe, lake) == dict.fromkeys(DATASET_STAGES, "done")
+
+
+def test_the_command(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    def sp_data(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([COMMAND, *arguments, "--lake", lake_copy.url], capture_output=True, text=True)
+
+    folder = checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
+    title = in_train(lake_copy)
+    said = json.loads(sp_data("forget", title, "--json").stdout)
+    assert said["titles"] == [title]
+    assert said["is_new"]
+    assert said["checkpoints"] == [folder]
+    assert re.search(r"compact demo`, then `sp-data gc --keep 1 --delete`", said["next"])
+    again = sp_data("forget", title)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith(f"demo: {title} was forgotten already\n")
+    assert "forgotten" in sp_data("why", title).stdout
+    assert sp_data("forget", "Nobody.png").returncode == 2
