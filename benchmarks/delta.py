@@ -46,8 +46,7 @@ from sp_data.recipe import load_recipe
 from sp_data.wiki.scrape import scrape
 
 def tree(root):
-    # The lock file says who holds it at present: it is no part of the dataset.
-    paths = [path for path in root.rglob("*") if path.is_file() and path.name != ".writer"]
+    paths = [path for path in root.rglob("*") if path.is_file()]
     return {path: (found.st_ino, found.st_mtime_ns, found.st_size) for path in paths for found in [path.stat()]}
 
 embedded = []
