@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sp_data import demo
+from sp_data.dataset.inference import module
 from sp_data.dataset.precision import Asked, Precision, choose, in_bf16
 from sp_data.errors import StageError
 
@@ -70,6 +71,17 @@ class Clip:
     precision: Precision
     model: Any
     """The model in its own numbers, whatever `precision` the mapper computes in."""
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """For many batches at once: no gradients, and weights turned to bfloat16 once rather than for each batch."""
+        import torch
+
+        # What autocast has cast it keeps until the outermost of its contexts ends, though that one casts nothing. In
+        # inference_mode it would keep nothing.
+        kept = torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=False)
+        with torch.no_grad(), kept:
+            yield
 
     def cosine_to_float32(self, batch: dict[str, Any], made: dict[str, Any], num_rows: int) -> float:
         """The least cosine of the first rows of what the mapper made of a batch with the same rows in float32."""
@@ -145,13 +157,15 @@ def load_clip(clip_model: str, expected_dim: int, precision: Asked = "fp32") -> 
     """
     name = clip_retrieval_name(clip_model)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Read when torch is imported. OpenMP's threads wait for each other after every operation; spinning, they take the
+    # processor from the one they wait for wherever anything else runs: ten times as slow on two busy cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with quiet():
             import torch
             from all_clip import load_clip as load
-            from clip_retrieval.clip_inference.mapper import ClipMapper
 
-            mapper = ClipMapper(
+            mapper = module("mapper").ClipMapper(
                 enable_image=True,
                 enable_text=True,
                 enable_metadata=True,
@@ -200,6 +214,7 @@ def unwarned() -> Iterator[None]:
     """Keep the warnings of clip-retrieval and its libraries that ask nobody to do anything from the terminal."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        warnings.filterwarnings("ignore", message="`torch.jit.load` is deprecated")
         warnings.filterwarnings("ignore", message=r"WebDataset\(shardshuffle=")
         warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
         yield

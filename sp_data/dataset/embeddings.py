@@ -25,6 +25,7 @@ from sp_data import manifest as manifests
 from sp_data.ahead import ahead
 from sp_data.canonical import digest_of
 from sp_data.dataset.clip import Clip, load_clip, unwarned, weights_digest
+from sp_data.dataset.inference import module
 from sp_data.dataset.precision import MIN_COSINE
 from sp_data.dataset.tidy import tar_keys
 from sp_data.errors import CorruptFile, StageError
@@ -63,6 +64,10 @@ class Work:
         return f"shards/{self.name}.tar"
 
 
+Read = tuple[Work, dict[str, Any] | None]
+"""A batch of a shard; None where the shard ends."""
+
+
 def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
     """Embed every shard that has no embeddings of this CLIP yet.
 
@@ -96,7 +101,7 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
             with unwarned():
                 clip = load_clip(settings.clip_model, settings.dim, settings.precision)
                 clip, computed = checked(clip, missing[0], settings, lake)
-                with contextlib.closing(ahead(read_batches(missing, clip, settings, lake), BATCHES_AHEAD)) as read:
+                with clip.computing(), read_ahead(read_batches(missing, clip, settings, lake)) as read:
                     for work, batches in itertools.groupby(read, key=lambda pair: pair[0]):
                         of_work = (batch for _, batch in batches)
                         parts[work.name] = _embed_shard(clip, work, of_work, folder, settings, lake)
@@ -149,10 +154,10 @@ def checked(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip,
     """The model in the precision that suits it, and words that say which that is and how it was found to."""
     if clip.precision == "fp32":
         return clip, "float32"
-    _, batch = next(read_batches([first], clip, settings, lake))
-    if batch is None:
+    size = min(settings.batch_size, PICTURES_CHECKED)
+    _, few = next(read_batches([first], clip, settings.model_copy(update={"batch_size": size}), lake))
+    if few is None:
         return clip, "bfloat16"
-    few = {name: values[:PICTURES_CHECKED] for name, values in batch.items()}
     cosine = clip.cosine_to_float32(few, clip.mapper(few), PICTURES_CHECKED)
     if cosine >= MIN_COSINE:
         return clip, f"bfloat16 (cosine to float32 at least {cosine:.6f} in {len(few['text'])} samples)"
@@ -160,15 +165,11 @@ def checked(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip,
     return load_clip(settings.clip_model, settings.dim, "fp32"), "float32"
 
 
-def read_batches(
-    missing: list[Work], clip: Clip, settings: Embed, lake: Lake
-) -> Iterator[tuple[Work, dict[str, Any] | None]]:
+def read_batches(missing: list[Work], clip: Clip, settings: Embed, lake: Lake) -> Iterator[Read]:
     """The batches of each shard, decoded and tokenized by clip-retrieval's reader, then None where the shard ends."""
-    from clip_retrieval.clip_inference.reader import WebdatasetReader
-
     for work in missing:
         with lake.local(work.tar) as tar:
-            reader = WebdatasetReader(
+            reader = module("reader").WebdatasetReader(
                 sampler=_take_all,
                 preprocess=clip.preprocess,
                 tokenizer=clip.tokenizer,
@@ -180,6 +181,28 @@ def read_batches(
             for batch in reader:
                 yield work, batch
         yield work, None
+
+
+@contextlib.contextmanager
+def read_ahead(batches: Iterator[Read]) -> Iterator[Iterator[Read]]:
+    """The same batches, read in a thread that computes by itself alone.
+
+    Turning a picture into numbers is too little work to share: a second team of OpenMP threads would only keep the
+    model's from the processors.
+    """
+    import torch
+
+    def alone() -> Iterator[Read]:
+        torch.set_num_threads(1)
+        yield from batches
+
+    num_threads = torch.get_num_threads()
+    try:
+        with contextlib.closing(ahead(alone(), BATCHES_AHEAD)) as read:
+            yield read
+    finally:
+        # What one thread sets, threads that begin after it begin with.
+        torch.set_num_threads(num_threads)
 
 
 def _embed_shard(
@@ -218,9 +241,7 @@ def _embed_shard(
 
 def write_partition(clip: Clip, batches: Iterable[dict[str, Any] | None], output: Path, number: int) -> None:
     """What clip-retrieval's runner does for one partition, with a model that is loaded and batches that are read."""
-    from clip_retrieval.clip_inference.writer import NumpyWriter
-
-    writer = NumpyWriter(
+    writer = module("writer").NumpyWriter(
         partition_id=number,
         output_folder=str(output),
         enable_text=True,
