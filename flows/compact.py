@@ -13,6 +13,7 @@ from tasks.embed import embed
 from tasks.reference import RoadReference
 from tasks.reorder import reorder
 from tasks.report import report
+from tasks.spread import spreading
 from tasks.verify import verify
 
 
@@ -20,7 +21,8 @@ from tasks.verify import verify
 def compact(recipe: Recipe = demo(), lake: str = "./lake") -> RoadReference:
     """Compact the shards, then embed, reorder and verify."""
     stages = (compact_shards, embed, reorder, verify)
-    done = tuple(stage(recipe, lake) for stage in stages)
+    with spreading(recipe.machines):
+        done = tuple(stage(recipe, lake) for stage in stages)
     return RoadReference(stages=done, report=report(recipe, lake, "verify"))
 
 

@@ -13,6 +13,7 @@ from tasks.reorder import reorder
 from tasks.report import report
 from tasks.scrape import scrape
 from tasks.shard import shard
+from tasks.spread import spreading
 from tasks.verify import verify
 
 ROAD = (scrape, curate, shard, embed, reorder, verify)
@@ -22,10 +23,11 @@ ROAD = (scrape, curate, shard, embed, reorder, verify)
 def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify") -> RoadReference:
     """Scrape, curate, shard, embed, reorder and verify, as far as `until`."""
     done: list[StageReference] = []
-    for stage in ROAD:
-        done.append(stage(recipe, lake))
-        if stage.name == until:
-            break
+    with spreading(recipe.machines):
+        for stage in ROAD:
+            done.append(stage(recipe, lake))
+            if stage.name == until:
+                break
     return RoadReference(stages=tuple(done), report=report(recipe, lake, until))
 
 

@@ -14,6 +14,10 @@ import pyarrow.parquet as pq
 
 from sp_data.errors import CorruptFile
 
+DENSE = {"compression": "zstd", "compression_level": 9, "use_dictionary": False}
+"""How `pq.write_table` writes a table that is written whole again each time something changes. Titles, addresses and
+digests are nearly all different, so that dictionaries of them only keep zstd from seeing what they share: a fifth to a
+third less, and no slower."""
 ROWS_A_BLOCK = 10_000
 ROWS_A_COLUMN_BLOCK = 1 << 18
 

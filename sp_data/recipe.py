@@ -245,6 +245,15 @@ class Embed(Part):
         description="Computed in; `auto` is bf16 where the processor has it. Recorded, and checked on a few pictures",
         json_schema_extra=HOW,
     )
+    distributor: Literal["here", "sequential", "pyspark", "slurm"] = Field(
+        "here",
+        description="`here`: in this process, in the precision above. Else clip-retrieval's own command with this "
+        "strategy, in float32, on a lake that lies on a disk the machines share",
+        json_schema_extra=HOW,
+    )
+    distributor_options: dict[str, str | int] = Field(
+        {}, description="Of clip-retrieval, such as slurm_partition and slurm_nodes", json_schema_extra=HOW
+    )
 
 
 class Reorder(Part):
@@ -258,6 +267,29 @@ class Verify(Part):
 
     reembed: int = Field(8, ge=0, description="Pictures that are embedded again and compared")
     min_cosine: float = Field(0.999, gt=0, le=1)
+    close_cosine: float = Field(
+        0.98,
+        ge=0,
+        le=1,
+        description="Pictures that the CLIP finds this near are listed in a report; 0: not compared",
+        json_schema_extra=HOW,
+    )
+
+
+class Machines(Part):
+    """Who does the work of curate, reorder, verify and export, which falls into jobs; in flow runs."""
+
+    runner: Literal["threads", "ray"] = Field(
+        "threads", description="Of this machine, or Prefect's Ray task runner", json_schema_extra=HOW
+    )
+    ray_address: str = Field(
+        "",
+        description="Such as ray://head:10001; empty: a Ray on this machine, for as long as the run takes",
+        json_schema_extra=HOW,
+    )
+    jobs_a_task: int = Field(
+        16, ge=1, description="Shards (of curate: 16 pictures each) that make one task run", json_schema_extra=HOW
+    )
 
 
 class Training(Part):
@@ -366,6 +398,7 @@ class Recipe(Part):
     embed: Embed = Embed.model_validate({})
     reorder: Reorder = Reorder.model_validate({})
     verify: Verify = Verify.model_validate({})
+    machines: Machines = Machines.model_validate({})
     prior: Prior = Prior.model_validate({})
     decoder: Decoder = Decoder.model_validate({})
     judge: Judge | None = Field(None, description="Only the demo's pictures can be measured")

@@ -17,6 +17,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Part, Recipe, build
+from sp_data.spread import Spread
 from sp_data.stage import VERSION_OF, Effort, StageResult
 
 RECIPE_FILE = "recipe.json"
@@ -78,12 +79,14 @@ def run_stage(
     effort: Effort | None = None,
     resume: str = "latest",
     reconcile: bool = False,
+    spread: Spread | None = None,
 ) -> StageResult:
     """Run one stage on what the stages before it left.
 
     `effort` is for `verify`: with one it looks again, whatever was verified before. `resume` is for `prior` and
     `decoder`: the checkpoint to go on from. `reconcile` is for `scrape`: list the whole wiki, whatever it says has
-    changed. Raises StageNotDone if an earlier stage is missing, stale or damaged.
+    changed. `spread` is for `curate`, `reorder` and `verify`: who does their jobs; None: threads of this process.
+    Raises StageNotDone if an earlier stage is missing, stale or damaged.
     """
     standing = stand(recipe, lake, until=name)
     if recipe.source.imported is not None and name in IMPORTED:
@@ -97,7 +100,7 @@ def run_stage(
     if name == "curate":
         from sp_data.dataset.curate import curate
 
-        return curate(inputs["scrape"], recipe.curate, lake, progress=progress)
+        return curate(inputs["scrape"], recipe.curate, lake, spread=spread, progress=progress)
     if name == "shard":
         from sp_data.dataset.shards import shard
 
@@ -109,11 +112,11 @@ def run_stage(
     if name == "reorder":
         from sp_data.dataset.reorder import reorder
 
-        return reorder(inputs["shard"], inputs["embed"], recipe.reorder, lake, progress=progress)
+        return reorder(inputs["shard"], inputs["embed"], recipe.reorder, lake, spread=spread, progress=progress)
     if name == "verify":
         from sp_data.dataset.verify import verify
 
-        return verify(inputs, recipe, lake, effort=effort, progress=progress)
+        return verify(inputs, recipe, lake, effort=effort, spread=spread, progress=progress)
     if name in ("prior", "decoder"):
         from sp_data.training.stage import train
 

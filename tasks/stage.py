@@ -18,6 +18,7 @@ from sp_data.report.markdown import stage_markdown
 from sp_data.road import remember_recipe, run_stage
 from sp_data.stage import State
 from tasks.reference import StageReference
+from tasks.spread import current_spread
 
 
 def run_and_publish(name: str, recipe: Recipe, lake_url: str, progress: Progress | None = None) -> StageReference:
@@ -25,7 +26,7 @@ def run_and_publish(name: str, recipe: Recipe, lake_url: str, progress: Progress
     lake = Lake(lake_url, recipe.name)
     begun = time.monotonic()
     remember_recipe(recipe, lake)
-    result = run_stage(name, recipe, lake, progress=progress or onlooker())
+    result = run_stage(name, recipe, lake, progress=progress or onlooker(), spread=current_spread())
     seconds = time.monotonic() - begun
     publish_artifact(lake, result.manifest, result.state)
     return reference_to(result.manifest, result.state, seconds)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from sp_data import manifest as manifests
@@ -29,11 +27,12 @@ from sp_data.dataset.curated import (
     parquet_of,
 )
 from sp_data.dataset.duplicates import relatives
-from sp_data.dataset.readings import LIBRARIES, Reading, Refusal, known_readings, reading_of
+from sp_data.dataset.readings import LIBRARIES, Reading, ReadingJob, Refusal, known_of, known_readings, read_all
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Curate
+from sp_data.spread import Spread, Threads
 from sp_data.stage import VERSION_OF, StageResult, library_versions
 from sp_data.wiki.catalogue import OK, CatalogueRow, catalogue_rows, read_catalogue
 
@@ -41,6 +40,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "curate"
 VERSION = VERSION_OF[STAGE]
+PICTURES_A_JOB = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,14 @@ class Candidate:
     read: Reading
 
 
-def curate(scraped: Manifest, settings: Curate, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
+def curate(
+    scraped: Manifest,
+    settings: Curate,
+    lake: Lake,
+    *,
+    spread: Spread | None = None,
+    progress: Progress = SILENT,
+) -> StageResult:
     """Sort the catalogue's pictures into kept and dropped, and publish both tables."""
     with lake.writer():
         inputs = {"scrape": scraped.digest}
@@ -63,7 +70,7 @@ def curate(scraped: Manifest, settings: Curate, lake: Lake, *, progress: Progres
         rows = [row for row in catalogue_rows(read_catalogue(lake, scraped)) if row.status == OK]
         progress.begin(STAGE, len(rows), "pictures")
         known = known_readings(settings, lake)
-        kept, dropped = sort_out(rows, settings, lake, progress, known)
+        kept, dropped = sort_out(rows, settings, lake, progress, known, spread)
         stem = f"curated/{identity[:16]}"
         files = [
             lake.write_bytes(f"{stem}.parquet", parquet_of(kept, KEPT_SCHEMA)),
@@ -96,6 +103,7 @@ def sort_out(
     lake: Lake,
     progress: Progress,
     known: Mapping[str, Reading | Refusal],
+    spread: Spread | None = None,
 ) -> tuple[list[Kept], list[Dropped]]:
     """Every row ends in exactly one of the two lists; both are sorted by title. What is `known` is not read again."""
     dropped: list[Dropped] = []
@@ -122,17 +130,29 @@ def sort_out(
             wanted.append(row)
     progress.advance(len(rows) - len(wanted))
     candidates: list[Candidate] = []
-    with ThreadPoolExecutor(settings.threads or os.cpu_count()) as pool:
-        # Pillow lets go of the interpreter while it decodes, scales and compresses, so threads use every core.
-        readings = pool.map(lambda row: reading_of(row, known, settings, lake), wanted)
-        for row, read in zip(wanted, readings, strict=True):
-            progress.advance()
-            if isinstance(read, Refusal):
-                dropped.append(_drop(row, read.reason, read.detail))
-            else:
-                candidates.append(Candidate(row, read))
+    for row, read in _readings(wanted, settings, lake, known, spread or Threads(settings.threads)):
+        progress.advance()
+        if isinstance(read, Refusal):
+            dropped.append(_drop(row, read.reason, read.detail))
+        else:
+            candidates.append(Candidate(row, read))
     kept, near = _place(candidates, settings)
     return sorted(kept, key=lambda keep: keep.title), sorted(dropped + near, key=lambda drop: drop.title)
+
+
+def _readings(
+    wanted: list[CatalogueRow], settings: Curate, lake: Lake, known: Mapping[str, Reading | Refusal], spread: Spread
+) -> Iterator[tuple[CatalogueRow, Reading | Refusal]]:
+    """Each row with what is known or read of its picture, in their order."""
+    there = [known_of(row, known) for row in wanted]
+    unread = [row for row, before in zip(wanted, there, strict=True) if before is None]
+    jobs = (
+        ReadingJob(lake.url, lake.dataset, settings, tuple(unread[start : start + PICTURES_A_JOB]))
+        for start in range(0, len(unread), PICTURES_A_JOB)
+    )
+    read = (reading for readings in spread.map(read_all, jobs) for reading in readings)
+    for row, before in zip(wanted, there, strict=True):
+        yield row, next(read) if before is None else before
 
 
 @dataclass(frozen=True, slots=True)

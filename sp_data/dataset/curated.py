@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.parquet import read_table, table_blocks
+from sp_data.parquet import DENSE, read_table, table_blocks
 from sp_data.stage import VERSION_OF
 
 SPLITS = ("train", "val", "test")
@@ -98,7 +98,7 @@ def parquet_of(rows: Iterable[Kept] | Iterable[Dropped], schema: pa.Schema) -> b
     """A table as a file; equal rows make equal bytes."""
     out = BytesIO()
     listed: list[dict[str, Any]] = [asdict(row) for row in rows]
-    pq.write_table(pa.Table.from_pylist(listed, schema=schema), out)
+    pq.write_table(pa.Table.from_pylist(listed, schema=schema), out, **DENSE)
     return out.getvalue()
 
 

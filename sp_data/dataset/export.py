@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,6 +29,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Recipe
+from sp_data.spread import Spread, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,14 +54,45 @@ class Written:
     dropped: dict[str, int]
 
 
-class Form(Protocol):
-    """How an export looks. `write` is called from several threads, once a shard; `finish` once, after all of them."""
+class Writer(Protocol):
+    """Writes one shard; called from several threads, or on other machines, so it holds plain values only."""
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
         """Write one shard's live samples. `folder` is what is being made, `work` a fresh one that goes afterwards."""
 
+
+class Form(Protocol):
+    """How an export looks. `finish` is called once, after all shards were written."""
+
+    @property
+    def writer(self) -> Writer: ...
+
     def finish(self, written: list[Written], folder: Path, work: Path, target: Path) -> dict[str, Any]:
         """Write what is about all shards; `folder` will be renamed to `target`. Gives what to note in the mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """One shard to write, as the dataset manifest lists it. Plain values, so that it can travel."""
+
+    url: str
+    dataset: str
+    layout: KeyLayout
+    dim: int
+    listed: dict[str, Any]
+    dead: frozenset[str]
+    writer: Writer
+    folder: Path
+
+
+def write_shard(job: ExportJob) -> Written:
+    """Write one shard. Raises CorruptFile."""
+    with open_shard(job.listed, job.layout, job.dim, job.dead, Lake(job.url, job.dataset)) as shard:
+        work = job.folder / WORK / shard.name
+        work.mkdir(parents=True)
+        if shard.keys:
+            job.writer.write(shard, job.folder, work)
+        return Written(shard.number, shard.name, shard.split, len(shard.keys), shard.dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +133,7 @@ def export(
     *,
     to: str,
     splits: tuple[str, ...] = SPLITS,
-    threads: int = 0,
+    spread: Spread | None = None,
     progress: Progress = SILENT,
 ) -> Exported:
     """Write the live samples of these splits to `target`; an earlier export there is replaced.
@@ -119,31 +150,33 @@ def export(
         tombstones.setdefault(layout.split(key)[0], set()).add(key)
 
     with _made_beside(target) as folder:
-        work = folder / WORK
-
-        def write(listed: dict[str, Any]) -> Written:
-            dead = frozenset(tombstones.get(listed["number"], ()))
-            with open_shard(verified, listed, dead, lake) as shard:
-                own = work / shard.name
-                own.mkdir(parents=True)
-                if shard.keys:
-                    form.write(shard, folder, own)
-                return Written(shard.number, shard.name, shard.split, len(shard.keys), shard.dropped)
-
+        jobs = (
+            ExportJob(
+                url=lake.url,
+                dataset=lake.dataset,
+                layout=layout,
+                dim=int(verified.details["dim"]),
+                listed=listed,
+                dead=frozenset(tombstones.get(listed["number"], ())),
+                writer=form.writer,
+                # Where the work is done may be another machine: its working folder is not ours.
+                folder=folder.absolute(),
+            )
+            for listed in shards
+        )
         progress.begin("export", sum(listed["num_samples"] for listed in shards), "pictures")
         written: list[Written] = []
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            for listed, one in zip(shards, pool.map(write, shards), strict=True):
-                written.append(one)
-                progress.advance(listed["num_samples"])
-                log.info("export %s: %d samples, %d left out", one.name, one.num_samples, sum(one.dropped.values()))
+        for listed, one in zip(shards, (spread or Threads()).map(write_shard, jobs), strict=True):
+            written.append(one)
+            progress.advance(listed["num_samples"])
+            log.info("export %s: %d samples, %d left out", one.name, one.num_samples, sum(one.dropped.values()))
         alive = [one for one in written if one.num_samples]
         if not alive:
             raise StageError(
                 f"no sample of {lake.dataset!r} is alive in {', '.join(splits)}: there is nothing to export"
             )
-        noted = form.finish(alive, folder, work, target)
-        shutil.rmtree(work)
+        noted = form.finish(alive, folder, folder / WORK, target)
+        shutil.rmtree(folder / WORK)
         mark = {"dataset": lake.dataset, "digest": verified.digest, "to": to, "sp-data": version("sp-data")}
         (folder / MARK).write_text(json.dumps({**mark, **noted}, indent=1, ensure_ascii=False) + "\n")
     return Exported(

@@ -20,6 +20,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,18 +49,11 @@ IN_TARS = ("npy", "img_emb", "text_emb")
 """Extensions of embeddings inside a tar. Its loader looks for the last two, but webdataset decodes the first only."""
 
 
-class Dalle2:
-    """dalle2-pytorch's form; `embeddings_in_tars` is its other one, without decoder/."""
+@dataclass(frozen=True, slots=True)
+class Dalle2Shards:
+    """Writes one shard; where its files will lie is known only once all shards are counted."""
 
-    def __init__(self, verified: Manifest, recipe: Recipe, *, embeddings_in_tars: bool = False) -> None:
-        """Raises LayoutError for keys without an index, which its loader cannot cut."""
-        self.verified, self.recipe, self.in_tars = verified, recipe, embeddings_in_tars
-        self.layout = KeyLayout.parse(verified.details["layout"])
-        if not self.layout.index_width:
-            raise LayoutError(
-                f"keys of layout {self.layout} have no index, and dalle2-pytorch's loader reads one from each; export "
-                "to imagefolder instead"
-            )
+    in_tars: bool
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
         if self.in_tars:
@@ -78,6 +72,24 @@ class Dalle2:
             np.save(work / f"prior-{kind}.npy", rows[shard.indices])
         said = [{"key": key, "caption": shard.said[key]["caption"], **shard.attribution(key)} for key in shard.keys]
         pq.write_table(pa.Table.from_pylist(said), work / "metadata.parquet")
+
+
+class Dalle2:
+    """dalle2-pytorch's form; `embeddings_in_tars` is its other one, without decoder/."""
+
+    def __init__(self, verified: Manifest, recipe: Recipe, *, embeddings_in_tars: bool = False) -> None:
+        """Raises LayoutError for keys without an index, which its loader cannot cut."""
+        self.verified, self.recipe, self.in_tars = verified, recipe, embeddings_in_tars
+        self.layout = KeyLayout.parse(verified.details["layout"])
+        if not self.layout.index_width:
+            raise LayoutError(
+                f"keys of layout {self.layout} have no index, and dalle2-pytorch's loader reads one from each; export "
+                "to imagefolder instead"
+            )
+
+    @property
+    def writer(self) -> Dalle2Shards:
+        return Dalle2Shards(self.in_tars)
 
     def finish(self, written: list[Written], folder: Path, work: Path, target: Path) -> dict[str, Any]:
         num_shards = {split: sum(one.split == split for one in written) for split in SPLITS}

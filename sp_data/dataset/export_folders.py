@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sp_data.dataset.export import Written
 from sp_data.dataset.live import LiveShard
@@ -23,6 +23,10 @@ REPEATS = 1
 
 class ImageFolder:
     """A folder a shard within each split: file systems do not like a million files in one folder."""
+
+    @property
+    def writer(self) -> Self:
+        return self
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
         into = folder / shard.split / shard.name
@@ -49,6 +53,10 @@ class Kohya:
 
     def __init__(self, dataset: str) -> None:
         self.name = f"{REPEATS}_{dataset}"
+
+    @property
+    def writer(self) -> Self:
+        return self
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
         into = folder / shard.split / self.name

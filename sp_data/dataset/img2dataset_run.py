@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Generator, Iterator
@@ -109,6 +110,8 @@ class Img2datasetRun:
             "WANDB_MODE": "disabled",
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(self._scratch / "tmp"),
+            # Ray's sockets lie below its own: a socket's path has 107 bytes at most.
+            "RAY_TMPDIR": os.environ.get("RAY_TMPDIR", tempfile.gettempdir()),
         }
         with python_child(
             "sp_data.dataset.shard_worker", str(job_file), log=child_log, environment=environment

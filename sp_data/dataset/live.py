@@ -22,7 +22,6 @@ from sp_data.dataset.tidy import SUCCESS, Sample, read_tar
 from sp_data.errors import CorruptFile
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
-from sp_data.manifest import Manifest
 
 ATTRIBUTION = ("title", "page", "revision", "licence", "uploader", "url", "sha1")
 """Who made a picture and where it is from: travels with every export."""
@@ -65,13 +64,14 @@ class LiveShard:
 
 
 @contextlib.contextmanager
-def open_shard(verified: Manifest, listed: dict[str, Any], dead: frozenset[str], lake: Lake) -> Iterator[LiveShard]:
-    """Open one shard that the dataset manifest lists; `dead` are its tombstones.
+def open_shard(
+    listed: dict[str, Any], layout: KeyLayout, dim: int, dead: frozenset[str], lake: Lake
+) -> Iterator[LiveShard]:
+    """Open one shard as the dataset manifest lists it, with embeddings of `dim` numbers; `dead` are its tombstones.
 
     Raises CorruptFile if a file contradicts the manifest.
     """
-    layout = KeyLayout.parse(verified.details["layout"])
-    shape = (listed["num_rows"], int(verified.details["dim"]))
+    shape = (listed["num_rows"], dim)
     with contextlib.ExitStack() as files:
         tar = files.enter_context(lake.local(listed["tar"]["path"]))
         embeddings = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,26 +48,30 @@ class Rows:
     """Keys that the metadata names more than once."""
 
 
-@dataclass(slots=True)
-class Look:
-    """What a verification sees: the manifests, the lake, and the problems so far."""
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What there is to know of a dataset to look at one of its shards: plain values, so that it can travel."""
 
-    road: dict[str, Manifest]
-    lake: Lake
+    url: str
+    name: str
+    layout: KeyLayout
+    clip: str
+    dim: int
+    dtype: str
     deep: bool
-    problems: list[Problem] = field(default_factory=list)
-    num_checked: int = 0
 
-    @property
-    def layout(self) -> KeyLayout:
-        return KeyLayout.parse(self.road["shard"].details["layout"])
-
-    @property
-    def clip(self) -> str:
-        return str(self.road["embed"].details["clip"])
-
-    def found(self, check: str, message: str, *, file: str = "", key: str = "") -> None:
-        self.problems.append(Problem(check, file, key, message))
+    @classmethod
+    def of(cls, road: dict[str, Manifest], lake: Lake, *, deep: bool) -> Dataset:
+        embedded = road["embed"].details
+        return cls(
+            url=lake.url,
+            name=lake.dataset,
+            layout=KeyLayout.parse(road["shard"].details["layout"]),
+            clip=str(embedded["clip"]),
+            dim=int(embedded["dim"]),
+            dtype=str(embedded["dtype"]),
+            deep=deep,
+        )
 
     def reordered_path(self, kind: str, name: str) -> str:
         return f"reordered/{self.clip}/{kind}/{kind}_{name}.npy"
@@ -79,27 +83,45 @@ class Look:
         return f"embeddings/{self.clip}/metadata/metadata_{name}.parquet"
 
 
+@dataclass(slots=True)
+class Look:
+    """What is seen of a dataset, or of one shard of it, and the problems so far."""
+
+    of: Dataset
+    lake: Lake
+    problems: list[Problem] = field(default_factory=list)
+    num_checked: int = 0
+
+    @classmethod
+    def at(cls, dataset: Dataset) -> Look:
+        return cls(dataset, Lake(dataset.url, dataset.name))
+
+    def found(self, check: str, message: str, *, file: str = "", key: str = "") -> None:
+        self.problems.append(Problem(check, file, key, message))
+
+
 @contextlib.contextmanager
-def as_problem(look: Look, check: str) -> Iterator[None]:
-    """A file that cannot be read is a problem to list beside the others, not the end of the verification."""
+def as_problem(look: Look, check: str, named: Collection[str] = ()) -> Iterator[None]:
+    """A file that cannot be read is a problem to list beside the others, not the end of the verification; one that is
+    missing is not listed again if it is `named` already."""
     try:
         yield
     except (CorruptFile, LayoutError) as error:
         look.found(check, str(error))
     except FileNotFoundError as error:
-        # `check_files` named it already, unless the manifest was edited to forget it.
-        if not any(str(error.filename).endswith(problem.file) for problem in look.problems if problem.file):
+        if not any(str(error.filename).endswith(path) for path in named):
             look.found(check, f"{error.filename} is missing")
 
 
 def read_shard(look: Look, listed: dict[str, Any]) -> Rows:
     """One shard's parquet and metadata. Raises CorruptFile."""
-    name = look.layout.shard_name(listed["number"])
+    name = look.of.layout.shard_name(listed["number"])
     embedded: dict[str, tuple[int, str]] = {}
     twice: list[str] = []
-    if look.lake.exists(look.metadata_path(name)):
-        with look.lake.local(look.metadata_path(name)) as path:
-            table = read_table(path, look.metadata_path(name), ["image_path", "caption"])
+    metadata = look.of.metadata_path(name)
+    if look.lake.exists(metadata):
+        with look.lake.local(metadata) as path:
+            table = read_table(path, metadata, ["image_path", "caption"])
         for row, said in enumerate(table.to_pylist()):
             if said["image_path"] in embedded:
                 twice.append(said["image_path"])

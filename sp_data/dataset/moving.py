@@ -35,10 +35,23 @@ class Sources:
 
     @classmethod
     def open(
-        cls, partitions: Sequence[Partition], dim: int | None = None, dtype: npt.DTypeLike | None = None
+        cls,
+        partitions: Sequence[Partition],
+        num_rows: Sequence[int],
+        dim: int | None = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> Sources:
-        """Without `dim` or `dtype` they are the first partition's. Raises CorruptFile if one has others."""
+        """`num_rows`: how many rows the metadata of each names. Without `dim` or `dtype` they are the first's.
+
+        Raises CorruptFile if one has others.
+        """
         parts = [partition.rows() for partition in partitions]
+        for partition, rows, named in zip(partitions, parts, num_rows, strict=True):
+            if len(rows) != named:
+                raise CorruptFile(
+                    f"{partition.metadata} names {named:,} rows, {partition.embeddings} has {len(rows):,}: they are "
+                    "not of one run; embed them again"
+                )
         dim = parts[0].shape[1] if dim is None and parts else dim or 0
         wanted = np.dtype(parts[0].dtype if dtype is None and parts else dtype or np.float16)
         for partition, rows in zip(partitions, parts, strict=True):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sp_data.dataset.partitions import Partition, key_numbers, read_keys
-from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard
+from sp_data.errors import DuplicateKey, KeyOutsideShard
 from sp_data.keys import KEYS_A_BLOCK, KeyLayout
 from sp_data.parquet import num_rows_in
 
@@ -62,18 +62,13 @@ class Plan:
 
 
 def keys_of(partitions: Sequence[Partition], folder: Path, width: int | None = None) -> Keys:
-    """Read the metadata of all partitions; `folder` is where a file without a name may lie meanwhile.
+    """Read the metadata of all partitions, and nothing of their embeddings; `folder` is where a file without a name may
+    lie meanwhile.
 
-    Without a `width` it is that of the first key. Raises CorruptFile where metadata and embeddings have another number
-    of rows, or a key is no text; LayoutError for keys of another width.
+    Without a `width` it is that of the first key. Raises CorruptFile where a key is no text, LayoutError for keys of
+    another width.
     """
-    sizes = [len(partition.rows()) for partition in partitions]
-    for partition, size in zip(partitions, sizes, strict=True):
-        if (named := num_rows_in(partition.metadata, str(partition.metadata))) != size:
-            raise CorruptFile(
-                f"{partition.metadata} names {named:,} rows, {partition.embeddings} has {size:,}: they are not of one "
-                "run; embed them again"
-            )
+    sizes = [num_rows_in(partition.metadata, str(partition.metadata)) for partition in partitions]
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     numbers, width = read_numbers([partition.metadata for partition in partitions], folder, width)
     return Keys(numbers, width, partitions, starts)

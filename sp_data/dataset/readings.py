@@ -67,19 +67,36 @@ def known_readings(settings: Curate, lake: Lake) -> dict[str, Reading | Refusal]
     return known
 
 
-def reading_of(
-    row: CatalogueRow, known: Mapping[str, Reading | Refusal], settings: Curate, lake: Lake
-) -> Reading | Refusal:
-    """What is known of a picture, or what is read now; publishes its normalised copy where it needs one.
+@dataclass(frozen=True, slots=True)
+class ReadingJob:
+    """Pictures to read. Plain values, so that it can travel."""
 
-    Raises FileNotFoundError if its original is gone.
+    url: str
+    dataset: str
+    settings: Curate
+    rows: tuple[CatalogueRow, ...]
+
+
+def read_all(job: ReadingJob) -> list[Reading | Refusal]:
+    """What is read of each picture; publishes a normalised copy where one needs it.
+
+    Raises FileNotFoundError if an original is gone.
     """
-    if row.original is None:
-        raise ValueError(f"{row.title} is 'ok' in the catalogue but names no original")
+    lake = Lake(job.url, job.dataset)
+    return [_read(row, job.settings, lake) for row in job.rows]
+
+
+def known_of(row: CatalogueRow, known: Mapping[str, Reading | Refusal]) -> Reading | Refusal | None:
+    """What is known of a picture, None if it has to be read."""
     before = known.get(row.sha1)
     # The same bytes under a name of another type are another file.
-    if isinstance(before, Refusal) or (before and before.path in (row.original, _copy_path(row))):
-        return before
+    fits = isinstance(before, Refusal) or (before is not None and before.path in (row.original, _copy_path(row)))
+    return before if fits else None
+
+
+def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> Reading | Refusal:
+    if row.original is None:
+        raise ValueError(f"{row.title} is 'ok' in the catalogue but names no original")
     with lake.local(row.original) as path:
         try:
             picture = read_picture(path, settings)

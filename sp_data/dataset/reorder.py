@@ -15,9 +15,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +27,14 @@ from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
 from sp_data.dataset.moving import NotFinite, Sources, write_rows
 from sp_data.dataset.partitions import KINDS, Partition
-from sp_data.dataset.plan import NO_ROW, Plan, keys_of, plan_rows
+from sp_data.dataset.plan import NO_ROW, Keys, Plan, keys_of, plan_rows
 from sp_data.errors import CorruptFile
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest, Part
 from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Reorder
+from sp_data.spread import Spread, Threads
 from sp_data.stage import VERSION_OF, StageResult, library_versions
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,32 @@ def write_target(target: Target, layout: KeyLayout, sources: Sources, path: Path
         ) from odd
 
 
+@dataclass(frozen=True, slots=True)
+class ReorderJob:
+    """One file to make, from the partitions that it needs. Plain values, so that it can travel."""
+
+    url: str
+    dataset: str
+    layout: KeyLayout
+    clip: str
+    target: Target
+    """Its rows are counted over `sources`, one after the other."""
+    sources: tuple[tuple[str, int], ...]
+    """Number of each partition as its files have it, and how many rows it has."""
+    dim: int
+    dtype: str
+    part: str
+    made_of: str
+
+
 def reorder(
-    sharded: Manifest, embedded: Manifest, settings: Reorder, lake: Lake, *, progress: Progress = SILENT
+    sharded: Manifest,
+    embedded: Manifest,
+    settings: Reorder,
+    lake: Lake,
+    *,
+    spread: Spread | None = None,
+    progress: Progress = SILENT,
 ) -> StageResult:
     """Reorder the embeddings of a dataset. The widths come from the shard manifest and are never asked.
 
@@ -85,11 +109,11 @@ def reorder(
         layout = KeyLayout.parse(sharded.details["layout"])
         num_rows = {shard["number"]: shard["num_rows"] for shard in sharded.details["shards"]}
         progress.begin(STAGE, len(KINDS) * len(num_rows), "files")
-        with contextlib.ExitStack() as files, lake.scratch(STAGE) as scratch:
-            partitions = _partitions(embedded, lake, files)
-            keys = keys_of(partitions[KINDS[0]], scratch, layout.width)
+        with lake.scratch(STAGE) as scratch:
+            names, keys = _read_keys(embedded, layout, lake, scratch)
             plan = plan_rows(keys, layout, num_rows, scratch)
-            parts = _make(plan, partitions, embedded, settings, lake, progress)
+            jobs = _jobs(plan, keys, names, embedded, lake)
+            parts = _make(jobs, lake, spread or Threads(settings.threads), progress)
         made = Manifest.make(
             stage=STAGE,
             version=VERSION,
@@ -112,73 +136,98 @@ def reorder(
         return StageResult(made, "done")
 
 
-def _partitions(embedded: Manifest, lake: Lake, files: contextlib.ExitStack) -> dict[str, list[Partition]]:
-    """Every partition of each kind, by number; the files stay within reach until `files` is closed."""
-    named: dict[str, dict[str, Path]] = {}
-    for entry in embedded.files:
-        stem, _, number = Path(entry.path).stem.rpartition("_")
-        named.setdefault(number, {})[stem] = files.enter_context(lake.local(entry.path))
-    return {
-        kind: [Partition(named[number][kind], named[number]["metadata"]) for number in sorted(named)] for kind in KINDS
-    }
+def _read_keys(embedded: Manifest, layout: KeyLayout, lake: Lake, scratch: Path) -> tuple[list[str], Keys]:
+    """The partitions' numbers as their files have them, and their keys; only the metadata is read."""
+    paths = [entry.path for entry in embedded.files if "/metadata/" in entry.path]
+    names = [Path(path).stem.rpartition("_")[2] for path in paths]
+    with contextlib.ExitStack() as files:
+        partitions = [
+            Partition(Path(f"{KINDS[0]}_{name}.npy"), files.enter_context(lake.local(path)))
+            for name, path in zip(names, paths, strict=True)
+        ]
+        return names, keys_of(partitions, scratch, layout.width)
 
 
-def _make(
-    plan: Plan,
-    partitions: dict[str, list[Partition]],
-    embedded: Manifest,
-    settings: Reorder,
-    lake: Lake,
-    progress: Progress,
-) -> list[Part]:
-    """The part of every file; those that are not in the lake yet are made, a thread each, and published one by one."""
+def _jobs(plan: Plan, keys: Keys, names: list[str], embedded: Manifest, lake: Lake) -> Iterator[ReorderJob]:
+    """One for each file of the snapshot."""
     clip, dim, dtype = embedded.details["clip"], int(embedded.details["dim"]), embedded.details["dtype"]
     digests = {Path(entry.path).name: entry.sha256 for entry in embedded.files}
+    for kind in KINDS:
+        for shard in sorted(plan.num_rows):
+            rows, used = _within(plan.of_shard(shard), keys.starts)
+            named = [digests[f"{kind}_{names[number]}.npy"] for number in used]
+            # The rows within the partitions that are used, and the digests of those: a shard that is new does not make
+            # the old ones new.
+            made_of = digest_of([VERSION, str(plan.layout), [hashlib.sha256(rows.tobytes()).hexdigest(), *named]])
+            yield ReorderJob(
+                url=lake.url,
+                dataset=lake.dataset,
+                layout=plan.layout,
+                clip=clip,
+                target=Target(shard, kind, rows),
+                sources=tuple((names[number], int(np.diff(keys.starts)[number])) for number in used),
+                dim=dim,
+                dtype=dtype,
+                part=f"{clip}-{kind}-{plan.layout.shard_name(shard)}",
+                made_of=made_of,
+            )
+
+
+def _within(rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Rows counted over the partitions that they are in, and those partitions; `rows` are counted over all of them."""
+    of_row = np.searchsorted(starts, rows, "right") - 1
+    used = np.unique(of_row[rows != NO_ROW])
+    # Where each partition begins among those that are used.
+    first = np.zeros(len(starts), dtype=np.int64)
+    first[used] = np.concatenate([[0], np.cumsum(np.diff(starts)[used])])[:-1]
+    return np.where(rows == NO_ROW, NO_ROW, rows - starts[of_row] + first[of_row]), used.tolist()
+
+
+def make_file(job: ReorderJob) -> Part:
+    """Make one file and publish it, then its part. Raises CorruptFile."""
+    lake, kind, name = Lake(job.url, job.dataset), job.target.kind, job.layout.shard_name(job.target.shard)
+    file = f"{kind}_{name}.npy"
+    with contextlib.ExitStack() as files:
+        folder = f"embeddings/{job.clip}"
+        partitions = [
+            Partition(
+                files.enter_context(lake.local(f"{folder}/{kind}/{kind}_{number}.npy")),
+                Path(f"{folder}/metadata/metadata_{number}.parquet"),
+            )
+            for number, _ in job.sources
+        ]
+        sources = Sources.open(partitions, [num_rows for _, num_rows in job.sources], job.dim, job.dtype)
+        scratch = files.enter_context(lake.scratch(STAGE))
+        write_target(job.target, job.layout, sources, scratch / file)
+        entry = lake.publish_if_new(scratch / file, f"reordered/{job.clip}/{kind}/{file}")
+    part = Part(name=job.part, identity=job.made_of, files=(entry,))
+    manifests.publish_part(lake, STAGE, part)
+    return part
+
+
+def _make(jobs: Iterable[ReorderJob], lake: Lake, spread: Spread, progress: Progress) -> list[Part]:
+    """The part of every file; those that are not in the lake yet are made, and published one by one."""
     parts: list[Part] = []
     left = manifests.Parts(lake, STAGE)
-    missing: list[tuple[Target, str, str]] = []
-    sources = {kind: Sources.open(partitions[kind], dim, dtype) for kind in KINDS}
-    for kind in KINDS:
-        of_partition = [digests[partition.embeddings.name] for partition in partitions[kind]]
-        for shard in sorted(plan.num_rows):
-            target = Target(shard, kind, plan.of_shard(shard))
-            name = f"{clip}-{kind}-{plan.layout.shard_name(shard)}"
-            made_of = digest_of([VERSION, str(plan.layout), _made_of(target, sources[kind], of_partition)])
-            if part := left.find(name, made_of):
+    told: deque[tuple[int, int]] = deque()
+
+    def missing() -> Iterator[ReorderJob]:
+        for job in jobs:
+            if part := left.find(job.part, job.made_of):
                 parts.append(part)
                 progress.advance()
             else:
-                missing.append((target, name, made_of))
+                told.append((len(job.target.rows), job.target.num_zero_rows))
+                yield job
 
-    def make(job: tuple[Target, str, str]) -> Part:
-        target, name, made_of = job
-        file = f"{target.kind}_{plan.layout.shard_name(target.shard)}.npy"
-        with lake.scratch(STAGE) as scratch:
-            write_target(target, plan.layout, sources[target.kind], scratch / file)
-            entry = lake.publish_if_new(scratch / file, f"reordered/{clip}/{target.kind}/{file}")
-        part = Part(name=name, identity=made_of, files=(entry,))
-        manifests.publish_part(lake, STAGE, part)
-        return part
-
-    with ThreadPoolExecutor(settings.threads or os.cpu_count()) as pool:
-        for part, (target, _, _) in zip(pool.map(make, missing), missing, strict=True):
-            parts.append(part)
-            progress.advance()
-            # From the thread that runs the stage: a Prefect run's log takes lines from no other.
-            log_made(Path(part.files[0].path).name, target)
+    for part in spread.map(make_file, missing()):
+        parts.append(part)
+        progress.advance()
+        # From the thread that runs the stage: a Prefect run's log takes lines from no other.
+        num_rows, num_zero_rows = told.popleft()
+        log_made(Path(part.files[0].path).name, num_rows, num_zero_rows)
     return parts
 
 
-def _made_of(target: Target, sources: Sources, digests: Iterable[str]) -> list[str]:
-    """What a file is made of: its rows within their partitions, and the digests of those."""
-    there = target.rows[target.rows != NO_ROW]
-    used = np.unique(np.searchsorted(sources.starts, there, "right") - 1)
-    named = list(digests)
-    # Counted from the first partition used, so that a shard that is new does not make the old ones new.
-    first = int(sources.starts[used[0]]) if used.size else 0
-    relative = np.where(target.rows == NO_ROW, NO_ROW, target.rows - first)
-    return [hashlib.sha256(relative.tobytes()).hexdigest(), *(named[number] for number in used)]
-
-
-def log_made(file: str, target: Target) -> None:
-    log.info("reorder %s: %d rows, %d of them zero", file, len(target.rows), target.num_zero_rows)
+def log_made(file: str, num_rows: int, num_zero_rows: int) -> None:
+    log.info("reorder %s: %d rows, %d of them zero", file, num_rows, num_zero_rows)

@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from sp_data.canonical import digest_of
 from sp_data.dataset.layout import Found, layout_of_keys, layout_of_shards
@@ -24,6 +25,7 @@ from sp_data.dataset.reorder import Target, log_made, write_target
 from sp_data.errors import CorruptFile, LayoutError, StageError
 from sp_data.keys import KeyLayout
 from sp_data.progress import SILENT, Progress
+from sp_data.spread import Threads
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +86,14 @@ def reorder_folder(
             f"layout {found.layout} asks for keys of {found.layout.width} digits, these have {keys.width}"
         )
     plan = plan_rows(keys, found.layout, found.num_rows, output.parent)
+    sources = {kind: Sources.open(of_kind[kind], np.diff(keys.starts).tolist()) for kind in kinds}
     names = [found.layout.shard_name(shard) for shard in found.num_rows]
     for kind in kinds:
         _refuse_strangers(output / kind, {f"{kind}_{name}.npy" for name in names})
     num_unchanged, seconds = 0, 0.0
     for kind in kinds:
         started = time.perf_counter()
-        num_unchanged += _make(plan, of_kind[kind], kind, output, threads, progress)
+        num_unchanged += _make(plan, sources[kind], of_kind[kind], kind, output, threads, progress)
         seconds += time.perf_counter() - started
     num_zero_rows = sum(found.num_rows.values()) - plan.num_placed
     return Reordered(found, kinds, plan.num_placed, num_zero_rows, num_unchanged, seconds)
@@ -105,11 +108,18 @@ def _found(shards: Path | None, layout: KeyLayout | None) -> Found | None:
     return found
 
 
-def _make(plan: Plan, partitions: list[Partition], kind: str, output: Path, threads: int, progress: Progress) -> int:
+def _make(
+    plan: Plan,
+    sources: Sources,
+    partitions: list[Partition],
+    kind: str,
+    output: Path,
+    threads: int,
+    progress: Progress,
+) -> int:
     """Make the files of one kind; how many of them were there already, made of the same rows."""
     folder = output / kind
     folder.mkdir(parents=True, exist_ok=True)
-    sources = Sources.open(partitions)
     stamp = digest_of([_stamp(partition) for partition in partitions])
     made = _read_journal(output)
     progress.begin(f"reorder {kind}", len(plan.num_rows), "files")
@@ -132,11 +142,10 @@ def _make(plan: Plan, partitions: list[Partition], kind: str, output: Path, thre
 
     num_unchanged = 0
     targets = [Target(shard, kind, plan.of_shard(shard)) for shard in sorted(plan.num_rows)]
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for target, (name, unchanged) in zip(targets, pool.map(make, targets), strict=True):
-            progress.advance()
-            num_unchanged += unchanged
-            log_made(name, target)
+    for target, (name, unchanged) in zip(targets, Threads(threads).map(make, targets), strict=True):
+        progress.advance()
+        num_unchanged += unchanged
+        log_made(name, len(target.rows), target.num_zero_rows)
     return num_unchanged
 
 

@@ -6,11 +6,11 @@
 A week's changes are drawn from its number, so a wiki after two weeks is the same in every process.
 """
 
-import hashlib
 import io
 import random
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from PIL import Image
 
@@ -19,7 +19,7 @@ from sp_data.demo.artist import draw
 from sp_data.demo.kids import Kid, kids
 from sp_data.demo.pages import Draft, Page, pages_of, with_page
 from sp_data.demo.titles import normalised
-from sp_data.demo.world import NUM_ODD, TIMESTAMP, Change, File, World
+from sp_data.demo.world import NUM_ODD, TIMESTAMP, Change, Content, File, World
 
 BETWEEN_CHANGES = timedelta(minutes=11)
 SHARE_NEW, SHARE_CHANGED = 0.01, 0.004
@@ -43,8 +43,7 @@ def upload(world: World, name: str, data: bytes, text: str = "", uploader: str =
     page_id = page.page_id if page else _next_page(world)
     body = page.wikitext if page and page.redirect is None else text
     world = _changed(world, title, body, page_id, "upload/overwrite" if before else "upload/upload")
-    sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    file = File(name, data, mime, width, height, sha1, uploader, world.clock)
+    file = File(name, Content(lambda: data), mime, width, height, uploader, world.clock)
     return replace(world, files=world.files | {name: file})
 
 
@@ -104,26 +103,36 @@ def after_weeks(world: World, weeks: int, seed: int) -> World:
     return world
 
 
-def _week(world: World, number: int, seed: int) -> World:
-    dice = random.Random(f"week {seed} {number}")
+def after_changes(
+    world: World, seed: int, *, new: int, replaced: int, deleted: int, renamed: int, week: int = 1
+) -> World:
+    """The wiki after so many kids came, were drawn again, lost their pictures or had them renamed; each such picture is
+    another kid's. `seed` is the one it was built with, `week` chooses who."""
+    dice = random.Random(f"week {seed} {week}")
     num_founders = len(world.kids)
-    num_new = max(2, round(num_founders * SHARE_NEW))
-    first = num_founders + (number - 1) * num_new
-    for kid in kids(first + num_new, seed)[first:]:
+    first = num_founders + (week - 1) * new
+    for kid in kids(first + new, seed)[first:]:
         world = _newcomer(world, kid, dice)
     ordinary = [kid for kid in world.kids[: num_founders - NUM_ODD] if f"{kid.name}.png" in world.files]
-    num_changed = max(1, round(num_founders * SHARE_CHANGED))
-    chosen = dice.sample(ordinary, 3 * num_changed)
-    for kid in chosen[:num_changed]:
+    chosen = iter(dice.sample(ordinary, replaced + deleted + renamed))
+    for kid in islice(chosen, replaced):
         drawn = draw(replace(kid, x=round(1 - kid.x, 3), gaze=-kid.gaze, mouth="gasp"))
         world = upload(world, f"{kid.name}.png", awkward.png(drawn), uploader="Scissors")
-    for kid in chosen[num_changed : 2 * num_changed]:
+    for kid in islice(chosen, deleted):
         world = delete(world, f"File:{kid.name}.png")
-    for kid in chosen[2 * num_changed :]:
-        page, new = world.pages[kid.name], f"{kid.name} (kid).png"
-        world = move(world, f"File:{kid.name}.png", f"File:{new}")
-        world = edit(world, kid.name, page.wikitext.replace(f"{kid.name}.png", new))
+    for kid in chosen:
+        page, other = world.pages[kid.name], f"{kid.name} (kid).png"
+        world = move(world, f"File:{kid.name}.png", f"File:{other}")
+        world = edit(world, kid.name, page.wikitext.replace(f"{kid.name}.png", other))
     return world
+
+
+def _week(world: World, number: int, seed: int) -> World:
+    num_founders = len(world.kids)
+    num_new, num_changed = max(2, round(num_founders * SHARE_NEW)), max(1, round(num_founders * SHARE_CHANGED))
+    return after_changes(
+        world, seed, new=num_new, replaced=num_changed, deleted=num_changed, renamed=num_changed, week=number
+    )
 
 
 def _newcomer(world: World, kid: Kid, dice: random.Random) -> World:

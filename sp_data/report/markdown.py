@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from typing import Any
 
 from PIL import Image
 
 from sp_data import manifest as manifests
+from sp_data.dataset.close_pairs import close_pairs_path
+from sp_data.dataset.export import Exported
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.report import samples
@@ -15,6 +18,7 @@ from sp_data.report.samples import Shown, pictures_of
 from sp_data.report.sheet import contact_sheet, data_uri
 
 NUM_SHOWN = 32
+NUM_PAIRS_SHOWN = 10
 
 
 def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
@@ -35,6 +39,8 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
         lines += _training(lake, manifest)
     if manifest.stage == "judge":
         lines += _judge(lake, manifest)
+    if manifest.stage == "verify":
+        lines += _close_pairs(lake, manifest)
     for title, shown in _pictures(lake, manifest):
         pictures = list(pictures_of(shown))
         if pictures:
@@ -44,6 +50,30 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
     lines += [f"- from {stage} `{digest}`" for stage, digest in sorted(manifest.inputs.items())]
     lines += [f"- {name} {version}" for name, version in sorted(manifest.versions.items())]
     return "\n".join(lines) + "\n"
+
+
+def export_markdown(done: Exported, digest: str) -> str:
+    """What an export wrote, and what it left out."""
+    lines = [f"## Export for {done.to}", "", f"`{done.folder}`, {done.num_shards:,} shards", ""]
+    lines += ["| split | samples |", "|---|---:|", *[f"| {split} | {num:,} |" for split, num in done.splits.items()]]
+    if done.dropped:
+        lines += ["", "| left out because | samples |", "|---|---:|"]
+        lines += [f"| {reason} | {count:,} |" for reason, count in sorted(done.dropped.items())]
+    return "\n".join([*lines, "", f"- of dataset `{digest}`"]) + "\n"
+
+
+def _close_pairs(lake: Lake, manifest: Manifest) -> list[str]:
+    """The pictures that the CLIP finds most alike."""
+    path = close_pairs_path(manifest.inputs["reorder"])
+    if not lake.exists(path):
+        return []
+    pairs = list(csv.DictReader(io.StringIO(lake.read_bytes(path).decode())))
+    if not pairs:
+        return []
+    lines = ["", "### Alike to the CLIP", "", f"The nearest pairs of pictures; all that are listed: `{path}`", ""]
+    lines += ["| cosine | picture | split | other picture | split |", "|---:|---|---|---|---|"]
+    columns = ("cosine", "title", "split", "other_title", "other_split")
+    return lines + ["| " + " | ".join(pair[name] for name in columns) + " |" for pair in pairs[:NUM_PAIRS_SHOWN]]
 
 
 def _training(lake: Lake, manifest: Manifest) -> list[str]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from sp_data.canonical import digest_of
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest
-from sp_data.parquet import read_table, table_of
+from sp_data.parquet import DENSE, read_table, table_of
 from sp_data.wiki.captions import SourceKind
 
 ROWS_A_GROUP = 10_000
@@ -120,7 +120,7 @@ def write_catalogue(lake: Lake, rows: list[CatalogueRow], digest: str) -> FileEn
     table = table_of((row.model_dump_json() for row in rows), SCHEMA)
     with lake.scratch("catalogue") as folder:
         made = folder / "catalogue.parquet"
-        pq.write_table(table, made, compression="zstd", row_group_size=ROWS_A_GROUP)
+        pq.write_table(table, made, row_group_size=ROWS_A_GROUP, **DENSE)
         return lake.publish(made, f"catalogue/{digest[:16]}.parquet")
 
 

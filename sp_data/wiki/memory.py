@@ -111,7 +111,7 @@ def write_facts(lake: Lake, kept: Kept) -> str:
     body = _KEPT.dump_json(Kept(facts, dict(sorted(kept.refused.items()))))
     path = f"{FACTS}{digest_of(body.decode())[:32]}.json.gz"
     if not lake.exists(path):
-        lake.write_bytes(path, gzip.compress(body, 3, mtime=0), durable=True)
+        lake.write_bytes(path, gzip.compress(body, 6, mtime=0), durable=True)
     return path
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from sp_data.canonical import digest_of
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest
-from sp_data.parquet import read_table, table_of
+from sp_data.parquet import DENSE, read_table, table_of
 from sp_data.wiki.catalogue import TOMBSTONES, CatalogueRow
 
 Reason = Literal["moved", "deleted", "not-selected"]
@@ -79,7 +79,7 @@ def write_tombstones(lake: Lake, tombstones: Iterable[Tombstone]) -> FileEntry |
     if not listed:
         return None
     out = io.BytesIO()
-    pq.write_table(table_of(map(json.dumps, listed), SCHEMA), out, compression="zstd")
+    pq.write_table(table_of(map(json.dumps, listed), SCHEMA), out, **DENSE)
     return lake.write_bytes(f"{TOMBSTONES}{digest_of(listed)[:16]}.parquet", out.getvalue(), timed=True)
 
 

@@ -1,13 +1,20 @@
-"""A stage that is killed after its first file goes on where it was, to the digests of an undisturbed run."""
+"""A stage that is killed after its first file goes on where it was, to the digests of an undisturbed run.
+
+Thirty moments are drawn, six in each stage from scrape to reorder; three of them are `make test`'s. To repeat one:
+
+    pytest tests/integration/dataset/test_kill.py -m proof -k "random and 17-embed"
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,6 +36,36 @@ FIRST_FILES = {
 }
 
 
+STEPS = {"scrape": 1040, "curate": 630, "shard": 265, "embed": 335, "reorder": 255}
+"""How many steps (tests/killing.py) each of these stages takes from its first file to its end, about."""
+LOCKS = (".writer", ".writer-recipe")
+IN_TEST = 3
+"""Random moments in `make test`; all of them are in `make proof`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a command dies, counted from its first file."""
+
+    stage: str
+    steps: int
+    delay_ms: int
+
+
+def random_moments(seed: int, rounds: int) -> list[Moment]:
+    """A moment of each stage a round, the stages in another order each time."""
+    dice = random.Random(seed)
+    # Between two steps a child may draw or a model work for half a second.
+    return [
+        Moment(stage, dice.randrange(STEPS[stage]), dice.choice((0, 0, 1, 20, 400)))
+        for _ in range(rounds)
+        for stage in dice.sample(list(STEPS), len(STEPS))
+    ]
+
+
+MOMENTS = random_moments(seed=4, rounds=6)
+
+
 def digests(lake: Lake) -> dict[str, str | None]:
     found = {stage: manifests.latest(lake, stage) for stage in DATASET_STAGES}
     return {stage: manifest.digest if manifest else None for stage, manifest in found.items()}
@@ -45,12 +82,12 @@ def with_stages(road_lake: Lake, root: Path, before: str) -> Lake:
     return lake
 
 
-def kill_in(stage: str, recipe: Recipe, lake: Lake, after: int) -> str:
+def kill_in(stage: str, recipe: Recipe, lake: Lake, after: int, steps: int = 0, delay_ms: int = 0) -> str:
     remember_recipe(recipe, lake)
-    recipe_file = Path(lake.full("recipe.json")).with_name("recipe.yaml")
+    recipe_file = Path(lake.root).parents[1] / "recipe.yaml"
     recipe_file.write_text(recipe.model_dump_json())
-    command = [sys.executable, str(KILLING), FIRST_FILES[stage], str(after), stage, str(recipe_file)]
-    command += ["--lake", str(Path(lake.root).parent)]
+    command = [sys.executable, str(KILLING), FIRST_FILES[stage], *map(str, (after, steps, delay_ms))]
+    command += [stage, str(recipe_file), "--lake", str(Path(lake.root).parent)]
     killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     return killed.stdout
@@ -75,35 +112,66 @@ def knows(pid: int, root: str) -> bool:
     return pid != os.getpid() and root.encode() in said
 
 
-def kill_and_go_on(stage: str, recipe: Recipe, road_lake: Lake, root: Path, after: int) -> None:
+def paths_of(lake: Lake) -> set[str]:
+    """Files and folders."""
+    return {str(path.relative_to(lake.root)) for path in Path(lake.root).rglob("*")}
+
+
+def check_nothing_is_left(lake: Lake, road_lake: Lake) -> None:
+    """No temporary file or folder anywhere, whoever made it, and nothing that an undisturbed run does not leave."""
+    assert not list(Path(lake.root, ".scratch").iterdir()), "what the killed run left was swept"
+    hidden = {path for path in paths_of(lake) if Path(path).name.startswith(".")}
+    assert hidden <= {".scratch", *LOCKS}
+    assert paths_of(lake) - paths_of(road_lake) - {*LOCKS, "recipe.json"} == set(), "left over"
+
+
+def kill_and_go_on(
+    stage: str, recipe: Recipe, road_lake: Lake, root: Path, after: int, steps: int = 0, delay_ms: int = 0
+) -> None:
     lake = with_stages(road_lake, root, stage)
-    said = kill_in(stage, recipe, lake, after)
+    said = kill_in(stage, recipe, lake, after, steps, delay_ms)
     assert f"killed after {FIRST_FILES[stage]}" in said
     assert not left_behind(lake), "processes that outlived the run"
-    if stage != "verify":
+    if stage != "verify" and not (steps or delay_ms):
         assert manifests.latest(lake, stage) is None, "killed before its manifest"
     for later in DATASET_STAGES[DATASET_STAGES.index(stage) :]:
         run_stage(later, recipe, lake)
     assert digests(lake) == digests(road_lake)
-    assert not list(Path(lake.root, ".scratch").iterdir()), "what the killed run left was swept"
+    check_nothing_is_left(lake, road_lake)
 
 
-@pytest.mark.parametrize("stage", DATASET_STAGES)
-def test_a_killed_stage_ends_as_an_undisturbed_one(
-    stage: str, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
+def named(moments: list[Moment]) -> list[object]:
+    return [pytest.param(moment, id=f"{number}-{moment.stage}") for number, moment in enumerate(moments)]
+
+
+@pytest.mark.parametrize("moment", named(MOMENTS[:IN_TEST]))
+def test_a_run_killed_at_a_random_moment_ends_as_an_undisturbed_one(
+    moment: Moment, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
 ) -> None:
-    kill_and_go_on(stage, demo_recipe, road_lake, tmp_path, after=1)
+    kill_and_go_on(moment.stage, demo_recipe, road_lake, tmp_path, 1, moment.steps, moment.delay_ms)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("moment", named(MOMENTS))
+def test_a_run_killed_at_any_random_moment_ends_as_an_undisturbed_one(
+    moment: Moment, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
+) -> None:
+    kill_and_go_on(moment.stage, demo_recipe, road_lake, tmp_path, 1, moment.steps, moment.delay_ms)
+
+
+def test_a_killed_verification_ends_as_an_undisturbed_one(demo_recipe: Recipe, road_lake: Lake, tmp_path: Path) -> None:
+    kill_and_go_on("verify", demo_recipe, road_lake, tmp_path, after=1)
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("stage", "after"),
     [
-        *[("scrape", 2), ("scrape", 60), ("curate", 2), ("curate", 3), ("shard", 2), ("shard", 5), ("shard", 11)],
-        *[("embed", 2), ("embed", 9), ("embed", 20), ("reorder", 2), ("reorder", 13)],
+        *[("scrape", 1), ("scrape", 60), ("curate", 1), ("curate", 3), ("shard", 1), ("shard", 2), ("shard", 5)],
+        *[("embed", 1), ("embed", 9), ("reorder", 1), ("reorder", 2)],
     ],
 )
-def test_a_stage_killed_later_ends_as_an_undisturbed_one(
+def test_a_stage_killed_right_after_a_file_ends_as_an_undisturbed_one(
     stage: str, after: int, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
 ) -> None:
     kill_and_go_on(stage, demo_recipe, road_lake, tmp_path, after)

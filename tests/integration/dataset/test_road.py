@@ -138,23 +138,6 @@ def test_any_lost_file_comes_back_with_the_same_bytes(demo_recipe: Recipe, lake_
     assert {stage: latest(lake_copy, stage).digest for stage in DATASET_STAGES} == digests
 
 
-def test_a_later_catalogue_adds_shards_and_leaves_the_old_ones(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """More kids on the wiki: the old shards stay to the byte, the new kids come in new ones."""
-    before = latest(lake_copy, "shard")
-    more = load_recipe("demo", ["source.demo.num_kids=110", "shard.samples_per_shard=20"])
-    for stage in DATASET_STAGES:
-        run_stage(stage, more, lake_copy)
-    after = latest(lake_copy, "shard")
-    kept = {entry.path for entry in before.files}
-    assert {entry for entry in after.files if entry.path in kept} == set(before.files)
-    old_numbers = {shard["number"] for shard in before.details["shards"]}
-    new = [shard for shard in after.details["shards"] if shard["number"] not in old_numbers]
-    assert min(shard["number"] for shard in new) == max(old_numbers) + 1
-    assert sum(shard["num_rows"] for shard in new) == 10 + len(after.details["tombstones"])
-    assert after.counts.out == before.counts.out + 10
-    assert latest(lake_copy, "verify").counts.in_ >= after.counts.out
-
-
 def test_a_lost_original_is_seen_and_comes_back(demo_recipe: Recipe, lake_copy: Lake) -> None:
     lost = next(Path(lake_copy.full("originals")).rglob("*.png"))
     data = lost.read_bytes()

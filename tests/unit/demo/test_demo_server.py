@@ -10,6 +10,8 @@ import requests
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from sp_data.demo.artist import draw
+from sp_data.demo.kids import Kid
 from sp_data.demo.server import DemoWiki
 from sp_data.demo.titles import ORIGIN, hash_path, normalised
 from sp_data.demo.world import World, build_world
@@ -320,3 +322,20 @@ def test_pages_for_people(client: Client, title: str) -> None:
 )
 def test_titles_follow_mediawikis_rules(text: str, title: str) -> None:
     assert normalised(text) == title
+
+
+def test_who_asks_only_what_changed_waits_for_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Kid] = []
+    monkeypatch.setattr("sp_data.demo.world.draw", lambda kid, *_: drawn.append(kid) or draw(kid))
+    with DemoWiki(build_world(NUM_KIDS)) as wiki:
+        asked = {"action": "query", "format": "json", "formatversion": "2", "meta": "siteinfo"}
+        lists = {"list": "recentchanges|logevents", "siprop": "general|namespaces|statistics"}
+        answer = Client(wiki).get(f"{ORIGIN}/api.php", params=asked | lists).json()
+        assert answer["query"].keys() >= {"recentchanges", "logevents", "general"}
+        assert drawn == []
+        name = wiki.world.kids[0].name
+        assert (
+            Client(wiki).get(f"{ORIGIN}/images/{hash_path(f'{name}.png')}").content
+            == wiki.world.files[f"{name}.png"].data
+        )
+        assert [kid.name for kid in drawn] == [name]

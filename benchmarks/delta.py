@@ -1,0 +1,155 @@
+"""What a week's changes cost, beside the first run: seconds, bytes written, pictures embedded, requests to the wiki.
+
+    python benchmarks/delta.py [--quick] [--json]
+
+The demo's wiki is served; scrape to verify run on it once, then 15 pictures are added, 5 replaced, 5 deleted and 5
+renamed, and they run again; then once more with nothing changed. Each run is a process of its own whose clock starts
+when the stages' modules are imported; what a stage imports by itself (torch, say) counts.
+
+Bytes written: the sizes of all files of the lake that are new, or have another inode or time of writing than before the
+stage, whole even where only a byte is another. What is taken away again within the stage (scratch) does not count, nor
+does the lock file's line that says who holds it.
+
+The floor of a week's bytes is what is new: 20 originals, 25 samples with their rows. A renamed picture is a new sample,
+since its name travels with it. The floor of a week's seconds is torch's import and the model, once for embedding and
+once for looking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sp_data.demo.history import after_changes
+from sp_data.demo.server import DemoWiki
+from sp_data.demo.world import build_world
+
+STAGES = ("scrape", "curate", "shard", "embed", "reorder", "verify")
+NEW, REPLACED, DELETED, RENAMED = 15, 5, 5, 5
+IDLE_ROUNDS = 3
+SEED = 0
+RUN = """
+import json, os, sys, time
+from pathlib import Path
+import pyarrow.parquet as pq
+from sp_data import road
+from sp_data.dataset import curate, embeddings, reorder, shards, verify
+from sp_data.lake import Lake
+from sp_data.recipe import load_recipe
+from sp_data.wiki.scrape import scrape
+
+def tree(root):
+    # The lock file says who holds it at present: it is no part of the dataset.
+    paths = [path for path in root.rglob("*") if path.is_file() and path.name != ".writer"]
+    return {path: (found.st_ino, found.st_mtime_ns, found.st_size) for path in paths for found in [path.stat()]}
+
+embedded = []
+write = embeddings.write_partition
+
+def counted(clip, batches, output, number):
+    write(clip, batches, output, number)
+    embedded.extend(pq.read_metadata(path).num_rows for path in (output / "metadata").iterdir())
+
+embeddings.write_partition = counted
+if __name__ == "__main__":
+    recipe = load_recipe("demo", [f"source.demo.num_kids={sys.argv[2]}"])
+    lake, proxy = Lake(sys.argv[1], recipe.name), sys.argv[3]
+    root, before = Path(lake.root), tree(Path(lake.root))
+    for stage in sys.argv[4:]:
+        started = time.perf_counter()
+        # The one stage that has to be told where the wiki is served; else it serves the demo's own.
+        result = scrape(recipe.source, lake, proxy=proxy) if stage == "scrape" else road.run_stage(stage, recipe, lake)
+        seconds = time.perf_counter() - started
+        after = tree(root)
+        written = {path: said for path, said in after.items() if before.get(path) != said}
+        said = {"stage": stage, "state": result.state, "seconds": seconds, "files": len(written)}
+        said |= {"bytes": sum(size for _, _, size in written.values()), "embedded": sum(embedded)}
+        print(json.dumps(said), flush=True)
+        embedded.clear()
+        before = after
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="300 kids instead of 1,600")
+    parser.add_argument("--json", action="store_true", help="one object of figures")
+    parser.add_argument("--kids", type=int, metavar="N")
+    arguments = parser.parse_args()
+    num_kids = arguments.kids or (300 if arguments.quick else 1600)
+    world = build_world(num_kids, SEED)
+    for file in world.files.values():
+        _ = file.data  # drawn now, so that the wiki's own work is in nobody's seconds
+    changed = after_changes(world, SEED, new=NEW, replaced=REPLACED, deleted=DELETED, renamed=RENAMED)
+    with tempfile.TemporaryDirectory(prefix="sp-data-delta-") as folder, DemoWiki(world) as wiki:
+        lake = Path(folder) / "lake"
+        full = run(lake, num_kids, wiki)
+        wiki.world = changed
+        delta = run(lake, num_kids, wiki)
+        if (states := {one["state"] for one in delta.values()}) != {"done"}:
+            sys.exit(f"a week's changes, and the stages were {states}")
+        idles = [run(lake, num_kids, wiki) for _ in range(IDLE_ROUNDS)]
+    if (states := {one["state"] for idle in idles for one in idle.values()}) != {"unchanged"}:
+        sys.exit(f"there was nothing to do, and the stages were {states}")
+    idle = {stage: {**idles[-1][stage], "seconds": middle(one[stage]["seconds"] for one in idles)} for stage in STAGES}
+    figures = {
+        "pictures": total(full, "embedded"),
+        "bytes_delta_over_full": round(total(delta, "bytes") / total(full, "bytes"), 4),
+        "seconds_delta_over_full": round(total(delta, "seconds") / total(full, "seconds"), 3),
+        "pictures_embedded": total(delta, "embedded"),
+        "requests": total(delta, "requests"),
+        "seconds_idle": round(middle(total(one, "seconds") for one in idles), 3),
+        "bytes_idle": max(total(one, "bytes") for one in idles),
+        "files_idle": max(total(one, "files") for one in idles),
+    }
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    print(f"{figures['pictures']:,} pictures; {NEW} added, {REPLACED} replaced, {DELETED} deleted, {RENAMED} renamed\n")
+    print(f"{'':8}{'first run':>31}{'a week later':>31}{'nothing changed':>31}")
+    print(f"{'':8}" + 3 * f"{'seconds':>10}{'kB':>11}{'files':>10}")
+    for stage in STAGES:
+        print(f"{stage:8}" + "".join(row(one[stage]) for one in (full, delta, idle)))
+    sums = [{name: total(one, name) for name in ("seconds", "bytes", "files")} for one in (full, delta, idle)]
+    print(f"{'all':8}" + "".join(map(row, sums)))
+    for name in ("embedded", "requests"):
+        print(f"{name:8}" + "".join(f"{total(one, name):>31,}" for one in (full, delta, idle)))
+    print(
+        f"\nbytes over the first run {figures['bytes_delta_over_full']:.1%}, "
+        f"seconds over the first run {figures['seconds_delta_over_full']:.1%}"
+    )
+
+
+def run(lake: Path, num_kids: int, wiki: DemoWiki) -> dict[str, dict[str, Any]]:
+    """Stage -> what it took."""
+    asked = wiki.requests.total()
+    command = [sys.executable, "-c", RUN, str(lake), str(num_kids), wiki.url, *STAGES]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    found = {line["stage"]: {**line, "requests": 0} for line in lines}
+    found["scrape"]["requests"] = wiki.requests.total() - asked
+    return found
+
+
+def total(run: dict[str, dict[str, Any]], name: str) -> Any:
+    return sum(one[name] for one in run.values())
+
+
+def middle(values: Iterable[float]) -> float:
+    return statistics.median(values)
+
+
+def row(one: dict[str, Any]) -> str:
+    return f"{one['seconds']:>10.2f}{one['bytes'] / 1000:>11,.1f}{one['files']:>10,}"
+
+
+main()

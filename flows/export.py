@@ -1,0 +1,27 @@
+"""The export flow: a verified dataset in the form that another trainer reads."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from sp_data.recipe import Recipe, demo
+from tasks.export import To
+from tasks.export import export as export_dataset
+from tasks.spread import spreading
+
+
+@flow
+def export(
+    to: To = "dalle2-pytorch",
+    folder: str = "./export",
+    embeddings_in_tars: bool = False,
+    recipe: Recipe = demo(),
+    lake: str = "./lake",
+) -> dict[str, int]:
+    """Write the newest verified dataset to `folder`; returns how many samples of each split."""
+    with spreading(recipe.machines):
+        return export_dataset(recipe, lake, to, folder, embeddings_in_tars)
+
+
+if __name__ == "__main__":
+    export()

@@ -1,0 +1,40 @@
+"""The export of a verified dataset as a Prefect task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from sp_data import road
+from sp_data.dataset.curated import SPLITS
+from sp_data.dataset.export import export as write
+from sp_data.dataset.export import form_of
+from sp_data.lake import Lake
+from sp_data.progress import onlooker
+from sp_data.recipe import Recipe
+from sp_data.report.markdown import export_markdown
+from tasks.spread import current_spread
+from tasks.stage import artifact_key
+
+To = Literal["dalle2-pytorch", "imagefolder", "kohya"]
+
+
+@task(cache_policy=NO_CACHE)
+def export(recipe: Recipe, lake: str, to: To, folder: str, embeddings_in_tars: bool) -> dict[str, int]:
+    """Write the dataset for another trainer; returns how many samples of each split."""
+    place = Lake(lake, recipe.name)
+    verified = road.made("verify", recipe, place, for_what="export")
+    form = form_of(to, verified, recipe, embeddings_in_tars=embeddings_in_tars)
+    done = write(
+        verified, form, place, Path(folder), to=to, splits=SPLITS, spread=current_spread(), progress=onlooker()
+    )
+    create_markdown_artifact(
+        key=artifact_key(recipe.name, "export"),
+        markdown=export_markdown(done, verified.digest),
+        description=f"{done.num_samples:,} samples for {to}",
+    )
+    return done.splits

@@ -1,0 +1,71 @@
+"""The dataset's road with its jobs on Ray, seen by a real Prefect server: the digests of one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.calls import BIN, environment, post
+
+from sp_data.dataset.export import export, form_of
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe
+from sp_data.report.page import load_road
+from sp_data.road import DATASET_STAGES
+
+ON_RAY = ["machines.runner=ray", "machines.jobs_a_task=3", "shard.distributor=ray"]
+
+
+@pytest.fixture(scope="module")
+def on_ray(demo_recipe: Recipe, server: str, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A dataset made by the command, and a Prefect home of its own that knows the server."""
+    place = tmp_path_factory.mktemp("ray")
+    recipe = place / "kids.yaml"
+    recipe.write_text(demo_recipe.model_dump_json())
+    settings = [part for setting in ON_RAY for part in ("--set", setting)]
+    command = [str(BIN / "sp-data"), "run", str(recipe), "--until", "verify", "--json", "--lake", str(place / "lake")]
+    home = environment(place / "home", PREFECT_API_URL=server)
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, env=home, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {stage["state"] for stage in json.loads(done.stdout)["stages"]} == {"done"}
+    return Lake(str(place / "lake"), demo_recipe.name)
+
+
+def test_digests_are_those_of_one_process(on_ray: Lake, road_lake: Lake) -> None:
+    there, here = (load_road(lake, DATASET_STAGES) for lake in (on_ray, road_lake))
+    assert {stage: made.digest for stage, made in there.items()} == {stage: made.digest for stage, made in here.items()}
+
+
+def test_the_jobs_were_task_runs(on_ray: Lake, server: str) -> None:
+    runs: list[dict[str, Any]] = post(server, "/task_runs/filter", {"task_runs": {"name": {"like_": "do_jobs"}}})
+    # 112 pictures in jobs of 16, 14 files and 7 shards, three jobs a task run.
+    assert len(runs) >= 3 + 5 + 3
+    assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
+
+
+EXPORT = """
+import sys
+from flows.export import export
+from sp_data.recipe import Machines, Recipe
+if __name__ == "__main__":
+    recipe = Recipe.model_validate_json(sys.argv[1]).model_copy(update={"machines": Machines(runner="ray")})
+    export("kohya", sys.argv[2], recipe=recipe, lake=sys.argv[3])
+"""
+
+
+def test_an_export_on_ray_is_that_of_threads(on_ray: Lake, demo_recipe: Recipe, server: str, tmp_path: Path) -> None:
+    command = [str(BIN / "python"), "-c", EXPORT, demo_recipe.model_dump_json(), str(tmp_path / "ray"), on_ray.url]
+    home = environment(tmp_path / "home", PREFECT_API_URL=server)
+    done = subprocess.run(command, capture_output=True, text=True, env=home, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    verified = load_road(on_ray, DATASET_STAGES)["verify"]
+    form = form_of("kohya", verified, demo_recipe)
+    assert export(verified, form, on_ray, tmp_path / "threads", to="kohya").num_samples >= 95
+    assert files_in(tmp_path / "ray") == files_in(tmp_path / "threads")
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

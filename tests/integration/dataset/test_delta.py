@@ -1,0 +1,112 @@
+"""A week's changes: pictures come, are drawn again, go and are renamed, and only they cost anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from sp_data import manifest as manifests
+from sp_data.dataset import embeddings
+from sp_data.dataset.clip import Clip
+from sp_data.demo.history import after_changes
+from sp_data.demo.server import DemoWiki
+from sp_data.demo.world import World, build_world
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Manifest
+from sp_data.recipe import Recipe
+from sp_data.road import DATASET_STAGES, run_stage
+from sp_data.stage import Effort
+from sp_data.wiki.scrape import scrape
+
+Sample = tuple[str, str]
+"""Title and sha1."""
+
+
+@pytest.fixture
+def founded(demo_recipe: Recipe) -> World:
+    demo = demo_recipe.source.demo
+    assert demo is not None
+    return build_world(demo.num_kids, demo.seed)
+
+
+def latest(lake: Lake, stage: str) -> Manifest:
+    manifest = manifests.latest(lake, stage)
+    assert manifest is not None
+    return manifest
+
+
+def run_road(recipe: Recipe, lake: Lake, wiki: DemoWiki) -> set[str]:
+    """Scrape to verify; the states they end in."""
+    states = {scrape(recipe.source, lake, proxy=wiki.url).state}
+    return states | {run_stage(stage, recipe, lake).state for stage in DATASET_STAGES[1:]}
+
+
+def tree(root: str, *folders: str) -> dict[str, tuple[int, int, int]]:
+    """Path -> (inode, time of writing, bytes) of every file but the lock, whose line says who holds it."""
+    found = [path for folder in folders or ("",) for path in Path(root, folder).rglob("*") if path.is_file()]
+    stats = {str(path.relative_to(root)): path.stat() for path in found if path.name != ".writer"}
+    return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
+
+
+def samples_of(world: World) -> set[Sample]:
+    return {(f"File:{file.name}", file.sha1) for file in world.files.values()}
+
+
+def test_only_what_changed_is_embedded_and_what_is_gone_is_dead(
+    demo_recipe: Recipe, lake_copy: Lake, founded: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = lake_copy
+    embedded_shards: list[int] = []
+    write = embeddings.write_partition
+
+    def noted(clip: Clip, batches: Iterable[dict[str, Any] | None], output: Path, number: int) -> None:
+        embedded_shards.append(number)
+        write(clip, batches, output, number)
+
+    monkeypatch.setattr(embeddings, "write_partition", noted)
+    changed = after_changes(founded, 0, new=4, replaced=3, deleted=2, renamed=2)
+    come, gone = samples_of(changed) - samples_of(founded), samples_of(founded) - samples_of(changed)
+    assert (len(come), len(gone)) == (4 + 3 + 2, 3 + 2 + 2)
+    before = {stage: latest(lake, stage) for stage in DATASET_STAGES}
+    appended = ("shards", "embeddings", "reordered", "originals", "normalised")
+    there = tree(lake.root, *appended)
+    with DemoWiki(changed) as wiki:
+        assert run_road(demo_recipe, lake, wiki) == {"done"}
+        written = tree(lake.root, *appended)
+        assert {path: written[path] for path in there} == there, "what was written is not written again"
+
+        sharded = latest(lake, "shard")
+        old, new = shards_of(before["shard"]), shards_of(sharded)[len(shards_of(before["shard"])) :]
+        assert shards_of(sharded)[: len(old)] == old
+        assert [shard["number"] for shard in new] == [old[-1]["number"] + 1 + place for place in range(len(new))]
+        assert embedded_shards == [shard["number"] for shard in new]
+        layout = KeyLayout.parse(sharded.details["layout"])
+        named = [layout.shard_name(shard["number"]) for shard in new]
+        assert sorted(sample for name in named for sample in samples_in(lake, name).values()) == sorted(come)
+        names = [layout.shard_name(shard["number"]) for shard in old]
+        keys = {key: sample for name in names for key, sample in samples_in(lake, name).items()}
+        assert sorted(keys[key] for key in sharded.details["tombstones"]) == sorted(gone)
+        for stage in ("shard", "embed", "reorder"):
+            assert set(before[stage].files) <= set(latest(lake, stage).files), stage
+        assert sharded.counts.out == before["shard"].counts.out + len(come) - len(gone)
+
+        run_stage("verify", demo_recipe, lake, effort=Effort(deep=True))
+
+        before_idle = tree(lake.root)
+        assert run_road(demo_recipe, lake, wiki) == {"unchanged"}
+        assert tree(lake.root) == before_idle, "an idle run writes nothing"
+
+
+def shards_of(sharded: Manifest) -> list[dict[str, Any]]:
+    return list(sharded.details["shards"])
+
+
+def samples_in(lake: Lake, shard: str) -> dict[str, Sample]:
+    """Key -> sample."""
+    rows = pq.read_table(lake.full(f"shards/{shard}.parquet"), columns=["key", "title", "sha1"]).to_pylist()
+    return {row["key"]: (row["title"], row["sha1"]) for row in rows}

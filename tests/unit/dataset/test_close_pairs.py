@@ -1,0 +1,67 @@
+"""Pictures that a CLIP finds nearly the same: every pair once, over shards too, tombstones and zero rows left out."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sp_data.dataset import close_pairs
+from sp_data.dataset.close_pairs import find_close_pairs
+from sp_data.dataset.look import Dataset
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.spread import Threads
+
+LAYOUT = KeyLayout(5, 1)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> tuple[Dataset, dict[str, np.ndarray]]:
+    """Three shards of six rows in four dimensions, row 2 of each shard zero; and the rows by key."""
+    dataset = Dataset(str(tmp_path), "kids", LAYOUT, "tiny", 4, "float16", deep=False)
+    lake, dice, rows_of = Lake(dataset.url, dataset.name), np.random.default_rng(0), {}
+    for shard in range(3):
+        rows = dice.normal(size=(6, 4))
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+        rows[2] = 0
+        path = Path(lake.full(dataset.reordered_path("img_emb", LAYOUT.shard_name(shard))))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, rows)
+        rows_of |= {LAYOUT.key(shard, index): row.astype(np.float32) for index, row in enumerate(rows) if row.any()}
+    return dataset, rows_of
+
+
+def plainly(rows_of: dict[str, np.ndarray], min_cosine: float) -> list[tuple[str, str]]:
+    pairs = [(float(rows_of[one] @ rows_of[other]), one, other) for one, other in combinations(sorted(rows_of), 2)]
+    return [(one, other) for cosine, one, other in sorted(pairs, reverse=True) if cosine >= min_cosine]
+
+
+@pytest.mark.parametrize("min_cosine", [0.5, 0.9])
+def test_each_pair_comes_once_the_nearest_first(
+    dataset: tuple[Dataset, dict[str, np.ndarray]], min_cosine: float
+) -> None:
+    where, rows_of = dataset
+    found = find_close_pairs(where, [0, 1, 2], {}, min_cosine, Threads(2))
+    assert found.num_pairs == len(found.nearest) == len(plainly(rows_of, min_cosine)) > 0
+    assert [(one, other) for _, one, other in found.nearest] == plainly(rows_of, min_cosine)
+
+
+def test_what_has_a_tombstone_is_no_pair(dataset: tuple[Dataset, dict[str, np.ndarray]]) -> None:
+    where, rows_of = dataset
+    dead = {1: frozenset({"000010", "000014"})}
+    alive = {key: row for key, row in rows_of.items() if key not in dead[1]}
+    found = find_close_pairs(where, [0, 1, 2], dead, 0.5, Threads(2))
+    assert [(one, other) for _, one, other in found.nearest] == plainly(alive, 0.5)
+
+
+def test_the_list_is_short_and_the_count_is_whole(
+    dataset: tuple[Dataset, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, rows_of = dataset
+    monkeypatch.setattr(close_pairs, "MAX_LISTED", 2)
+    found = find_close_pairs(where, [0, 1, 2], {}, 0.5, Threads(2))
+    assert [(one, other) for _, one, other in found.nearest] == plainly(rows_of, 0.5)[:2]
+    assert found.num_pairs == len(plainly(rows_of, 0.5))
