@@ -101,7 +101,7 @@ def test_it_is_gone_at_once_and_the_dataset_holds(
         sha1 in path for folder in ("originals", "normalised", "quarantine") for path in lake_copy.list(folder)
     )
     assert lake_copy.list("quarantine") == []
-    assert lake_copy.list("reports") == ["reports/verify-2.html"]
+    assert [path for path in lake_copy.list("reports") if path.endswith(".html")] == ["reports/verify-2.html"]
     run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True))
 
     verified = latest(lake_copy, "verify")
