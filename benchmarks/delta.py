@@ -46,8 +46,7 @@ from sp_data.recipe import load_recipe
 from sp_data.wiki.scrape import scrape
 
 def tree(root):
-    # The lock file says who holds it at present: it is no part of the dataset.
-    paths = [path for path in root.rglob("*") if path.is_file() and path.name != ".writer"]
+    paths = [path for path in root.rglob("*") if path.is_file()]
     return {path: (found.st_ino, found.st_mtime_ns, found.st_size) for path in paths for found in [path.stat()]}
 
 embedded = []
@@ -79,11 +78,11 @@ if __name__ == "__main__":
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="300 kids instead of 1,600")
+    parser.add_argument("--quick", action="store_true", help="200 kids instead of 1,600, one idle run")
     parser.add_argument("--json", action="store_true", help="one object of figures")
     parser.add_argument("--kids", type=int, metavar="N")
     arguments = parser.parse_args()
-    num_kids = arguments.kids or (300 if arguments.quick else 1600)
+    num_kids = arguments.kids or (200 if arguments.quick else 1600)
     world = build_world(num_kids, SEED)
     for file in world.files.values():
         _ = file.data  # drawn now, so that the wiki's own work is in nobody's seconds
@@ -95,7 +94,7 @@ def main() -> None:
         delta = run(lake, num_kids, wiki)
         if (states := {one["state"] for one in delta.values()}) != {"done"}:
             sys.exit(f"a week's changes, and the stages were {states}")
-        idles = [run(lake, num_kids, wiki) for _ in range(IDLE_ROUNDS)]
+        idles = [run(lake, num_kids, wiki) for _ in range(1 if arguments.quick else IDLE_ROUNDS)]
     if (states := {one["state"] for idle in idles for one in idle.values()}) != {"unchanged"}:
         sys.exit(f"there was nothing to do, and the stages were {states}")
     idle = {stage: {**idles[-1][stage], "seconds": middle(one[stage]["seconds"] for one in idles)} for stage in STAGES}

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
-import socket
 import tempfile
 import threading
 import uuid
@@ -330,19 +328,15 @@ class Lake:
     def _flock(self, lock: Path, what: str) -> Iterator[None]:
         with _space(str(lock)):
             lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a+") as stream:
+        # An empty file, made once: whoever finds nothing to do writes nothing at all.
+        with lock.open("ab") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                stream.seek(0)
                 raise LakeBusy(
-                    f"{self._part(what)} in {self.url} is being written by {_holder(stream.read())}; "
+                    f"{self._part(what)} in {self.url} is being written by {_holder(lock)}; "
                     "wait for it to end, or use another --lake"
                 ) from error
-            stream.seek(0)
-            stream.truncate()
-            stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-            stream.flush()
             self._sweep()
             yield
 
@@ -357,12 +351,15 @@ def is_alive(process: str) -> bool:
     return process.isdigit() and Path(f"/proc/{process}").exists()
 
 
-def _holder(written: str) -> str:
-    try:
-        who = json.loads(written)
-        return f"process {who['pid']} on {who['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+def _holder(lock: Path) -> str:
+    """Who holds a lock, as the kernel knows it; on a shared disk it may be another machine's."""
+    locks = Path("/proc/locks")
+    for line in locks.read_text().splitlines() if locks.exists() else ():
+        # "1: FLOCK  ADVISORY  WRITE 4711 08:01:131074 0 EOF"
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(lock.stat().st_ino) and int(fields[4]) > 0:
+            return f"process {fields[4]} on this machine"
+    return "another process"
 
 
 @contextlib.contextmanager

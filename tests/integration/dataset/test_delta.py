@@ -47,9 +47,9 @@ def run_road(recipe: Recipe, lake: Lake, wiki: DemoWiki) -> set[str]:
 
 
 def tree(root: str, *folders: str) -> dict[str, tuple[int, int, int]]:
-    """Path -> (inode, time of writing, bytes) of every file but the lock, whose line says who holds it."""
+    """Path -> (inode, time of writing, bytes) of every file, the lock too."""
     found = [path for folder in folders or ("",) for path in Path(root, folder).rglob("*") if path.is_file()]
-    stats = {str(path.relative_to(root)): path.stat() for path in found if path.name != ".writer"}
+    stats = {str(path.relative_to(root)): path.stat() for path in found}
     return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
 

@@ -41,6 +41,9 @@ STEPS = {"scrape": 1040, "curate": 630, "shard": 265, "embed": 335, "reorder": 2
 LOCKS = (".writer", ".writer-recipe")
 IN_TEST = 3
 """Random moments in `make test`; all of them are in `make proof`."""
+QUICK, SLOW = (0, 0, 0, 1, 5), (0, 0, 1, 20, 400)
+DELAYS_MS = {"scrape": QUICK, "curate": QUICK, "shard": SLOW, "embed": SLOW, "reorder": QUICK}
+"""Between two steps of some a child or a model works for half a second; others would be over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,8 @@ class Moment:
 def random_moments(seed: int, rounds: int) -> list[Moment]:
     """A moment of each stage a round, the stages in another order each time."""
     dice = random.Random(seed)
-    # Between two steps a child may draw or a model work for half a second.
     return [
-        Moment(stage, dice.randrange(STEPS[stage]), dice.choice((0, 0, 1, 20, 400)))
+        Moment(stage, dice.randrange(STEPS[stage]), dice.choice(DELAYS_MS[stage]))
         for _ in range(rounds)
         for stage in dice.sample(list(STEPS), len(STEPS))
     ]
@@ -131,6 +133,7 @@ def kill_and_go_on(
     lake = with_stages(road_lake, root, stage)
     said = kill_in(stage, recipe, lake, after, steps, delay_ms)
     assert f"killed after {FIRST_FILES[stage]}" in said
+    assert delay_ms or "at its end" not in said, "this moment never came"
     assert not left_behind(lake), "processes that outlived the run"
     if stage != "verify" and not (steps or delay_ms):
         assert manifests.latest(lake, stage) is None, "killed before its manifest"
