@@ -18,6 +18,7 @@ from sp_data.dataset.curated import DROPPED_SCHEMA, KEPT_SCHEMA, read_dropped, r
 from sp_data.dataset.sightings import sightings
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest
+from sp_data.parquet import DENSE
 from sp_data.stage import VERSION_OF, library_versions
 from sp_data.wiki.catalogue import OK, SCHEMA, read_catalogue
 from sp_data.wiki.forgotten import FORGOTTEN, Forgotten
@@ -131,5 +132,5 @@ def _with(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
 
 def _write(lake: Lake, table: pa.Table, schema: pa.Schema, path: str) -> FileEntry:
     with lake.scratch("forget") as folder:
-        pq.write_table(table.cast(schema), folder / "table", compression="zstd")
+        pq.write_table(table.cast(schema), folder / "table", **DENSE)
         return lake.publish_if_new(folder / "table", path)

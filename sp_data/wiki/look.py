@@ -24,7 +24,7 @@ from sp_data.wiki.client import WikiClient
 from sp_data.wiki.gather import gather
 from sp_data.wiki.journal import Journal
 from sp_data.wiki.memory import Kept, Memory
-from sp_data.wiki.originals import originals_missing
+from sp_data.wiki.originals import follows_forgotten, originals_missing
 from sp_data.wiki.publishing import STAGE
 from sp_data.wiki.update import TEMPLATE_NAMESPACES, requests_to_gather, requests_to_update, update
 
@@ -145,4 +145,5 @@ class Looker:
         newest = latest(self.lake, STAGE)
         if newest is None or newest.identity != memory.published or newest.recipe != self.source.what():
             return False
-        return is_done(self.lake, STAGE, newest.identity) is not None and not originals_missing(self.lake, newest)
+        whole = is_done(self.lake, STAGE, newest.identity) is not None and not originals_missing(self.lake, newest)
+        return whole and follows_forgotten(self.lake, newest)

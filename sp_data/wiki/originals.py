@@ -228,6 +228,15 @@ def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
     return sorted(path for path, size in expected.items() if there.get(path) != size)
 
 
+def follows_forgotten(lake: Lake, manifest: Manifest) -> bool:
+    """Whether a catalogue was made with the list of what is forgotten as it is now: a person may have changed it."""
+    forgotten = read_forgotten(lake)
+    if not forgotten.entries and FORGOTTEN not in manifest.counts.dropped:
+        return True
+    rows = read_catalogue(lake, manifest).select(["title", "sha1", "status"]).to_pylist()
+    return all(forgotten.covers(row["title"], row["sha1"]) is (row["status"] == FORGOTTEN) for row in rows)
+
+
 def usual_host(files: Iterable[WikiFile]) -> str | None:
     """The host that most of these files have their addresses on, None if there are none."""
     hosts = Counter(_host(file.url) for file in files if file.url)
