@@ -25,6 +25,7 @@ from sp_data import manifest as manifests
 from sp_data.ahead import ahead
 from sp_data.canonical import digest_of
 from sp_data.dataset.clip import Clip, load_clip, unwarned, weights_digest
+from sp_data.dataset.embed_distributed import SHARDS_A_RUN, embed_distributed
 from sp_data.dataset.inference import module
 from sp_data.dataset.precision import MIN_COSINE
 from sp_data.dataset.tidy import tar_keys
@@ -97,7 +98,11 @@ def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress 
             else:
                 missing.append(Work(name, shard["number"], made_of, shard["num_samples"]))
         computed = "float32"
-        if missing:
+        if missing and settings.distributor != "here":
+            for work, part in _embedded_elsewhere(missing, folder, settings, lake):
+                parts[work.name] = part
+                progress.advance(work.num_samples)
+        elif missing:
             with unwarned():
                 clip = load_clip(settings.clip_model, settings.dim, settings.precision)
                 clip, computed = checked(clip, missing[0], settings, lake)
@@ -215,18 +220,32 @@ def _embed_shard(
             "text_emb": scratch / "text_emb" / f"text_emb_{work.name}.npy",
             "metadata": scratch / "metadata" / f"metadata_{work.name}.parquet",
         }
-        keys = check_partition(files, settings.dim) if files["metadata"].exists() else []
-        with lake.local(work.tar) as tar:
-            expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
-        if strangers := set(keys) - expected:
-            raise CorruptFile(
-                f"embeddings of shard {work.name} name key {min(strangers)}, which {lake.full(work.tar)} lacks"
-            )
-        entries = [
-            lake.publish_if_new(file, f"embeddings/{folder}/{kind}/{file.name}")
-            for kind, file in files.items()
-            if file.exists()
-        ]
+        return _publish(work, {kind: file for kind, file in files.items() if file.exists()}, folder, settings, lake)
+
+
+def _embedded_elsewhere(missing: list[Work], folder: str, settings: Embed, lake: Lake) -> Iterator[tuple[Work, Part]]:
+    """By clip-retrieval's own command, some shards at a time: what one call made is published before the next."""
+    for start in range(0, len(missing), SHARDS_A_RUN):
+        works = missing[start : start + SHARDS_A_RUN]
+        with lake.scratch(STAGE) as scratch:
+            made = embed_distributed([work.tar for work in works], settings, lake, scratch)
+            for work, files in zip(works, made, strict=True):
+                yield work, _publish(work, files, folder, settings, lake)
+
+
+def _publish(work: Work, files: dict[str, Path], folder: str, settings: Embed, lake: Lake) -> Part:
+    """Check one shard's files, by kind, and publish them with their part; without files no sample could be read."""
+    keys = check_partition(files, settings.dim) if files else []
+    with lake.local(work.tar) as tar:
+        expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
+    if strangers := set(keys) - expected:
+        raise CorruptFile(
+            f"embeddings of shard {work.name} name key {min(strangers)}, which {lake.full(work.tar)} lacks"
+        )
+    entries = [
+        lake.publish_if_new(file, f"embeddings/{folder}/{kind}/{kind}_{work.name}{file.suffix}")
+        for kind, file in files.items()
+    ]
     lost = sorted(expected - set(keys))
     part = Part(
         name=f"{folder}-{work.name}",
