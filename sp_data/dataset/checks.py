@@ -113,15 +113,26 @@ class Samples:
 
 def check_near_duplicates(look: Look, curated: Manifest) -> None:
     """No two pictures of different splits are nearly the same: a model would be tested on what it was shown."""
-    bits = int(curated.recipe["near_duplicate_bits"])
-    columns = ["title", "split", "phash", "thumb"]
-    rows = [row for row in read_kept(look.lake, curated, columns).to_pylist() if row["phash"] is not None]
-    alike = relatives([row["phash"] for row in rows], [row["thumb"] for row in rows], bits)
-    for row, elders in zip(rows, alike, strict=True):
-        for elder in elders:
-            if rows[elder]["split"] != row["split"]:
-                message = (
-                    f"{row['title']} ({row['split']}) is a near-duplicate of {rows[elder]['title']} "
-                    f"({rows[elder]['split']}): expected both in one split"
-                )
-                look.found("splits", message)
+    phashes: list[bytes] = []
+    thumbs: list[bytes] = []
+    # Rows of the table: an import's have no looks.
+    rows: list[int] = []
+    splits: list[str] = []
+    start = 0
+    for block in kept_blocks(look.lake, curated, ["split", "phash", "thumb"]):
+        for row, (split, phash, thumb) in enumerate(zip(*(column.to_pylist() for column in block), strict=True), start):
+            if phash is not None:
+                phashes.append(phash)
+                thumbs.append(thumb)
+                rows.append(row)
+                splits.append(split)
+        start += len(block)
+    alike = relatives(phashes, thumbs, int(curated.recipe["near_duplicate_bits"]))
+    leaks = [(one, elder) for one, elders in enumerate(alike) for elder in elders if splits[elder] != splits[one]]
+    titles = read_kept(look.lake, curated, ["title"])["title"] if leaks else []
+    for one, elder in leaks:
+        message = (
+            f"{titles[rows[one]]} ({splits[one]}) is a near-duplicate of {titles[rows[elder]]} ({splits[elder]}): "
+            "expected both in one split"
+        )
+        look.found("splits", message)

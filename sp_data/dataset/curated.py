@@ -138,8 +138,18 @@ def picture_sizes(lake: Lake) -> dict[str, int]:
 
 def copies_missing(lake: Lake, curated: Manifest) -> list[str]:
     """Paths of normal forms that are not in the lake with their size; img2dataset would count them as failed."""
-    table = read_kept(lake, curated, ["path", "num_bytes"])
-    listed = list(zip(table["path"].to_pylist(), table["num_bytes"].to_pylist(), strict=True))
+    missing: list[str] = []
+    # On a disk block by block; of an object store all at once: a listing answers for a thousand.
+    waiting: list[tuple[str, int]] = []
+    for block in kept_blocks(lake, curated, ["path", "num_bytes"]):
+        waiting += zip(block.column(0).to_pylist(), block.column(1).to_pylist(), strict=True)
+        if lake.is_local:
+            missing += _not_there(lake, waiting)
+            waiting = []
+    return missing + _not_there(lake, waiting)
+
+
+def _not_there(lake: Lake, listed: list[tuple[str, int]]) -> list[str]:
     # Those of an imported dataset lie in its shards.
     sizes = lake.sizes_of(path for path, _ in listed)
     return [path for path, num_bytes in listed if sizes.get(path) != num_bytes]

@@ -89,6 +89,8 @@ def write_shard(job: ExportJob) -> Written:
     """Write one shard. Raises CorruptFile."""
     with open_shard(job.listed, job.layout, job.dim, job.dead, Lake(job.url, job.dataset)) as shard:
         work = job.folder / WORK / shard.name
+        # A job that was cut short on another machine is done again from the beginning.
+        shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         if shard.keys:
             job.writer.write(shard, job.folder, work)
@@ -191,12 +193,12 @@ def export(
 @contextmanager
 def _made_beside(target: Path) -> Iterator[Path]:
     """A folder beside `target` that takes its place if all goes well, and goes if not."""
+    _sweep(target)
     ours = (target / MARK).exists()
     if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
         raise StageError(f"{target} holds something that is no export of sp-data's; give an empty or a new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
         folder = target.with_name(f".{target.name}.export-{os.getpid()}")
         folder.mkdir()
     except PermissionError as error:
@@ -218,8 +220,13 @@ def _made_beside(target: Path) -> Iterator[Path]:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what an export that was killed left beside `target`."""
-    for left in target.parent.glob(f".{target.name}.export-*"):
+    """Remove what an export that was killed left beside `target`; one that was taken away for a new one which never
+    came is put back."""
+    for left in [*target.parent.glob(f".{target.name}.export-*"), *target.parent.glob(f".{target.name}.before-*")]:
         owner = left.name.rpartition("-")[2]
-        if owner == str(os.getpid()) or not Path(f"/proc/{owner}").exists():
+        if owner != str(os.getpid()) and Path(f"/proc/{owner}").exists():
+            continue
+        if ".before-" in left.name and not target.exists():
+            left.rename(target)
+        else:
             shutil.rmtree(left, ignore_errors=True)

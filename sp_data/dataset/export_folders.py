@@ -30,7 +30,7 @@ class ImageFolder:
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
         into = folder / shard.split / shard.name
-        into.mkdir(parents=True)
+        into.mkdir(parents=True, exist_ok=True)
         with (work / LINES).open("w", encoding="utf-8") as lines:
             for key, parts in shard.samples():
                 (into / f"{key}.jpg").write_bytes(parts["jpg"])

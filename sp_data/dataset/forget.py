@@ -219,7 +219,12 @@ def _republish(recipe: Recipe, lake: Lake, forgotten: Forgotten) -> None:
 
 def _remove_reports(lake: Lake, titles: set[str]) -> None:
     """Those that name them: a page holds small pictures. `sp-data report` makes it again."""
-    forms = {form for title in titles for form in (title, str(escape(title)), json.dumps(title)[1:-1])}
+    # As HTML, JSON and CSV write them.
+    forms = {
+        form
+        for title in titles
+        for form in (title, str(escape(title)), json.dumps(title)[1:-1], title.replace('"', '""'))
+    }
     for path in lake.list("reports"):
         data = lake.read_bytes(path)
         if any(form.encode() in data for form in forms):

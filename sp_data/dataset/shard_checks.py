@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sp_data.dataset.embeddings import first_not_unit
+from sp_data.dataset.img2dataset_run import CARRIED
 from sp_data.dataset.look import Dataset, Look, Problem, Rows, as_problem, load_rows, read_shard
 from sp_data.dataset.partitions import KINDS
 from sp_data.dataset.shard_plan import sample_of
-from sp_data.dataset.tidy import EXTENSIONS, SUCCESS, read_tar, tar_keys
+from sp_data.dataset.tidy import EXTENSIONS, SUCCESS, read_tar, tar_keys, tar_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,11 @@ def look_at(job: ShardJob) -> ShardSeen:
     look, seen = Look.at(job.dataset), ShardSeen()
     with as_problem(look, "files", job.named):
         rows = read_shard(look, job.listed)
-        check_keys(look, rows, job.lost)
+        check_keys(look, rows, job.lost, job.listed["num_samples"])
         check_rows(look, rows, job.named, job.hints)
         check_captions(look, rows)
+        if look.of.deep:
+            check_texts(look, rows, planned=job.planned)
         alive = [row for row in rows.parquet if row["key"] not in job.dead]
         check_split(look, rows, alive)
         for row in alive:
@@ -85,7 +90,7 @@ def _lots(rows: Rows, seed: str) -> list[tuple[bytes, str]]:
     return [(hashlib.sha256(f"{seed} {key}".encode()).digest(), key) for key in rows.embedded if key in known]
 
 
-def check_keys(look: Look, rows: Rows, lost: frozenset[str]) -> None:
+def check_keys(look: Look, rows: Rows, lost: frozenset[str], num_samples: int) -> None:
     """Tar, parquet and embeddings name the same keys, and those are of this shard; `lost` have no embedding."""
     for key in rows.twice:
         look.found("keys", "is embedded twice", file=look.of.metadata_path(rows.name), key=key)
@@ -96,7 +101,10 @@ def check_keys(look: Look, rows: Rows, lost: frozenset[str]) -> None:
         look.found("keys", f"expected one row for each of its {rows.num_rows} keys, in order", file=parquet, key=odd[0])
     succeeded = {row["key"] for row in rows.parquet if row["status"] == SUCCESS}
     with look.lake.local(tar_path) as path:
-        in_tar = tar_keys(path)
+        in_tar, members = tar_keys(path), tar_members(path)
+    for member, times in Counter(members).items():
+        if times > 1:
+            look.found("keys", f"holds {member} {times} times", file=tar_path, key=member.partition(".")[0])
     for key in sorted(succeeded ^ in_tar.keys()):
         lacking = parquet if key in in_tar else tar_path
         look.found("keys", "is in the tar or in the parquet, but not in both", file=lacking, key=key)
@@ -107,6 +115,9 @@ def check_keys(look: Look, rows: Rows, lost: frozenset[str]) -> None:
     for key in sorted((succeeded - lost) ^ rows.embedded.keys()):
         what = "has an embedding but no picture" if key in rows.embedded else "has a picture but no embedding"
         look.found("keys", what, file=look.of.metadata_path(rows.name), key=key)
+    if len(in_tar) != num_samples:
+        message = f"holds {len(in_tar):,} samples, the shard manifest says {num_samples:,}"
+        look.found("counts", message, file=tar_path)
 
 
 def check_rows(look: Look, rows: Rows, named: frozenset[str], hints: Mapping[str, str]) -> None:
@@ -173,7 +184,7 @@ def _owner_of(
 
 
 def check_captions(look: Look, rows: Rows) -> None:
-    """The caption in the shard is the one that was embedded; `deep` reads the tar's own .txt as well."""
+    """The caption in the shard is the one that was embedded, and not empty."""
     of_key = {row["key"]: row["caption"] for row in rows.parquet}
     for key, (_, caption) in rows.embedded.items():
         if not (caption or "").strip():
@@ -181,13 +192,34 @@ def check_captions(look: Look, rows: Rows) -> None:
         elif caption != of_key.get(key, caption):
             message = f"was embedded as {caption!r}, the shard says {of_key[key]!r}"
             look.found("captions", message, file=look.of.metadata_path(rows.name), key=key)
-    if look.of.deep:
-        path = f"shards/{rows.name}.tar"
-        with look.lake.local(path) as local:
-            for key, parts in read_tar(local):
-                said = parts.get("txt", b"").decode("utf-8", "replace")
-                if key in of_key and said != of_key[key]:
-                    look.found("captions", f"the tar says {said!r}, the parquet {of_key[key]!r}", file=path, key=key)
+
+
+def check_texts(look: Look, rows: Rows, *, planned: bool) -> None:
+    """The tar's own .txt and .json say what the parquet says: caption, title, licence, page, ... The .json of somebody
+    else's shards (not `planned` by ours) has other fields."""
+    path, of_key = f"shards/{rows.name}.tar", {row["key"]: row for row in rows.parquet}
+    with look.lake.local(path) as local:
+        for key, parts in read_tar(local):
+            if key not in of_key:
+                continue  # `check_keys` named it.
+            row, text = of_key[key], parts.get("txt", b"").decode("utf-8", "replace")
+            if text != row["caption"]:
+                message = f"the tar says {text!r}, the parquet {row['caption']!r}"
+                look.found("captions", message, file=path, key=key)
+            said = _json_of(parts.get("json", b""))
+            for name in (*CARRIED, "url", "caption", "key") if planned else ():
+                if said.get(name) != row[name]:
+                    message = f"its .json says {name} {said.get(name)!r}, the parquet {row[name]!r}"
+                    look.found("samples", message, file=path, key=key)
+
+
+def _json_of(data: bytes) -> dict[str, Any]:
+    """Empty for what is no JSON object: every field of it is wrong then."""
+    try:
+        said = json.loads(data)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def check_split(look: Look, rows: Rows, alive: list[dict[str, Any]]) -> None:

@@ -33,6 +33,8 @@ MADE_OF = ("title", "sha1", "caption", "variants", "split")
 SAMPLE_BYTES = 16
 SHARDS_A_SPOOL = 16
 """Their rows are in memory at a time."""
+MAX_SPOOLS = 256
+"""Files that are open at a time; more shards than fit into so many are small ones."""
 
 Samples = npt.NDArray[np.bytes_]
 """`(n,)` S16."""
@@ -145,22 +147,25 @@ def rows_of(
     for number, shard in enumerate(shards):
         # Shard and index as one number: the order in which rows are wanted.
         place[shard.rows] = (np.int64(number) << 32) + np.arange(len(shard.rows))
-    num_spools = -(-len(shards) // SHARDS_A_SPOOL)
-    _spool(blocks, place, num_spools, folder)
+    shards_a_spool = max(SHARDS_A_SPOOL, -(-len(shards) // MAX_SPOOLS))
+    num_spools = -(-len(shards) // shards_a_spool)
+    _spool(blocks, place, num_spools, shards_a_spool, folder)
     for number in range(num_spools):
         path = folder / f"spool-{number}"
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             table = stream.read_all()
         table = table.take(pc.sort_indices(table["place"])).drop_columns(["place"])
         start = 0
-        for shard in shards[number * SHARDS_A_SPOOL : (number + 1) * SHARDS_A_SPOOL]:
+        for shard in shards[number * shards_a_spool : (number + 1) * shards_a_spool]:
             yield shard, table.slice(start, len(shard.rows))
             start += len(shard.rows)
         path.unlink()
 
 
-def _spool(blocks: Iterable[pa.RecordBatch], place: npt.NDArray[np.int64], num_spools: int, folder: Path) -> None:
-    """Write the rows that have a place into files, those of `SHARDS_A_SPOOL` shards into one."""
+def _spool(
+    blocks: Iterable[pa.RecordBatch], place: npt.NDArray[np.int64], num_spools: int, shards_a_spool: int, folder: Path
+) -> None:
+    """Write the rows that have a place into files, those of `shards_a_spool` shards into one."""
     with ExitStack() as stack:
         writers: list[Any] = []
         start = 0
@@ -174,6 +179,6 @@ def _spool(blocks: Iterable[pa.RecordBatch], place: npt.NDArray[np.int64], num_s
                 stack.enter_context(pa.ipc.new_stream(str(folder / f"spool-{number}"), table.schema))
                 for number in range(num_spools)
             ]
-            spool = np.where(wanted < 0, -1, (wanted >> 32) // SHARDS_A_SPOOL)
+            spool = np.where(wanted < 0, -1, (wanted >> 32) // shards_a_spool)
             for number in np.unique(spool[spool >= 0]):
                 writers[number].write_table(table.take(pa.array(np.flatnonzero(spool == number))))

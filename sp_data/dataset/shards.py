@@ -158,19 +158,21 @@ def _base(lake: Lake, settings: Shard, identity: str, leave_out: frozenset[int])
     If this very identity was published before, some of its files are gone: then what stays is what stayed at that time,
     so that the plan, and with it every byte, comes out the same.
     """
-    published = [manifest for manifest in manifests.all_of(lake, STAGE) if manifest.version == VERSION]
+    published = manifests.all_of(lake, STAGE)
     for manifest in published:
         if manifest.identity == identity and not leave_out:
             first_new = int(manifest.details["first_new"])
             return Base(manifest, [one for one in manifest.details["shards"] if one["number"] < first_new], first_new)
-    # A compaction that needed no new shard leaves no other trace of the numbers it took out.
-    used = [int(manifest.details["first_new"]) - 1 for manifest in published]
-    used += [shard["number"] for manifest in published for shard in manifest.details["shards"]]
+    # No number is given twice, whatever version of the stage gave it. A compaction that needed no new shard leaves no
+    # other trace of the numbers it took out; and those of a dataset that only a checkpoint names are its own.
+    named = [*published, *manifests.all_of(lake, "verify")]
+    used = [shard["number"] for manifest in named for shard in manifest.details["shards"]]
+    used += [int(manifest.details.get("first_new", 0)) - 1 for manifest in published]
     newest = manifests.latest(lake, STAGE)
     if newest is None or newest.version != VERSION or newest.recipe != settings.what():
         return Base(None, [], max(used, default=-1) + 1)
     stay = [one for one in newest.details["shards"] if one["number"] not in leave_out]
-    return Base(newest, stay, max(used) + 1)
+    return Base(newest, stay, max(used, default=-1) + 1)
 
 
 def read_rows(lake: Lake, path: str) -> list[dict[str, Any]]:

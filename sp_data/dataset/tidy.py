@@ -47,16 +47,21 @@ def read_tar(path: Path) -> Iterator[Sample]:
         raise CorruptFile(f"{path} is no whole tar ({error}); delete it and run the shard stage again") from error
 
 
+def tar_members(path: Path) -> list[str]:
+    """Names of the files in a tar, in its order, reading the headers only. Raises CorruptFile."""
+    try:
+        with tarfile.open(path) as tar:
+            return [member.name for member in tar]
+    except tarfile.TarError as error:
+        raise CorruptFile(f"{path} is no whole tar ({error}); delete it and run the shard stage again") from error
+
+
 def tar_keys(path: Path) -> dict[str, set[str]]:
     """Key -> extensions, reading the headers only. Raises CorruptFile."""
     found: dict[str, set[str]] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                stem, _, extension = member.name.partition(".")
-                found.setdefault(stem, set()).add(extension)
-    except tarfile.TarError as error:
-        raise CorruptFile(f"{path} is no whole tar ({error}); delete it and run the shard stage again") from error
+    for name in tar_members(path):
+        stem, _, extension = name.partition(".")
+        found.setdefault(stem, set()).add(extension)
     return found
 
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from sp_data.dataset.dalle2_config import shares
-from sp_data.dataset.export import MARK, Exported, export, form_of
+from sp_data.dataset.export import MARK, Exported, ExportJob, Written, export, form_of, write_shard
 from sp_data.dataset.tidy import read_tar, write_tar
 from sp_data.errors import StageError, UsageError
 from sp_data.keys import KeyLayout
@@ -397,3 +397,40 @@ def test_an_unchanged_shard_is_not_copied_where_a_link_can_be_made(dalle2: Path,
     assert same.samefile(lake.full("shards/00000.tar"))
     with tarfile.open(dalle2 / f"shards/{shards['00004']:05d}.tar") as tar:
         assert f"{LAYOUT.key(4, TOMBSTONE)}.jpg" not in tar.getnames()
+
+
+@pytest.mark.parametrize("to", ["dalle2-pytorch", "imagefolder", "kohya"])
+def test_a_shard_that_is_written_again_is_the_same(
+    to: str, verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path
+) -> None:
+    """As when a machine is lost in the middle, and its job is done on another one."""
+    form, listed = form_of(to, verified, recipe), verified.details["shards"][0]
+    layout = KeyLayout.parse(verified.details["layout"])
+    dim = int(verified.details["dim"])
+    job = ExportJob(lake.url, lake.dataset, layout, dim, listed, frozenset(), form.writer, tmp_path)
+    first = write_shard(job)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert write_shard(job) == first
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_export_that_was_taken_away_for_one_that_never_came_is_put_back(
+    verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "kids"
+    exported("kohya", verified, recipe, lake, target)
+    # A kill between two renames: nobody has this process number.
+    target.rename(tmp_path / ".kids.before-99999999")
+    (tmp_path / ".kids.export-99999999").mkdir()
+
+    def full(_job: ExportJob) -> Written:
+        raise StageError("no space")
+
+    with monkeypatch.context() as patch, pytest.raises(StageError, match="no space"):
+        patch.setattr("sp_data.dataset.export.write_shard", full)
+        exported("imagefolder", verified, recipe, lake, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["kids"]
+    assert (target / "attribution.jsonl").exists(), "the one before"
+    exported("imagefolder", verified, recipe, lake, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["kids"]
+    assert (target / "train/metadata.jsonl").exists()

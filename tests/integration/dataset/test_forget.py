@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ from sp_data import manifest as manifests
 from sp_data.dataset.curated import read_kept
 from sp_data.dataset.export import export, form_of
 from sp_data.dataset.fates import fates
-from sp_data.dataset.forget import forget
+from sp_data.dataset.forget import _remove_reports, forget
 from sp_data.dataset.gc import collect
 from sp_data.dataset.importing import import_dataset
 from sp_data.dataset.loader import Samples
@@ -102,6 +103,7 @@ def test_it_is_gone_at_once_and_the_dataset_holds(
     )
     assert lake_copy.list("quarantine") == []
     assert [path for path in lake_copy.list("reports") if path.endswith(".html")] == ["reports/verify-2.html"]
+
     run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True))
 
     verified = latest(lake_copy, "verify")
@@ -361,3 +363,11 @@ def test_the_command(demo_recipe: Recipe, lake_copy: Lake) -> None:
     assert again.stdout.startswith(f"demo: {title} was forgotten already\n")
     assert "forgotten" in sp_data("why", title).stdout
     assert sp_data("forget", "Nobody.png").returncode == 2
+
+
+def test_a_title_with_quotes_is_found_in_a_report_that_is_a_table(tmp_path: Path) -> None:
+    lake, title, out = Lake(str(tmp_path), "kids"), 'File:The "Coon".png', io.StringIO()
+    csv.writer(out).writerow(["0.99", "0000001", title, "train"])
+    lake.write_bytes("reports/close-pairs-1.csv", out.getvalue().encode())
+    _remove_reports(lake, {title})
+    assert lake.list("reports") == []

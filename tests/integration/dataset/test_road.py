@@ -13,6 +13,7 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
+from sp_data.dataset import shards
 from sp_data.dataset.curated import read_dropped, read_kept
 from sp_data.dataset.fates import fates
 from sp_data.dataset.tidy import read_tar
@@ -182,3 +183,16 @@ def test_every_file_of_the_wiki_has_one_fate(road_lake: Lake) -> None:
     assert str(found["File:Gus Stone copy.png"]).endswith(
         "dropped by curate: duplicate: same bytes as File:Gus Stone.png"
     )
+
+
+def test_no_number_of_a_shard_is_given_twice(
+    demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever version of the stage gave it, and though only the dataset that a model was trained on still names it."""
+    num_shards = len(manifests.latest(lake_copy, "shard").details["shards"])  # type: ignore[union-attr]
+    assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards
+    monkeypatch.setattr(shards, "VERSION", 99)
+    assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards
+    for path in lake_copy.list("manifests/shard"):
+        lake_copy.remove(path)
+    assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards

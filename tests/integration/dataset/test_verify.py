@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import shutil
@@ -18,9 +19,11 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
+from sp_data.dataset.close_pairs import close_pairs_path
 from sp_data.dataset.look import Problem
 from sp_data.dataset.reembed import is_own
 from sp_data.dataset.reorder_folder import reorder_folder
+from sp_data.dataset.shards import read_rows
 from sp_data.dataset.tidy import read_tar, write_tar
 from sp_data.dataset.verify import inspect
 from sp_data.errors import VerifyFailed
@@ -431,3 +434,78 @@ def test_near_duplicates_in_two_splits_are_found(demo_recipe: Recipe, lake_copy:
     first = problems(demo_recipe, lake_copy)[0]
     assert first.check == "splits"
     assert train["title"] in first.message and kept[held_out]["title"] in first.message
+
+
+def test_a_sample_that_is_in_its_tar_only_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    path = Path(lake_copy.full("shards/00000.tar"))
+    samples = list(read_tar(path))
+    write_tar([*samples, ("0000099", samples[-1][1])], path)
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy)
+    assert ("keys", "shards/00000.tar", "0000099") not in [(one.check, one.file, one.key) for one in found]
+    assert ("keys", "shards/00000.parquet", "0000099") in [(one.check, one.file, one.key) for one in found]
+    assert any("holds 21 samples, the shard manifest says 20" in one.message for one in found)
+
+
+def test_a_sample_that_is_twice_in_its_tar_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    path = Path(lake_copy.full("shards/00000.tar"))
+    samples = list(read_tar(path))
+    write_tar([*samples, samples[0]], path)
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy)
+    assert {(one.check, one.key) for one in found} == {("keys", "0000000")}
+    assert {one.message for one in found} == {f"holds 0000000.{name} 2 times" for name in ("jpg", "txt", "json")}
+
+
+def test_a_licence_changed_in_the_tar_is_found_by_deep(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    path = Path(lake_copy.full("shards/00000.tar"))
+    samples = list(read_tar(path))
+    key, parts = samples[3]
+    samples[3] = (key, {**parts, "json": json.dumps({**json.loads(parts["json"]), "licence": "CC0"}).encode()})
+    write_tar(samples, path)
+    forge(lake_copy)
+    run_stage("verify", demo_recipe, lake_copy, effort=Effort(reembed=0))
+    (one,) = problems(demo_recipe, lake_copy, deep=True)
+    assert (one.check, one.file, one.key) == ("samples", "shards/00000.tar", key)
+    assert "its .json says licence 'CC0'" in one.message
+
+
+def test_a_picture_that_lives_under_two_keys_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """Row 1 of a shard becomes row 0 once more, in every file that says so."""
+    path = Path(lake_copy.full("shards/00000.parquet"))
+    table = pq.read_table(path)
+    for name in ("title", "sha1", "caption", "variants", "split", "sample"):
+        values = table[name].to_pylist()
+        table = table.set_column(
+            table.schema.get_field_index(name), name, pa.array([values[0], values[0], *values[2:]], pa.string())
+        )
+    pq.write_table(table, path)
+    forge(lake_copy)
+    found = problems(demo_recipe, lake_copy)
+    same = [one for one in found if one.message == "is the same sample as key 0000000"]
+    assert [(one.check, one.key) for one in same] == [("samples", "0000001")]
+
+
+def test_a_missing_reordered_file_is_named_once(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    lake_copy.remove(IMG)
+    found = problems(demo_recipe, lake_copy)
+    assert [one.message for one in found if one.file == IMG] == ["is missing (reorder)"]
+
+
+def test_pictures_that_a_clip_finds_alike_are_listed_and_nothing_is_wrong(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    closer = demo_recipe.model_copy(update={"verify": demo_recipe.verify.model_copy(update={"close_cosine": 0.5})})
+    run_stage("verify", closer, lake_copy, effort=Effort(reembed=0))
+    reordered = manifests.latest(lake_copy, "reorder")
+    assert reordered is not None
+    rows = list(csv.DictReader(io.StringIO(lake_copy.read_bytes(close_pairs_path(reordered.digest)).decode())))
+    assert len(rows) > 10
+    assert [row["cosine"] for row in rows] == sorted((row["cosine"] for row in rows), reverse=True)
+    of_key = {
+        row["key"]: row
+        for path in lake_copy.list("shards")
+        if path.endswith(".parquet")
+        for row in read_rows(lake_copy, path)
+    }
+    for row in rows:
+        for key, title, split in (("key", "title", "split"), ("other_key", "other_title", "other_split")):
+            assert (row[title], row[split]) == (of_key[row[key]]["title"], of_key[row[key]]["split"])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sp_data.dataset import plan
 from sp_data.dataset.layout import layout_of
 from sp_data.dataset.moving import first_not_finite
 from sp_data.dataset.reorder_folder import reorder_folder
@@ -100,6 +101,13 @@ def test_a_key_that_comes_twice_is_named_with_both_places(tmp_path: Path) -> Non
     write_partition(tmp_path, 1, ["0000001"])
     with pytest.raises(DuplicateKey, match=r"key 0000001 comes twice: row 0 of img_emb_0\.npy and row 0 of img_emb_1"):
         run(tmp_path)
+
+
+def test_a_key_that_comes_again_far_behind_is_named_with_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "KEYS_A_BLOCK", 2)  # the second one is read when the first has its slot
+    test_a_key_that_comes_twice_is_named_with_both_places(tmp_path)
 
 
 def test_a_partition_without_its_metadata_is_refused(tmp_path: Path) -> None:

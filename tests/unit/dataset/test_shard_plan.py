@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,3 +86,17 @@ def test_a_sample_is_named_by_what_it_is() -> None:
 def test_samples_keep_their_zeros_on_the_way_through_hex(samples: list[bytes]) -> None:
     texts = [sample.hex() for sample in samples]
     assert hex_of(from_hex(texts)) == texts
+
+
+def test_however_many_shards_there_are_few_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_plan, "MAX_SPOOLS", 2)
+    monkeypatch.setattr(shard_plan, "SHARDS_A_SPOOL", 1)
+    table = table_of(list(range(30)))
+    kept = Kept(table.to_batches())
+    shards = kept.plan(np.zeros(30, dtype=bool), 2, 0)
+    following = rows_of(shards, table.to_batches(), 30, tmp_path)
+    made = [next(following)]
+    assert len(list(tmp_path.iterdir())) == 2 < len(shards)
+    made += following
+    titles = table["title"].to_pylist()
+    assert [rows["title"].to_pylist() for _, rows in made] == [[titles[row] for row in one.rows] for one in shards]
