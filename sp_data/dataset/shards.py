@@ -156,23 +156,33 @@ def _base(lake: Lake, settings: Shard, identity: str, leave_out: frozenset[int])
     """The snapshot whose shards stay, and the number of the first new one.
 
     If this very identity was published before, some of its files are gone: then what stays is what stayed at that time,
-    so that the plan, and with it every byte, comes out the same.
+    so that the plan, and with it every byte, comes out the same. Where that is not known any more, because a shard that
+    stayed lost its parquet, all that is whole stays, and what was in the lost ones gets new keys.
     """
     published = manifests.all_of(lake, STAGE)
-    for manifest in published:
-        if manifest.identity == identity and not leave_out:
-            first_new = int(manifest.details["first_new"])
-            return Base(manifest, [one for one in manifest.details["shards"] if one["number"] < first_new], first_new)
     # No number is given twice, whatever version of the stage gave it. A compaction that needed no new shard leaves no
     # other trace of the numbers it took out; and those of a dataset that only a checkpoint names are its own.
     named = [*published, *manifests.all_of(lake, "verify")]
     used = [shard["number"] for manifest in named for shard in manifest.details["shards"]]
     used += [int(manifest.details.get("first_new", 0)) - 1 for manifest in published]
-    newest = manifests.latest(lake, STAGE)
-    if newest is None or newest.version != VERSION or newest.recipe != settings.what():
+    base = manifests.latest(lake, STAGE)
+    for manifest in published if not leave_out else ():
+        if manifest.identity == identity:
+            first_new = int(manifest.details["first_new"])
+            stayed = [one for one in manifest.details["shards"] if one["number"] < first_new]
+            if all(has_parquet(lake, manifest, one["number"]) for one in stayed):
+                return Base(manifest, stayed, first_new)
+            base = manifest
+    if base is None or base.version != VERSION or base.recipe != settings.what():
         return Base(None, [], max(used, default=-1) + 1)
-    stay = [one for one in newest.details["shards"] if one["number"] not in leave_out]
-    return Base(newest, stay, max(used, default=-1) + 1)
+    stay = [one for one in base.details["shards"] if one["number"] not in leave_out]
+    return Base(base, stay, max(used, default=-1) + 1)
+
+
+def has_parquet(lake: Lake, manifest: Manifest, number: int) -> bool:
+    """Whether the rows of a shard are there, by the size of their file."""
+    path = f"shards/{KeyLayout.parse(manifest.details['layout']).shard_name(number)}.parquet"
+    return lake.size(path) == manifest.file(path).bytes
 
 
 def read_rows(lake: Lake, path: str) -> list[dict[str, Any]]:
@@ -230,7 +240,7 @@ class _Making:
         lost = []
         for listed in self.base.shards:
             path = self._parquet(listed["number"])
-            if self.base.snapshot is None or self.lake.size(path) != self.base.snapshot.file(path).bytes:
+            if self.base.snapshot is None or not has_parquet(self.lake, self.base.snapshot, listed["number"]):
                 log.warning("shard: %s is missing or cut; its pictures get new keys", self.lake.full(path))
                 continue
             rows = read_columns(self.lake, path, ["sample", "path", "url"])

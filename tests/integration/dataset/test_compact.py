@@ -293,3 +293,17 @@ def test_the_command(forgotten_lake: Lake, tmp_path: Path) -> None:
     assert [one["reason"] for one in said["removed"]] == ["forgotten"]
     assert said["moved"] > 0
     assert sp_data("demo").stdout == "demo: unchanged\n"
+
+
+def test_a_parquet_lost_from_a_shard_that_stayed_rewrites_no_other_shard(weeks_copy: Lake) -> None:
+    recipe = recipe_after(3)
+    titles = set(in_shard(weeks_copy, 0))
+    before = {one: weeks_copy.read_bytes(f"shards/{one:05d}.tar") for one in numbers(weeks_copy)}
+    weeks_copy.remove("shards/00000.parquet")
+    for stage in DATASET_STAGES:
+        run_stage(stage, recipe, weeks_copy)
+    assert {one: weeks_copy.read_bytes(f"shards/{one:05d}.tar") for one in before} == before
+    new = numbers(weeks_copy) - before.keys()
+    assert (numbers(weeks_copy) & before.keys(), min(new)) == (before.keys() - {0}, max(before) + 1)
+    assert {title for number in new for title in in_shard(weeks_copy, number)} == titles
+    check_done(recipe, weeks_copy)

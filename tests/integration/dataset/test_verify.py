@@ -21,7 +21,7 @@ from places import CLIP
 from sp_data import manifest as manifests
 from sp_data.dataset.close_pairs import close_pairs_path
 from sp_data.dataset.look import Problem
-from sp_data.dataset.reembed import is_own
+from sp_data.dataset.reembed import PictureJob, is_own
 from sp_data.dataset.reorder_folder import reorder_folder
 from sp_data.dataset.shards import read_rows
 from sp_data.dataset.tidy import read_tar, write_tar
@@ -29,7 +29,7 @@ from sp_data.dataset.verify import inspect
 from sp_data.errors import VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
-from sp_data.manifest import Manifest, made_digest
+from sp_data.manifest import Counts, Manifest, made_digest
 from sp_data.recipe import Recipe
 from sp_data.road import DATASET_STAGES, run_stage
 from sp_data.stage import Effort
@@ -509,3 +509,27 @@ def test_pictures_that_a_clip_finds_alike_are_listed_and_nothing_is_wrong(demo_r
     for row in rows:
         for key, title, split in (("key", "title", "split"), ("other_key", "other_title", "other_split")):
             assert (row[title], row[split]) == (of_key[row[key]]["title"], of_key[row[key]]["split"])
+
+
+def test_the_pictures_that_are_embedded_again_are_of_any_shard(
+    demo_recipe: Recipe, road_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[int, set[str]] = {}
+
+    def noted(job: PictureJob) -> list[Problem]:
+        asked.update({listed["number"]: set(keys or ()) for listed, keys in job.chosen})
+        return []
+
+    monkeypatch.setattr("sp_data.dataset.verify.check_pictures", noted)
+    sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
+    inspect(sound, demo_recipe, road_lake, Effort(reembed=30))
+    assert sum(map(len, asked.values())) == 30
+    assert len(asked) >= 4
+
+
+def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe, road_lake: Lake) -> None:
+    sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
+    few = Counts(in_=sound["reorder"].counts.in_ - 3, out=sound["reorder"].counts.out - 3)
+    sound["reorder"] = sound["reorder"].model_copy(update={"counts": few})
+    look = inspect(sound, demo_recipe, road_lake, Effort(reembed=0))
+    assert [problem.message for problem in look.problems] == ["embed let out 106, reorder took in 103"]
