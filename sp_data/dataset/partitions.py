@@ -58,11 +58,20 @@ def read_keys(metadata: Path) -> Iterator[pa.StringArray]:
 
 def key_numbers(keys: pa.StringArray, width: int) -> npt.NDArray[np.int64]:
     """Keys of `width` digits as numbers, `(n,)` int64: 70042 for "000070042". Raises LayoutError for any other text."""
-    fits = pc.and_(pc.equal(pc.binary_length(keys), width), pc.ascii_is_decimal(keys))
-    if (odd := pc.index(fits, value=False).as_py()) >= 0:
-        raise LayoutError(f"key {keys[odd].as_py()!r} is not made of {width} digits, as all keys of one run are")
-    numbers: npt.NDArray[np.int64] = pc.cast(keys, pa.int64()).to_numpy(zero_copy_only=False)
-    return numbers
+    lengths = _seen(pc.binary_length(keys))
+    is_decimal = _seen(pc.cast(pc.ascii_is_decimal(keys), pa.uint8()))
+    if (odd := np.flatnonzero((lengths != width) | (is_decimal == 0))).size:
+        key = keys[int(odd[0])].as_py()
+        raise LayoutError(f"key {key!r} is not made of {width} digits, as all keys of one run are")
+    return _seen(pc.cast(keys, pa.int64()))
+
+
+def _seen(numbers: pa.Array) -> npt.NDArray[Any]:
+    """Whole numbers without nulls, as they lie. `to_numpy` imports pandas, which costs more than reading the keys."""
+    if not len(numbers):
+        return np.empty(0, dtype=str(numbers.type))
+    whole = np.frombuffer(numbers.buffers()[1], dtype=str(numbers.type))
+    return whole[numbers.offset : numbers.offset + len(numbers)]
 
 
 def find_partitions(embeddings: Path, metadata: Path, kind: str) -> list[Partition]:
