@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -26,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 from sp_data.canonical import sha256_of
 from sp_data.copies import Copies, sweep_temporary, temporary
 from sp_data.errors import LakeBusy, LakeError, LakeFull
-from sp_data.lease import Lease, held
+from sp_data.lease import Lease, held, place
 from sp_data.store import is_s3, open_store, protocols, told
 
 SCRATCH = ".scratch"
@@ -42,6 +44,8 @@ _copies: dict[str, Copies] = {}
 _leases: dict[str, Lease] = {}
 """Lock file on an object store -> what holds it for this process."""
 
+OTHERS_KEPT_S = 86_400
+"""How long a scratch folder of another machine is left alone."""
 NUM_AT_ONCE = 32
 """Requests under way at a time where many small files are read."""
 FEW = 2
@@ -262,7 +266,7 @@ class Lake:
         with _space(str(parent)):
             parent.mkdir(parents=True, exist_ok=True)
             # Named by its process, so that a writer can tell what was left from what is in use.
-            folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=parent))
+            folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{_machine()}.{os.getpid()}-", dir=parent))
         try:
             with _space(str(folder)):
                 yield folder
@@ -305,8 +309,8 @@ class Lake:
         scratch = Path(self.root) / SCRATCH
         if not self.is_local or not scratch.exists():
             return ()
-        # Named by its process: purpose-4711-x8f2a.
-        return tuple(folder for folder in scratch.iterdir() if not is_alive(["", *folder.name.split("-")][-2]))
+        # Named by machine and process: purpose-3f2a91bc.4711-x8f2a.
+        return tuple(folder for folder in scratch.iterdir() if _is_left(folder))
 
     def _sweep(self) -> None:
         for folder in self.left_in_scratch():
@@ -344,6 +348,22 @@ class Lake:
 def is_temporary(path: str) -> bool:
     """Whether a file's name says that it is not published."""
     return PurePosixPath(path).name.startswith(".")
+
+
+def _machine() -> str:
+    """Names this machine since it started, and the container: process numbers mean something there only."""
+    return hashlib.sha256(place().encode()).hexdigest()[:8]
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether a scratch folder's process is gone. On a shared disk other machines work in folders of their own, of
+    which nobody here can tell; a day after they were made they are taken for left."""
+    machine, _, process = ["", *folder.name.split("-")][-2].rpartition(".")
+    if machine in ("", _machine()):
+        return not is_alive(process)
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - folder.stat().st_mtime > OTHERS_KEPT_S
+    return False
 
 
 def is_alive(process: str) -> bool:

@@ -57,7 +57,7 @@ class Lease:
 
     def __init__(self, fs: fsspec.AbstractFileSystem, path: str, what: str) -> None:
         self._fs, self._path, self._what = fs, path, what
-        self._says = {"token": uuid.uuid4().hex, "pid": os.getpid(), "host": socket.gethostname(), "place": _place()}
+        self._says = {"token": uuid.uuid4().hex, "pid": os.getpid(), "host": socket.gethostname(), "place": place()}
         self._beat = 0
         self._etag = ""
         self._renewed = _now()
@@ -171,7 +171,7 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _place() -> str:
+def place() -> str:
     """Names what process numbers mean here: this machine since it started, and the container."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():
@@ -180,5 +180,5 @@ def _place() -> str:
 
 
 def _is_gone(says: dict[str, Any]) -> bool:
-    here = _place()
+    here = place()
     return bool(here) and says.get("place") == here and not Path(f"/proc/{says.get('pid')}").exists()

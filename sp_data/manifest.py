@@ -119,6 +119,11 @@ class Manifest(Frozen):
         return {entry.path: entry for entry in self.files}
 
     @property
+    def is_as_made(self) -> bool:
+        """Whether files, counts and details are those that the digest was taken of."""
+        return made_digest(self.files, self.counts, self.details) == self.digest
+
+    @property
     def num_bytes(self) -> int:
         """Of the files, and of the pictures that a table among them counts on (they are too many to be listed)."""
         return sum(entry.bytes for entry in self.files) + int(self.details.get("num_pictures_bytes", 0))

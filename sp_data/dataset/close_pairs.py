@@ -26,6 +26,7 @@ from sp_data.spread import Spread
 MAX_FAST = 30_000
 """Pictures up to which all pairs are compared without being asked to: some ten seconds on two cores."""
 MAX_LISTED = 1000
+ROWS_A_BLOCK = 1000
 
 Pair = tuple[float, str, str]
 """Cosine and two keys."""
@@ -71,24 +72,26 @@ def pairs_of(job: PairsJob) -> ClosePairs:
     look, first = Look.at(job.dataset), job.numbers[0]
     ours, indices = _live(look, first, job.dead)
     num_pairs, nearest = 0, list[Pair]()
+    key = job.dataset.layout.key
     for number in job.numbers if len(ours) else ():
         theirs, their_indices = (ours, indices) if number == first else _live(look, number, job.dead)
-        cosines = ours @ theirs.T
-        if number == first:
-            cosines[np.tril_indices(len(ours))] = -1
-        left, right = np.nonzero(cosines >= job.min_cosine)
-        num_pairs += len(left)
-        best = np.argsort(-cosines[left, right], kind="stable")[:MAX_LISTED]
-        key = job.dataset.layout.key
-        pairs = [
-            (
-                float(cosines[left[one], right[one]]),
-                key(first, int(indices[left[one]])),
-                key(number, int(their_indices[right[one]])),
-            )
-            for one in best
-        ]
-        nearest = heapq.nlargest(MAX_LISTED, [*nearest, *pairs])
+        for start in range(0, len(ours), ROWS_A_BLOCK):
+            cosines = ours[start : start + ROWS_A_BLOCK] @ theirs.T
+            if number == first:
+                # Each pair once, and none with itself.
+                cosines[np.arange(len(theirs)) <= np.arange(start, start + len(cosines))[:, None]] = -1
+            left, right = np.nonzero(cosines >= job.min_cosine)
+            num_pairs += len(left)
+            best = np.argsort(-cosines[left, right], kind="stable")[:MAX_LISTED]
+            pairs = [
+                (
+                    float(cosines[left[one], right[one]]),
+                    key(first, int(indices[start + left[one]])),
+                    key(number, int(their_indices[right[one]])),
+                )
+                for one in best
+            ]
+            nearest = heapq.nlargest(MAX_LISTED, [*nearest, *pairs])
     return ClosePairs(num_pairs, nearest)
 
 

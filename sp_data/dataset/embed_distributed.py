@@ -81,7 +81,9 @@ def _arguments(tars: list[str], settings: Embed, output: Path) -> dict[str, Any]
         "output_folder": str(output),
         "input_format": "webdataset",
         "batch_size": settings.batch_size,
-        "num_prepro_workers": 0 if settings.distributor == "sequential" else 4,
+        # A partition is one tar: of several processes that decode, all but one would find none, which webdataset takes
+        # for an error.
+        "num_prepro_workers": 1,
         "enable_metadata": True,
         "clip_model": clip_retrieval_name(settings.clip_model),
         "distribution_strategy": settings.distributor,

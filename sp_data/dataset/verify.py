@@ -76,10 +76,17 @@ def verify(
     spread = spread or Threads()
     with lake.writer():
         done = manifests.is_done(lake, STAGE, identity)
-        if done and effort is None and not damaged(road, lake):
+        newest = manifests.latest(lake, STAGE)
+        there = {manifests.manifest_path(one.stage, one.identity): one for one in (*road.values(), done) if one}
+        there |= {f"manifests/{STAGE}/latest.json": newest} if newest else {}
+        edited = {path: one for path, one in there.items() if not one.is_as_made}
+        if done and effort is None and not edited and not damaged(road, lake):
             manifests.make_latest(lake, done)
             return StageResult(done, "unchanged")
         look = inspect(road, recipe, lake, effort or Effort(), spread=spread, progress=progress)
+        for path, one in edited.items():
+            message = f"does not have its digest {one.digest[:12]}…: it was edited; delete it"
+            look.found("files", f"{message} and run `sp-data {one.stage}`", file=path)
         if look.problems:
             raise VerifyFailed(look.problems, look.num_checked)
         list_close_pairs(look, road, recipe, spread)
@@ -94,7 +101,7 @@ def verify(
             versions=library_versions("clip-retrieval", "torch", "numpy"),
             previous=manifests.latest(lake, STAGE),
         )
-        if done and done.digest == made.digest:
+        if done and done.digest == made.digest and newest and newest.identity == identity:
             return StageResult(done, "done")
         manifests.publish(lake, made)
         log.info("verify: %d samples in %d shards hold", look.num_checked, len(made.details["shards"]))
@@ -242,11 +249,12 @@ def list_close_pairs(look: Look, road: Road, recipe: Recipe, spread: Spread) -> 
     found = find_close_pairs(look.of, numbers, dead, recipe.verify.close_cosine, spread)
     path = close_pairs_path(road["reorder"].digest)
     look.lake.write_bytes(path, to_csv(look, found.nearest))
-    log.info(
-        "verify: %d pairs of pictures have a cosine of %g or more in this CLIP; the nearest are in %s",
-        found.num_pairs,
-        recipe.verify.close_cosine,
-        look.lake.full(path),
-        extra=TOLD if found.num_pairs else None,
-    )
+    if found.num_pairs:
+        log.info(
+            "verify: %d pairs of pictures have a cosine of %g or more in this CLIP; the nearest are in %s",
+            found.num_pairs,
+            recipe.verify.close_cosine,
+            look.lake.full(path),
+            extra=TOLD,
+        )
     return path

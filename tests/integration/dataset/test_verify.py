@@ -533,3 +533,25 @@ def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe
     sound["reorder"] = sound["reorder"].model_copy(update={"counts": few})
     look = inspect(sound, demo_recipe, road_lake, Effort(reembed=0))
     assert [problem.message for problem in look.problems] == ["embed let out 106, reorder took in 103"]
+
+
+@pytest.mark.parametrize("what", ["tombstones", "shards"])
+def test_an_edited_dataset_manifest_is_named(demo_recipe: Recipe, lake_copy: Lake, what: str) -> None:
+    """It is what training and export take; its digest is left as it was."""
+    for path in [path for path in lake_copy.list("manifests/verify") if path.endswith(".json")]:
+        said = json.loads(lake_copy.read_bytes(path))
+        first, second = said["details"]["shards"][:2]
+        if what == "shards":
+            first["img_emb"], second["img_emb"] = second["img_emb"], first["img_emb"]
+        else:
+            said["details"]["tombstones"] = ["0000001"]
+        lake_copy.write_bytes(path, json.dumps(said).encode())
+    found = problems(demo_recipe, lake_copy)
+    assert {one.check for one in found} == {"files"}
+    assert all("it was edited; delete it and run `sp-data verify`" in one.message for one in found)
+    with pytest.raises(VerifyFailed):
+        run_stage("verify", demo_recipe, lake_copy)
+    assert len(found) == 2
+    for one in found:
+        lake_copy.remove(one.file)
+    assert run_stage("verify", demo_recipe, lake_copy).manifest.is_as_made
