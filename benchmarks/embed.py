@@ -11,8 +11,8 @@ names; image and caption are embedded. As many OpenMP threads as cores, and batc
               the stage from its first batch until its last shard is published, in one process, which has the model.
               In float32, and in the precision that the stage chooses
 
-In inference_mode autocast turns the weights to bfloat16 anew for each batch. In no_grad, as the stage runs, it does so
-once: that loop is measured too, as `over_loop_cast_once`.
+In inference_mode autocast turns the weights to bfloat16 anew for each batch. In no_grad it can do so once: that loop is
+measured too, as `over_loop_cast_once`, and is the slower one.
 
 `over_command` and `over_loop` are our rate over theirs, in pictures that were delivered, so that a side that lost some
 cannot look fast; `over_loop_fp32` is the same in float32. The floor is the loop: no stage can be faster than its model.

@@ -74,13 +74,11 @@ class Clip:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """For many batches at once: no gradients, and weights turned to bfloat16 once rather than for each batch."""
+        """For many batches at once: no gradients, and nothing kept for them. Autocast turns weights to bfloat16 anew
+        for each batch here, and is faster than in no_grad, where it keeps them (benchmarks/embed.py measures both)."""
         import torch
 
-        # What autocast has cast it keeps until the outermost of its contexts ends, though that one casts nothing. In
-        # inference_mode it would keep nothing.
-        kept = torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=False)
-        with torch.no_grad(), kept:
+        with torch.inference_mode():
             yield
 
     def cosine_to_float32(self, batch: dict[str, Any], made: dict[str, Any], num_rows: int) -> float:
