@@ -64,6 +64,7 @@ class OnRay:
             return 1
         import ray
 
+        # Ray gives this function no types.
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return max(1, TASKS_AHEAD * int(there.get("CPU", 1)))
 

@@ -58,6 +58,7 @@ def main(folder: str, num_files: int, num_steps: int, delay_ms: int, arguments: 
             if steps == num_steps:
                 due()
 
+    # In place of the method, for the whole process: it is the real command that dies.
     Lake.publish = publish_and_count  # type: ignore[method-assign]
     sys.addaudithook(step)
     sys.argv = ["sp-data", *arguments]

@@ -44,7 +44,7 @@ def _without_multilingual() -> Iterator[None]:
         yield
         return
     empty = ModuleType(MULTILINGUAL)
-    empty.SentenceTransformer = None  # type: ignore[attr-defined]
+    vars(empty)["SentenceTransformer"] = None
     sys.modules[MULTILINGUAL] = empty
     try:
         yield

@@ -6,13 +6,15 @@ weeks_copy      a copy of it that a test may change
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sp_data.lake import Lake
+from sp_data.lake import FileEntry, Lake
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.road import DATASET_STAGES, run_stage
 
@@ -54,3 +56,21 @@ def checkpoint(lake: Lake, run: str, dataset: str, step: int = 4, ancestor: str 
 def configure(lake: Lake, run: str, dataset: str) -> None:
     config = {"kind": run.partition("-")[0], "run": run, "settings": {}, "dataset": dataset}
     lake.write_bytes(f"runs/{run}/config.json", json.dumps(config).encode())
+
+
+@contextlib.contextmanager
+def interrupted_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
+    """Whatever is done within is interrupted right after the `count`-th file it publishes."""
+    publish, published = Lake.publish, 0
+
+    def publish_and_stop(self: Lake, made: Path, path: str, *, timed: bool = False) -> FileEntry:
+        nonlocal published
+        entry = publish(self, made, path, timed=timed)
+        published += 1
+        if published == count:
+            raise KeyboardInterrupt
+        return entry
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Lake, "publish", publish_and_stop)
+        yield

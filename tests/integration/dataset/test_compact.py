@@ -24,7 +24,7 @@ from sp_data.dataset.importing import import_dataset
 from sp_data.dataset.loader import Samples
 from sp_data.dataset.tidy import read_tar
 from sp_data.errors import StageError, StageNotDone
-from sp_data.lake import FileEntry, Lake
+from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
 from sp_data.road import DATASET_STAGES, recall_recipe, run_stage, stand
@@ -32,7 +32,7 @@ from sp_data.stage import Effort
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import Forgotten
 
-from .conftest import checkpoint, recipe_after
+from .conftest import checkpoint, interrupted_after, recipe_after
 from .test_import import foreign
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
@@ -190,20 +190,8 @@ def test_a_kill_at_any_moment_and_the_second_run_has_the_same_result(
     after: int,
 ) -> None:
     lake = copied(forgotten_lake, tmp_path)
-    publish, published = Lake.publish, 0
-
-    def publish_and_die(self: Lake, made: Path, path: str, *, timed: bool = False) -> FileEntry:
-        nonlocal published
-        entry = publish(self, made, path, timed=timed)
-        published += 1
-        if published == after:
-            raise KeyboardInterrupt
-        return entry
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Lake, "publish", publish_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            compact(demo_recipe, lake)
+    with interrupted_after(monkeypatch, after):
+        compact(demo_recipe, lake)
     compact(demo_recipe, lake)
     assert digests(lake) == digests(undisturbed)
     assert compact(demo_recipe, lake).state == "unchanged"

@@ -39,7 +39,7 @@ from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import PATH, read_forgotten
 from sp_data.wiki.scrape import scrape
 
-from .conftest import checkpoint
+from .conftest import checkpoint, interrupted_after
 from .test_import import foreign
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
@@ -280,20 +280,8 @@ def test_only_stages_that_had_been_done_are_run(demo_recipe: Recipe, lake_copy: 
 def test_a_killed_forgetting_is_ended_by_the_same_command(
     demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    publish, published = Lake.publish, 0
-
-    def publish_and_die(self: Lake, made: Path, path: str, *, timed: bool = False):  # type: ignore[no-untyped-def]
-        nonlocal published
-        entry = publish(self, made, path, timed=timed)
-        published += 1
-        if published == after:
-            raise KeyboardInterrupt
-        return entry
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Lake, "publish", publish_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            forget([KID], demo_recipe, lake_copy)
+    with interrupted_after(monkeypatch, after):
+        forget([KID], demo_recipe, lake_copy)
     forget([KID], demo_recipe, lake_copy)
     assert states(demo_recipe, lake_copy) == dict.fromkeys(DATASET_STAGES, "done")
     assert KID not in titles_alive(lake_copy)

@@ -189,7 +189,7 @@ def test_no_number_of_a_shard_is_given_twice(
     demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever version of the stage gave it, and though only the dataset that a model was trained on still names it."""
-    num_shards = len(manifests.latest(lake_copy, "shard").details["shards"])  # type: ignore[union-attr]
+    num_shards = len(latest(lake_copy, "shard").details["shards"])
     assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards
     monkeypatch.setattr(shards, "VERSION", 99)
     assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards
