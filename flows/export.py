@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from sp_data.dataset.curated import SPLITS, Split
 from sp_data.recipe import Recipe, demo
 from tasks.export import To
 from tasks.export import export as export_dataset
@@ -14,13 +15,14 @@ from tasks.spread import spreading
 def export(
     to: To = "dalle2-pytorch",
     folder: str = "./export",
+    splits: tuple[Split, ...] = SPLITS,
     embeddings_in_tars: bool = False,
     recipe: Recipe = demo(),
     lake: str = "./lake",
 ) -> dict[str, int]:
     """Write the newest verified dataset to `folder`; returns how many samples of each split."""
     with spreading(recipe.machines):
-        return export_dataset(recipe, lake, to, folder, embeddings_in_tars)
+        return export_dataset(recipe, lake, to, folder, splits, embeddings_in_tars)
 
 
 if __name__ == "__main__":

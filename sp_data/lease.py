@@ -5,6 +5,10 @@
 It is put only where there is none (If-None-Match), and renewed or taken over only as it was read (If-Match), so of two
 that try at once one is refused by the store. It is stale once it was not renewed for `LASTS_S`, by the store's own
 clock; on the machine that its holder ran on, as soon as that process is gone.
+
+A store ends the request of a client that died in the midst of it, perhaps after the next holder began. It finds nothing
+half written by that: a path of a lake has one content, except for latest.json, which then names the dead process's
+snapshot, a whole one, until the next is published.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from sp_data import road
-from sp_data.dataset.curated import SPLITS
+from sp_data.dataset.curated import Split
 from sp_data.dataset.export import export as write
 from sp_data.dataset.export import form_of
 from sp_data.lake import Lake
@@ -24,13 +24,15 @@ To = Literal["dalle2-pytorch", "imagefolder", "kohya"]
 
 
 @task(cache_policy=NO_CACHE)
-def export(recipe: Recipe, lake: str, to: To, folder: str, embeddings_in_tars: bool) -> dict[str, int]:
+def export(
+    recipe: Recipe, lake: str, to: To, folder: str, splits: tuple[Split, ...], embeddings_in_tars: bool
+) -> dict[str, int]:
     """Write the dataset for another trainer; returns how many samples of each split."""
     place = Lake(lake, recipe.name)
     verified = road.made("verify", recipe, place, for_what="export")
     form = form_of(to, verified, recipe, embeddings_in_tars=embeddings_in_tars)
     done = write(
-        verified, form, place, Path(folder), to=to, splits=SPLITS, spread=current_spread(), progress=onlooker()
+        verified, form, place, Path(folder), to=to, splits=splits, spread=current_spread(), progress=onlooker()
     )
     create_markdown_artifact(
         key=artifact_key(recipe.name, "export"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +19,8 @@ from sp_data.manifest import Manifest
 from sp_data.parquet import DENSE, read_table, table_blocks
 from sp_data.stage import VERSION_OF
 
-SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 COPIES = f"normalised/{VERSION_OF['curate']}"
 """Folder of the normalised copies; another version of the stage may write others."""
 

@@ -52,7 +52,7 @@ from flows.export import export
 from sp_data.recipe import Machines, Recipe
 if __name__ == "__main__":
     recipe = Recipe.model_validate_json(sys.argv[1]).model_copy(update={"machines": Machines(runner="ray")})
-    export("kohya", sys.argv[2], recipe=recipe, lake=sys.argv[3])
+    export("kohya", sys.argv[2], splits=("val", "test"), recipe=recipe, lake=sys.argv[3])
 """
 
 
@@ -63,7 +63,9 @@ def test_an_export_on_ray_is_that_of_threads(on_ray: Lake, demo_recipe: Recipe, 
     assert done.returncode == 0, done.stderr[-3000:]
     verified = load_road(on_ray, DATASET_STAGES)["verify"]
     form = form_of("kohya", verified, demo_recipe)
-    assert export(verified, form, on_ray, tmp_path / "threads", to="kohya").num_samples >= 95
+    done_here = export(verified, form, on_ray, tmp_path / "threads", to="kohya", splits=("val", "test"))
+    assert done_here.splits.keys() == {"val", "test"}
+    assert all(done_here.splits.values())
     assert files_in(tmp_path / "ray") == files_in(tmp_path / "threads")
 
 

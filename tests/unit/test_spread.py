@@ -46,3 +46,22 @@ def test_an_error_is_raised_after_the_results_before_it() -> None:
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="3"):
         next(results)
+
+
+def test_jobs_that_nobody_waits_for_any_more_are_not_begun() -> None:
+    begun: list[int] = []
+    second_runs, second_may_end = threading.Event(), threading.Event()
+
+    def work(job: int) -> None:
+        begun.append(job)
+        if job == 1:
+            second_runs.set()
+            assert second_may_end.wait(10)
+
+    results = Threads(1).map(work, range(10))
+    next(results)
+    assert second_runs.wait(10)
+    # Closing waits for the job that runs, and by then has called off the one behind it.
+    threading.Timer(0.5, second_may_end.set).start()
+    results.close()
+    assert begun == [0, 1]

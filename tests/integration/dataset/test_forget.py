@@ -70,8 +70,12 @@ def digests(lake: Lake) -> dict[str, str]:
 
 def in_train(lake: Lake) -> str:
     """A picture that models learn from, and that no other one looks like."""
+    return in_split(lake, "train")
+
+
+def in_split(lake: Lake, split: str) -> str:
     table = read_kept(lake, latest(lake, "curate"), ["title", "split"]).to_pylist()
-    return next(row["title"] for row in table if row["split"] == "train" and row["title"] != KID)
+    return next(row["title"] for row in table if row["split"] == split and row["title"] != KID)
 
 
 def test_it_is_gone_at_once_and_the_dataset_holds(
@@ -221,6 +225,14 @@ def test_checkpoints_that_saw_it_are_named_with_their_descendants(demo_recipe: R
     assert {one.run[-1] for one in again.checkpoints} == {"1", "2", "4", "5"}
     assert [one.run for one in again.checkpoints_unknown] == ["decoder-66666666"]
     assert {one.run[-1] for one in forget([KID], demo_recipe, lake_copy).checkpoints} == {"1"}, "2 began without it"
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_no_checkpoint_saw_what_it_was_only_measured_on(demo_recipe: Recipe, lake_copy: Lake, split: str) -> None:
+    checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
+    outcome = forget([in_split(lake_copy, split)], demo_recipe, lake_copy)
+    assert outcome.keys
+    assert (outcome.checkpoints, outcome.checkpoints_unknown) == ((), ())
 
 
 def test_generated_pictures_of_those_checkpoints_are_counted(demo_recipe: Recipe, lake_copy: Lake) -> None:

@@ -117,6 +117,13 @@ def test_a_change_that_left_every_size_is_found_when_someone_asks(demo_recipe: R
     assert problems(demo_recipe, lake_copy)[0].key == "0000000"
 
 
+def test_a_file_lost_since_it_was_verified_is_noticed_without_being_asked(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    assert run_stage("verify", demo_recipe, lake_copy).state == "unchanged"
+    Path(lake_copy.full("shards/00000_stats.json")).unlink()
+    with pytest.raises(VerifyFailed, match=r"shards/00000_stats\.json"):
+        run_stage("verify", demo_recipe, lake_copy)
+
+
 def test_widths_of_3_and_4_instead_of_5_and_2_are_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
     folder = Path(lake_copy.full(f"reordered/{CLIP}"))
     shutil.rmtree(folder)
