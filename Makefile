@@ -29,8 +29,9 @@ demo: $(STAMP)
 	$(BIN)/sp-data run demo
 
 # Two workers of one thread each: threads of two processes on two cores wait for each other hundreds of times a step.
+# In the order of the folders: whole runs (tests/e2e) are few and long, and by their number would come last, alone.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof" --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof" --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 proof: $(STAMP)
 	$(BIN)/python -m pytest -m proof --timeout 7200

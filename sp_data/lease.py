@@ -48,7 +48,8 @@ class Found:
 
     @property
     def is_stale(self) -> bool:
-        return self.age_s > LASTS_S or _is_gone(self.says)
+        # One that says nothing is the lock file of a lake on a disk, which was copied to the store with the rest.
+        return not self.says or self.age_s > LASTS_S or _is_gone(self.says)
 
     def __str__(self) -> str:
         who = f"process {self.says.get('pid', '?')} on {self.says.get('host', 'another machine')}"

@@ -1,7 +1,8 @@
-"""In which numbers a CLIP computes: bfloat16 where the processor has it, about four times as fast as float32.
+"""In which numbers a CLIP computes: bfloat16 where the processor has it.
 
-Stored are float16 rows either way. What was computed is recorded with the embeddings, with how far a few pictures of
-the run were from float32; a model that bfloat16 does not suit goes on in float32.
+It is four times as fast as float32 with AMX, twice with AVX-512 alone. Stored are float16 rows either way. What was
+computed is recorded with the embeddings, with how far a few pictures of the run were from float32; a model that
+bfloat16 does not suit goes on in float32.
 """
 
 from __future__ import annotations

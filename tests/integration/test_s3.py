@@ -195,6 +195,12 @@ def test_a_lock_that_nobody_renews_is_taken_over_by_one(lake: Lake, monkeypatch:
     assert [first._take_over(stale), second._take_over(stale)] == [True, False]
 
 
+def test_the_lock_file_of_a_local_lake_that_was_copied_along_locks_nothing(lake: Lake) -> None:
+    lake.fs.pipe_file(f"{lake.root}/.writer", b"")
+    with lake.writer():
+        assert lake.fs.cat_file(f"{lake.root}/.writer") != b""
+
+
 def test_a_lock_is_renewed_while_it_is_held(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEWED_S", 0.1)
     with lake.writer():

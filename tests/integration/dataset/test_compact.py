@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import uuid
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from objects import ObjectStore
 
 from sp_data import manifest as manifests
 from sp_data.dataset.compact import DEAD, FORGOTTEN, SMALL_ONES, compact, victims
@@ -210,6 +212,24 @@ def test_a_lost_shard_of_a_compacted_dataset_comes_back(
     assert digests(lake) == digests(undisturbed)
 
 
+def put(lake: Lake, s3: ObjectStore) -> Lake:
+    """A copy of a dataset's folder, all of it, in a bucket of its own."""
+    remote = Lake(s3.bucket(f"compact-{uuid.uuid4().hex}"), lake.dataset)
+    for path in Path(lake.root).rglob("*"):
+        if path.is_file():
+            remote.fs.put_file(str(path), remote.full(str(path.relative_to(lake.root))))
+    return remote
+
+
+def fetched(lake: Lake, into: Path) -> Path:
+    """Every object of a dataset as a file, whatever it is called."""
+    for name in lake.fs.find(lake.root):
+        file = into / name.removeprefix(lake.fs._strip_protocol(lake.root) + "/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lake.fs.get_file(name, str(file))
+    return into
+
+
 def holds(path: Path, wanted: set[str], name: str) -> bool:
     """Whether a file is, or a tar has, one of these bytes (sha256), or a file is called by this name."""
     if name in str(path) or hashlib.sha256(path.read_bytes()).hexdigest() in wanted:
@@ -221,38 +241,38 @@ def holds(path: Path, wanted: set[str], name: str) -> bool:
         return any(hashlib.sha256(one.read()).hexdigest() in wanted for one in found if one)
 
 
-@pytest.mark.parametrize("seen", [False, True])
-def test_after_forget_compact_and_gc_its_bytes_are_nowhere(demo_recipe: Recipe, lake_copy: Lake, seen: bool) -> None:
-    """Not even for the sake of a checkpoint that learnt from it."""
-    row = next(
-        row for row in catalogue_rows(read_catalogue(lake_copy, latest(lake_copy, "scrape"))) if row.title == KID
-    )
-    (key,) = (fate.key for fate in fates(lake_copy) if fate.title == KID)
+@pytest.mark.parametrize(("seen", "remote"), [(False, False), (True, True)], ids=["on a disk", "on S3"])
+def test_after_forget_compact_and_gc_its_bytes_are_nowhere(
+    demo_recipe: Recipe, lake_copy: Lake, s3: ObjectStore, tmp_path: Path, seen: bool, remote: bool
+) -> None:
+    """Not even for the sake of a checkpoint that learnt from it (`seen`)."""
+    lake = lake_copy if not remote else put(lake_copy, s3)
+    row = next(row for row in catalogue_rows(read_catalogue(lake, latest(lake, "scrape"))) if row.title == KID)
+    (key,) = (fate.key for fate in fates(lake) if fate.title == KID)
     jpeg = dict(read_tar(Path(lake_copy.full(f"shards/{key[:5]}.tar"))))[key]["jpg"]
-    wanted = {hashlib.sha256(data).hexdigest() for data in (jpeg, lake_copy.read_bytes(row.original or ""))}
-    embedding = next(one for name, one in pairs(lake_copy).items() if name.startswith(KID))[1]
+    wanted = {hashlib.sha256(data).hexdigest() for data in (jpeg, lake.read_bytes(row.original or ""))}
+    embedding = next(one for name, one in pairs(lake).items() if name.startswith(KID))[1]
     half = np.frombuffer(embedding, np.float32).astype(np.float16).tobytes()
 
     def where() -> Counter[str]:
-        files = [path for path in Path(lake_copy.root).rglob("*") if path.is_file()]
-        found = Counter(
-            str(path.relative_to(lake_copy.root)).split("/")[0] for path in files if holds(path, wanted, row.sha1)
-        )
+        root = Path(lake.root) if lake.is_local else fetched(lake, tmp_path / uuid.uuid4().hex)
+        files = [path for path in root.rglob("*") if path.is_file()]
+        found = Counter(str(path.relative_to(root)).split("/")[0] for path in files if holds(path, wanted, row.sha1))
         return found + Counter({"embedded": sum(half in path.read_bytes() for path in files if path.suffix == ".npy")})
 
     assert where() == {"originals": 1, "shards": 1, "embedded": 2}
     if seen:
-        checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
-    forget([KID], demo_recipe, lake_copy)
+        checkpoint(lake, "decoder-11111111", latest(lake, "verify").digest)
+    forget([KID], demo_recipe, lake)
     assert where() == {"shards": 1, "embedded": 2}
-    compact(demo_recipe, lake_copy)
-    waste = collect(demo_recipe, lake_copy, keep=1, delete=True)
+    compact(demo_recipe, lake)
+    waste = collect(demo_recipe, lake, keep=1, delete=True)
     assert where() == {}
     assert any("holds forgotten pictures: it is not kept for that" in line for line in waste.warnings) is seen
-    check_done(demo_recipe, lake_copy)
-    assert len(read_kept(lake_copy, latest(lake_copy, "curate"))) == len(pairs(lake_copy))
+    check_done(demo_recipe, lake)
+    assert len(read_kept(lake, latest(lake, "curate"))) == len(pairs(lake))
     if seen:
-        assert forget([KID], demo_recipe, lake_copy).checkpoints_unknown != ()
+        assert forget([KID], demo_recipe, lake).checkpoints_unknown != ()
 
 
 def test_shards_that_are_not_up_to_date_are_not_compacted(demo_recipe: Recipe, lake_copy: Lake) -> None:
