@@ -151,4 +151,5 @@ def _unnamed(length: int, folder: Path) -> npt.NDArray[np.int64]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(8 * length)
-        return np.memmap(file, dtype=np.int64, mode="r+", shape=(length,))
+        # As a plain array: numpy.memmap does some work of its own for every slice.
+        return np.memmap(file, dtype=np.int64, mode="r+", shape=(length,)).view(np.ndarray)

@@ -1,6 +1,6 @@
 """In which numbers a CLIP computes: bfloat16 where the processor has it.
 
-It is four times as fast as float32 with AMX, twice with AVX-512 alone. Stored are float16 rows either way. What was
+It is twice (AVX-512) to four times (AMX) as fast as float32. Stored are float16 rows either way. What was
 computed is recorded with the embeddings, with how far a few pictures of the run were from float32; a model that
 bfloat16 does not suit goes on in float32.
 """

@@ -134,18 +134,20 @@ def _make(
         try:
             write_target(target, plan.layout, sources, unfinished)
             unfinished.replace(folder / name)
-        finally:
+        except BaseException:
             unfinished.unlink(missing_ok=True)
-        with (output / JOURNAL).open("a") as journal:
-            journal.write(json.dumps({"file": name, "made_of": made_of}) + "\n")
+            raise
+        journal.write(json.dumps({"file": name, "made_of": made_of}) + "\n")
         return name, False
 
     num_unchanged = 0
     targets = [Target(shard, kind, plan.of_shard(shard)) for shard in sorted(plan.num_rows)]
-    for target, (name, unchanged) in zip(targets, Threads(threads).map(make, targets), strict=True):
-        progress.advance()
-        num_unchanged += unchanged
-        log_made(name, len(target.rows), target.num_zero_rows)
+    # A line at a time: what a kill leaves is whole, but for the last.
+    with (output / JOURNAL).open("a", buffering=1) as journal:
+        for target, (name, unchanged) in zip(targets, Threads(threads).map(make, targets), strict=True):
+            progress.advance()
+            num_unchanged += unchanged
+            log_made(name, len(target.rows), target.num_zero_rows)
     return num_unchanged
 
 
