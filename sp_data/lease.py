@@ -7,8 +7,8 @@ that try at once one is refused by the store. It is stale once it was not renewe
 clock; on the machine that its holder ran on, as soon as that process is gone.
 
 A store ends the request of a client that died in the midst of it, perhaps after the next holder began. It finds nothing
-half written by that: a path of a lake has one content, except for latest.json, which then names the dead process's
-snapshot, a whole one, until the next is published.
+half written by that, and most paths of a lake have one content only. One that is written anew, such as latest.json, may
+for those seconds go back to what the dead process said, which is whole too: a snapshot that was published.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def _make(
         try:
             write_target(target, plan.layout, sources, unfinished)
             unfinished.replace(folder / name)
-        except BaseException:
+        except BaseException:  # Ctrl-C too; once it was renamed there is nothing to remove, and asking costs time
             unfinished.unlink(missing_ok=True)
             raise
         journal.write(json.dumps({"file": name, "made_of": made_of}) + "\n")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from objects import ObjectStore
 
 from sp_data.lake import FileEntry, Lake
 from sp_data.recipe import Recipe, load_recipe
@@ -74,3 +76,12 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[N
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Lake, "publish", publish_and_stop)
         yield
+
+
+def put(lake: Lake, s3: ObjectStore) -> Lake:
+    """A copy of a dataset's folder, all of it, in a bucket of its own."""
+    remote = Lake(s3.bucket(f"copy-{uuid.uuid4().hex}"), lake.dataset)
+    for path in Path(lake.root).rglob("*"):
+        if path.is_file():
+            remote.fs.put_file(str(path), remote.full(str(path.relative_to(lake.root))))
+    return remote

@@ -34,7 +34,7 @@ from sp_data.stage import Effort
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import Forgotten
 
-from .conftest import checkpoint, interrupted_after, recipe_after
+from .conftest import checkpoint, interrupted_after, put, recipe_after
 from .test_import import foreign
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
@@ -210,15 +210,6 @@ def test_a_lost_shard_of_a_compacted_dataset_comes_back(
     for stage in DATASET_STAGES:
         run_stage(stage, demo_recipe, lake)
     assert digests(lake) == digests(undisturbed)
-
-
-def put(lake: Lake, s3: ObjectStore) -> Lake:
-    """A copy of a dataset's folder, all of it, in a bucket of its own."""
-    remote = Lake(s3.bucket(f"compact-{uuid.uuid4().hex}"), lake.dataset)
-    for path in Path(lake.root).rglob("*"):
-        if path.is_file():
-            remote.fs.put_file(str(path), remote.full(str(path.relative_to(lake.root))))
-    return remote
 
 
 def fetched(lake: Lake, into: Path) -> Path:

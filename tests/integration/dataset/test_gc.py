@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import uuid
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from sp_data.road import DATASET_STAGES, run_stage, stand
 from sp_data.stage import Effort
 from sp_data.wiki.catalogue import read_catalogue
 
-from .conftest import NUM_WEEKS, checkpoint, configure, recipe_after
+from .conftest import NUM_WEEKS, checkpoint, configure, put, recipe_after
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
 NOW = recipe_after(NUM_WEEKS)
@@ -272,9 +271,7 @@ def test_the_command_tells_programs_what_it_found(weeks_copy: Lake) -> None:
 
 
 def test_a_lake_on_s3_lets_go_of_the_same(weeks_copy: Lake, s3: ObjectStore) -> None:
-    lake = Lake(s3.bucket(f"gc-{uuid.uuid4().hex}"), weeks_copy.dataset)
-    for path in files_of(weeks_copy):
-        s3.fs.put_file(weeks_copy.full(path), lake.full(path))
+    lake = put(weeks_copy, s3)
     assert collect(NOW, lake, delete=True).folders == collect(NOW, weeks_copy, delete=True).folders
     assert set(lake.list("manifests")) == set(weeks_copy.list("manifests"))
     assert {path for path in files_of(weeks_copy) if "/" in path} == {
