@@ -27,9 +27,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sp_data.demo.history import after_changes
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.world import build_world
+from sp_data.demo.wiki.history import after_changes
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.world import build_world
 
 STAGES = ("scrape", "curate", "shard", "embed", "reorder", "verify")
 NEW, REPLACED, DELETED, RENAMED = 15, 5, 5, 5

@@ -54,9 +54,9 @@ import torch
 from PIL import Image
 
 from sp_data import manifest as manifests
-from sp_data.dataset import embeddings
-from sp_data.dataset.clip import load_clip, unwarned
-from sp_data.dataset.tidy import write_tar
+from sp_data.dataset.embed import stage as embeddings
+from sp_data.dataset.embed.clip import load_clip, unwarned
+from sp_data.dataset.shards.tars import write_tar
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest

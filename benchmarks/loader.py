@@ -38,12 +38,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sp_data.canonical import digest_of
-from sp_data.dataset.loader import Samples
-from sp_data.dataset.tidy import write_tar
+from sp_data.dataset.loader.samples import Samples
+from sp_data.dataset.shards.tars import write_tar
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.training.order import Batches
+from sp_data.training.sampler import Batches
 from sp_data.training.task import collate, to_device
 
 SIZE_PX = 256

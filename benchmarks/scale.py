@@ -34,17 +34,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sp_data import manifest as manifests
-from sp_data.dataset import reorder, shards
-from sp_data.dataset.curated import KEPT_SCHEMA, kept_blocks
-from sp_data.dataset.shard_plan import MADE_OF, Kept, PlannedShard, hex_of, identity_of_shard, rows_of, samples_in
-from sp_data.dataset.tidy import SUCCESS
-from sp_data.dataset.verify import dataset_details
+from sp_data.dataset.curate.tables import KEPT_SCHEMA, kept_blocks
+from sp_data.dataset.reorder import stage as reorder
+from sp_data.dataset.shards import stage as shards
+from sp_data.dataset.shards.plan import MADE_OF, Kept, PlannedShard, hex_of, identity_of_shard, rows_of, samples_in
+from sp_data.dataset.shards.tars import SUCCESS
+from sp_data.dataset.verify.stage import dataset_details
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, Part
 from sp_data.recipe import Shard
 from sp_data.stage import VERSION_OF
-from sp_data.training.order import between
+from sp_data.training.sampler import between
 
 SIZE = 10_000
 LAYOUT = KeyLayout.of_shards(SIZE)

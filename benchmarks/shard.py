@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curate import VERSION
-from sp_data.dataset.curated import DROPPED_SCHEMA, KEPT_SCHEMA
+from sp_data.dataset.curate.stage import VERSION
+from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
 

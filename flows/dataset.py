@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
+from sp_data.pipeline import DatasetStage
 from sp_data.recipe import Recipe, demo
-from sp_data.road import DatasetStage
 from tasks.curate import curate
 from tasks.embed import embed
 from tasks.reference import RoadReference, StageReference

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from prefect import flow
 
+from sp_data.pipeline import TrainingStage, stages_of
 from sp_data.recipe import Recipe, demo
-from sp_data.road import TrainingStage, stages_of
 from tasks.decoder import decoder
 from tasks.judge import judge
 from tasks.prior import prior

@@ -6,8 +6,8 @@ from prefect import flow
 
 from flows.dataset import dataset
 from flows.finetune import finetune
+from sp_data.pipeline import StageName, is_dataset_stage, is_training_stage
 from sp_data.recipe import Recipe, demo
-from sp_data.road import StageName, is_dataset_stage, is_training_stage
 from tasks.reference import RoadReference
 
 

@@ -22,10 +22,7 @@ SpDataError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sp_data.dataset.look import Problem
+from dataclasses import dataclass
 
 
 class SpDataError(Exception):
@@ -100,6 +97,20 @@ class KeyOutsideShard(DataError):
 
 class CorruptFile(DataError):
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong; `file` and `key` are empty where it is about neither."""
+
+    check: str
+    file: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.file, f"key {self.key}" if self.key else "") if part)
+        return f"verify: {self.check}: {where}: {self.message}" if where else f"verify: {self.check}: {self.message}"
 
 
 class VerifyFailed(DataError):

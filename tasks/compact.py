@@ -7,10 +7,10 @@ import time
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from sp_data.dataset.compact import compact_shards
 from sp_data.lake import Lake
-from sp_data.progress import onlooker
 from sp_data.recipe import Recipe
+from sp_data.runtime.progress import onlooker
+from sp_data.upkeep.compact import compact_shards
 from tasks.reference import StageReference
 from tasks.stage import publish_artifact, reference_to
 

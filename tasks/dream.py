@@ -8,9 +8,9 @@ from prefect.cache_policies import NO_CACHE
 
 from sp_data.generation.dream import How, dream_files, orders
 from sp_data.lake import Lake
-from sp_data.progress import onlooker
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import pictures_markdown
+from sp_data.runtime.progress import onlooker
 from tasks.stage import artifact_key
 
 

@@ -9,14 +9,14 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from sp_data import road
-from sp_data.dataset.curated import Split
-from sp_data.dataset.export import export as write
-from sp_data.dataset.export import form_of
+from sp_data import pipeline as road
+from sp_data.dataset.curate.tables import Split
+from sp_data.exchange.export.run import export as write
+from sp_data.exchange.export.run import form_of
 from sp_data.lake import Lake
-from sp_data.progress import onlooker
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import export_markdown
+from sp_data.runtime.progress import onlooker
 from tasks.spread import current_spread
 from tasks.stage import artifact_key
 

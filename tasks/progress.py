@@ -12,7 +12,7 @@ import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
-from sp_data.progress import Progress
+from sp_data.runtime.progress import Progress
 
 log = logging.getLogger("sp_data.tasks")
 

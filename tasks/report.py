@@ -7,9 +7,9 @@ from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from sp_data.lake import Lake
+from sp_data.pipeline import STAGES
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_road, write_report
-from sp_data.road import STAGES
 from tasks.stage import artifact_key
 
 

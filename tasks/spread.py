@@ -1,6 +1,6 @@
 """Jobs of a stage as Prefect tasks on Ray: who does the work of curate, reorder, verify and export in a flow run.
 
-The library hands over a function and plain values (sp_data/spread.py); some of them together are one task run, on
+The library hands over a function and plain values (sp_data/runtime/jobs.py); some of them together are one task run, on
 whatever machine Ray has free. Ray is started, or reached, when the first job comes: a run in which nothing changed does
 without.
 """
@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 
 from sp_data.errors import StageError
 from sp_data.recipe import Machines
-from sp_data.spread import Job, Result, Spread
+from sp_data.runtime.jobs import Job, Result, Spread
 
 if TYPE_CHECKING:
     from prefect_ray import RayTaskRunner

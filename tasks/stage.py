@@ -12,10 +12,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.progress import Progress, onlooker
+from sp_data.pipeline import remember_recipe, run_stage
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import stage_markdown
-from sp_data.road import remember_recipe, run_stage
+from sp_data.runtime.progress import Progress, onlooker
 from sp_data.stage import State
 from tasks.reference import StageReference
 from tasks.spread import current_spread

@@ -7,8 +7,8 @@ thread only, and ends the training's process group from there.
 
 from __future__ import annotations
 
-from sp_data.progress import onlooker
 from sp_data.recipe import Recipe
+from sp_data.runtime.progress import onlooker
 from tasks.progress import ProgressArtifact
 from tasks.reference import StageReference
 from tasks.stage import artifact_key, run_and_publish

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import settings
 
 from sp_data.lake import Lake
+from sp_data.pipeline import DATASET_STAGES, remember_recipe, run_stage
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.road import DATASET_STAGES, remember_recipe, run_stage
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sp_data.dataset.embeddings import clip_folder, recipe_part
+from sp_data.dataset.embed.stage import clip_folder, recipe_part
 from sp_data.recipe import demo
 
 CLIP = clip_folder(recipe_part(demo().embed))

@@ -9,4 +9,4 @@ from pathlib import Path
 
 def clip_folder() -> Path:
     """The folder with the tiny CLIP, for clip-retrieval's `hf_clip:` route: 64 px in, 128 numbers out."""
-    return Path(__file__).parent / "clip"
+    return Path(__file__).parent / "clip" / "model"

@@ -21,8 +21,8 @@ from sp_data.errors import CorruptFile, StageError, UsageError
 from sp_data.generation.models import Models, load_models
 from sp_data.generation.noise import NoiseByPicture
 from sp_data.lake import Lake
-from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Recipe
+from sp_data.runtime.progress import SILENT, Progress
 from sp_data.training.decoder import draw, to_pictures
 from sp_data.training.prior import guess
 

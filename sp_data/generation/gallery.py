@@ -17,9 +17,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from sp_data.canonical import digest_of
-from sp_data.dataset.clip import Clip
-from sp_data.dataset.loader import Samples
-from sp_data.dataset.shards import read_rows
+from sp_data.dataset.embed.clip import Clip
+from sp_data.dataset.loader.samples import Samples
+from sp_data.dataset.shards.stage import read_rows
 from sp_data.generation.dream import Order, dream, read_made
 from sp_data.generation.models import load_models
 from sp_data.keys import KeyLayout

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sp_data import manifest as manifests
-from sp_data.dataset.clip import Clip, load_clip, quiet
-from sp_data.dataset.embeddings import clip_folder, recipe_part
+from sp_data.dataset.embed.clip import Clip, load_clip, quiet
+from sp_data.dataset.embed.stage import clip_folder, recipe_part
 from sp_data.errors import StageError, StageNotDone
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe

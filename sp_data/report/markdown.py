@@ -9,13 +9,13 @@ from typing import Any
 from PIL import Image
 
 from sp_data import manifest as manifests
-from sp_data.dataset.close_pairs import close_pairs_path
-from sp_data.dataset.export import Exported
+from sp_data.dataset.verify.close_pairs import close_pairs_path
+from sp_data.exchange.export.run import Exported
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.report import samples
 from sp_data.report.samples import Shown, pictures_of
-from sp_data.report.sheet import contact_sheet, data_uri
+from sp_data.runtime.contact_sheet import contact_sheet, data_uri
 
 NUM_SHOWN = 32
 NUM_PAIRS_SHOWN = 10

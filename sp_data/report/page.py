@@ -15,7 +15,7 @@ from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
 from sp_data.report import samples
 from sp_data.report.samples import Shown
-from sp_data.report.sheet import data_uri, jpeg
+from sp_data.runtime.contact_sheet import data_uri, jpeg
 
 if TYPE_CHECKING:
     from sp_data.generation.gallery import Piece

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from sp_data.dataset.curated import read_dropped, read_kept
-from sp_data.dataset.pictures import UNREADABLE
-from sp_data.dataset.tidy import read_tar
+from sp_data.dataset.curate.pictures import UNREADABLE
+from sp_data.dataset.curate.tables import read_dropped, read_kept
+from sp_data.dataset.shards.tars import read_tar
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest

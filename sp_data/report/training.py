@@ -8,12 +8,12 @@ from typing import Any
 
 from PIL import Image
 
-from sp_data.dataset.tidy import read_tar
+from sp_data.dataset.shards.tars import read_tar
 from sp_data.generation.gallery import Piece
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.report.chart import line_chart
-from sp_data.report.sheet import data_uri, jpeg
+from sp_data.runtime.contact_sheet import data_uri, jpeg
 from sp_data.training.metrics import read_metrics
 
 TRAININGS = ("prior", "decoder")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from sp_data.dataset.clip import load_clip
+from sp_data.dataset.embed.clip import load_clip
 from sp_data.recipe import Decoder, Embed
 from sp_data.training.models import Kind, build, decoder_config
 from sp_data.training.task import Batch, captions, tensor

@@ -18,16 +18,16 @@ import torch
 from ema_pytorch import EMA
 from torch.utils.data import DataLoader
 
-from sp_data.dataset.loader import Samples
+from sp_data.dataset.loader.samples import Samples
 from sp_data.errors import StageError
 from sp_data.lake import Lake
 from sp_data.recipe import Training
-from sp_data.report.sheet import contact_sheet
+from sp_data.runtime.contact_sheet import contact_sheet
 from sp_data.training import checkpoints
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.metrics import Metrics
 from sp_data.training.models import choose_device
-from sp_data.training.order import Batches
+from sp_data.training.sampler import Batches
 from sp_data.training.seeds import seed_all
 from sp_data.training.task import Batch, Task, collate, to_device
 

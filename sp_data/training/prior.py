@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sp_data.dataset.clip import load_clip
+from sp_data.dataset.embed.clip import load_clip
 from sp_data.recipe import Embed, Prior
 from sp_data.training.models import Kind, build, prior_config
 from sp_data.training.task import Batch, captions, tensor

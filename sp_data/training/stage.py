@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sp_data import manifest as manifests
-from sp_data.child import python_child, tail
 from sp_data.errors import LakeFull, StageError
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.progress import SILENT, TOLD, Progress
 from sp_data.recipe import Recipe
+from sp_data.runtime.progress import SILENT, TOLD, Progress
+from sp_data.runtime.subprocesses import python_child, tail
 from sp_data.stage import VERSION_OF, StageResult, library_versions
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import default_collate
 
-from sp_data.dataset.loader import Sample
+from sp_data.dataset.loader.samples import Sample
 from sp_data.training.models import Kind
 
 Batch = dict[str, torch.Tensor | list[str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sp_data.dataset.clip import Clip
+from sp_data.dataset.embed.clip import Clip
 from sp_data.errors import StageError
 
 

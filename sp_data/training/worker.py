@@ -6,7 +6,7 @@ that, and because torch's memory goes with it.
 
 from __future__ import annotations
 
-from sp_data.child import die_with_parent
+from sp_data.runtime.subprocesses import die_with_parent
 
 if __name__ == "__main__":
     # Before the imports, which take seconds.
@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 
 from sp_data import manifest as manifests
-from sp_data.dataset.clip import quiet
-from sp_data.dataset.loader import Samples
+from sp_data.dataset.embed.clip import quiet
+from sp_data.dataset.loader.samples import Samples
 from sp_data.errors import SpDataError, StageError
 from sp_data.lake import Lake
 from sp_data.manifest import Frozen, Manifest

@@ -23,7 +23,7 @@ from sp_data.canonical import digest_of
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest
 from sp_data.parquet import DENSE, read_table, table_of
-from sp_data.wiki.captions import SourceKind
+from sp_data.wiki.captions.candidates import SourceKind
 
 ROWS_A_GROUP = 10_000
 OK = "ok"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sp_data.canonical import digest_of
-from sp_data.wiki.api import Json, Params
-from sp_data.wiki.client import Greeting, WikiClient
+from sp_data.wiki.http.api import Json, Params
+from sp_data.wiki.http.client import Greeting, WikiClient
 
 OVERLAP = timedelta(minutes=10)
 REACH = timedelta(days=30)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sp_data.recipe import Source
-from sp_data.wiki.captions import Page
-from sp_data.wiki.filepage import FilePage
-from sp_data.wiki.titles import file_title
+from sp_data.wiki.parse.file_page import FilePage
+from sp_data.wiki.parse.page import Page
+from sp_data.wiki.parse.titles import file_title
 
 
 @dataclass(frozen=True, slots=True)

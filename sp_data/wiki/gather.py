@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
-from sp_data.wiki.listing import list_files, require_files
+from sp_data.wiki.files import list_files, require_files
+from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.pages import ask_usage, pages_to_render, read_articles, render
 
 

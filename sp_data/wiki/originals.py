@@ -23,12 +23,12 @@ from sp_data.errors import WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.wiki.catalogue import OK, read_catalogue
-from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import WikiFile
 from sp_data.wiki.forgotten import FORGOTTEN, read_forgotten
-from sp_data.wiki.journal import Journal
-from sp_data.wiki.manners import forbids_training
-from sp_data.wiki.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, blocked, unreachable
+from sp_data.wiki.http.client import WikiClient
+from sp_data.wiki.http.journal import Journal
+from sp_data.wiki.http.politeness import forbids_training
+from sp_data.wiki.http.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, blocked, unreachable
 
 log = logging.getLogger(__name__)
 

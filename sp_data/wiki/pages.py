@@ -11,13 +11,13 @@ import logging
 from collections.abc import Iterable
 
 from sp_data.errors import WikiApiError
-from sp_data.wiki import wikitext
-from sp_data.wiki.api import Json, Params
-from sp_data.wiki.captions import Page
-from sp_data.wiki.client import CONTENT, WikiClient
 from sp_data.wiki.facts import Facts, Rendered
-from sp_data.wiki.listing import wikitext_of
-from sp_data.wiki.titles import cleaned_name, file_title, normal_name, owner_key
+from sp_data.wiki.files import wikitext_of
+from sp_data.wiki.http.api import Json, Params
+from sp_data.wiki.http.client import CONTENT, WikiClient
+from sp_data.wiki.parse import wikitext
+from sp_data.wiki.parse.page import Page
+from sp_data.wiki.parse.titles import cleaned_name, file_title, normal_name, owner_key
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,9 @@ def ask_articles(client: WikiClient, facts: Facts, titles: Iterable[str]) -> Non
 
 def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
     """Read these pages as their readers see them, one request each. Raises WikiApiError if a portal is missing."""
-    from sp_data.wiki import rendered  # most sources render nothing, and an HTML parser takes long to import
+    from sp_data.wiki.parse import (
+        html as rendered,  # most sources render nothing, and an HTML parser takes long to import
+    )
 
     for title in sorted(set(titles)):
         try:

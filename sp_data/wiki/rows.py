@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from sp_data.recipe import Source
-from sp_data.wiki.captions import Index
+from sp_data.wiki.captions.candidates import Index
+from sp_data.wiki.captions.choose import Words, chosen, variants
+from sp_data.wiki.captions.clip_length import shortened
 from sp_data.wiki.catalogue import OK, Attribute, Caption, CatalogueRow
-from sp_data.wiki.chosen import Words, chosen, variants
-from sp_data.wiki.clip_length import shortened
 from sp_data.wiki.facts import Facts, WikiFile
-from sp_data.wiki.filepage import NO_PAGE, FilePage
 from sp_data.wiki.forgotten import FORGOTTEN, Forgotten
 from sp_data.wiki.originals import original_path
 from sp_data.wiki.pages import complete
+from sp_data.wiki.parse.file_page import NO_PAGE, FilePage
 
 
 def make_rows(facts: Facts, source: Source, statuses: Mapping[str, str]) -> list[CatalogueRow]:

@@ -18,21 +18,21 @@ from dataclasses import dataclass
 
 from sp_data.lake import Lake
 from sp_data.manifest import latest
-from sp_data.progress import SILENT, Progress
 from sp_data.recipe import Source
+from sp_data.runtime.progress import SILENT, Progress
 from sp_data.stage import StageResult
-from sp_data.wiki import memory as memories
+from sp_data.wiki import state as memories
 from sp_data.wiki.catalogue import OK
-from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
-from sp_data.wiki.journal import Journal
-from sp_data.wiki.look import Look, Looker
-from sp_data.wiki.manners import Pace
-from sp_data.wiki.memory import Memory
+from sp_data.wiki.http.client import WikiClient
+from sp_data.wiki.http.journal import Journal
+from sp_data.wiki.http.politeness import Pace
+from sp_data.wiki.incremental import Look, Looker
 from sp_data.wiki.originals import Originals, usual_host
-from sp_data.wiki.publishing import STAGE, publish_catalogue
+from sp_data.wiki.parse.titles import file_title
+from sp_data.wiki.publish import STAGE, publish_catalogue
 from sp_data.wiki.rows import caption_sources, make_rows
-from sp_data.wiki.titles import file_title
+from sp_data.wiki.state import Memory
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def scrape(
     # The lake first: a busy one must not cost the wiki a request.
     with lake.writer(), _served(source, proxy) as via:
         if source.addresses:
-            from sp_data.wiki.listed import scrape_addresses
+            from sp_data.wiki.scrape_addresses import scrape_addresses
 
             robots = memories.recall_robots(lake)
             result = scrape_addresses(source, lake, proxy=via, robots=robots, progress=progress)
@@ -97,7 +97,7 @@ def plan(
 
 
 def _plan_of_addresses(source: Source, lake: Lake) -> Plan:
-    from sp_data.wiki.listed import addresses_to_fetch
+    from sp_data.wiki.scrape_addresses import addresses_to_fetch
 
     waiting, listed = addresses_to_fetch(source, lake)
     seconds = len(waiting) * Pace(source.requests_per_second).mean_gap_s
@@ -110,9 +110,9 @@ def _served(source: Source, proxy: str | None) -> Iterator[str | None]:
     if source.demo is None or proxy is not None:
         yield proxy
         return
-    from sp_data.demo.history import after_weeks
-    from sp_data.demo.server import DemoWiki
-    from sp_data.demo.world import build_world
+    from sp_data.demo.wiki.history import after_weeks
+    from sp_data.demo.wiki.server import DemoWiki
+    from sp_data.demo.wiki.world import build_world
 
     demo = source.demo
     with DemoWiki(after_weeks(build_world(demo.num_kids, demo.seed), demo.weeks, demo.seed)) as wiki:

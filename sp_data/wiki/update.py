@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sp_data.wiki.changes import Title
-from sp_data.wiki.client import PAGES_A_REQUEST, PAGES_AN_EXPORT, WikiClient
 from sp_data.wiki.facts import Facts, Rendered
-from sp_data.wiki.listing import ask_files, ask_files_using, require_files, selected_categories
+from sp_data.wiki.files import ask_files, ask_files_using, require_files, selected_categories
+from sp_data.wiki.http.client import PAGES_A_REQUEST, PAGES_AN_EXPORT, WikiClient
 from sp_data.wiki.pages import ask_articles, ask_usage, pages_to_render, render
-from sp_data.wiki.titles import FILE_NAMESPACE, normal_name
+from sp_data.wiki.parse.titles import FILE_NAMESPACE, normal_name
 
 TEMPLATE_NAMESPACES = (10, 828)
 """Templates and Lua modules."""

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from e2e.calls import BIN, environment, post
 
-from sp_data.dataset.export import export, form_of
+from sp_data.exchange.export.run import export, form_of
 from sp_data.lake import Lake
+from sp_data.pipeline import DATASET_STAGES
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_road
-from sp_data.road import DATASET_STAGES
 
 ON_RAY = ["machines.runner=ray", "machines.jobs_a_task=3", "shard.distributor=ray"]
 

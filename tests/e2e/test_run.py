@@ -7,7 +7,7 @@ from typing import Any
 
 from e2e.calls import post, run_demo
 
-from sp_data.road import DATASET_STAGES, STAGES
+from sp_data.pipeline import DATASET_STAGES, STAGES
 
 
 def test_one_command_leads_from_a_wiki_to_judged_pictures(first_run: tuple[dict[str, Any], Path]) -> None:

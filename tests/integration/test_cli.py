@@ -15,8 +15,8 @@ import pytest
 from places import CLIP
 
 from sp_data.lake import Lake
+from sp_data.pipeline import DATASET_STAGES, STAGES, TRAINING_STAGES
 from sp_data.recipe import Recipe
-from sp_data.road import DATASET_STAGES, STAGES, TRAINING_STAGES
 
 COMMAND = [str(Path(sys.executable).with_name("sp-data"))]
 

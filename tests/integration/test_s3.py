@@ -19,14 +19,14 @@ from places import CLIP
 from pytest_httpserver import HTTPServer
 from s3fs import S3FileSystem
 
-from sp_data import lease as leases
 from sp_data import manifest as manifests
-from sp_data.dataset.fates import fates
 from sp_data.errors import LakeBusy, LakeError
 from sp_data.lake import Lake, datasets
+from sp_data.lake import lease as leases
+from sp_data.pipeline import DATASET_STAGES, remember_recipe, run_stage, stand
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_road, write_report
-from sp_data.road import DATASET_STAGES, remember_recipe, run_stage, stand
+from sp_data.upkeep.why import fates
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
 

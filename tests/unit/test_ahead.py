@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sp_data.ahead import ahead
+from sp_data.runtime.prefetch import ahead
 
 
 def test_items_come_in_their_order_and_all_of_them() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sp_data.dataset.partitions import key_numbers
+from sp_data.dataset.reorder.partitions import key_numbers
 from sp_data.errors import LayoutError
 from sp_data.keys import KeyLayout, infer_layout, readings
 

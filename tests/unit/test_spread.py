@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sp_data.spread import AHEAD, Threads
+from sp_data.runtime.jobs import AHEAD, Threads
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:

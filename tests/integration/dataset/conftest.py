@@ -17,8 +17,8 @@ import pytest
 from objects import ObjectStore
 
 from sp_data.lake import FileEntry, Lake
+from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.road import DATASET_STAGES, run_stage
 
 NUM_WEEKS = 3
 

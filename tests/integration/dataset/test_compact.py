@@ -17,20 +17,20 @@ import pytest
 from objects import ObjectStore
 
 from sp_data import manifest as manifests
-from sp_data.dataset.compact import DEAD, FORGOTTEN, SMALL_ONES, compact, victims
-from sp_data.dataset.curated import read_kept
-from sp_data.dataset.fates import fates
-from sp_data.dataset.forget import forget
-from sp_data.dataset.gc import collect
-from sp_data.dataset.importing import import_dataset
-from sp_data.dataset.loader import Samples
-from sp_data.dataset.tidy import read_tar
+from sp_data.dataset.curate.tables import read_kept
+from sp_data.dataset.loader.samples import Samples
+from sp_data.dataset.shards.tars import read_tar
 from sp_data.errors import StageError, StageNotDone
+from sp_data.exchange.imports.run import import_dataset
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.pipeline import DATASET_STAGES, recall_recipe, run_stage, stand
 from sp_data.recipe import Recipe
-from sp_data.road import DATASET_STAGES, recall_recipe, run_stage, stand
 from sp_data.stage import Effort
+from sp_data.upkeep.collect_garbage import collect
+from sp_data.upkeep.compact import DEAD, FORGOTTEN, SMALL_ONES, compact, victims
+from sp_data.upkeep.forget import forget
+from sp_data.upkeep.why import fates
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import Forgotten
 
@@ -81,7 +81,7 @@ def in_shard(lake: Lake, number: int) -> list[str]:
 
 def bury(lake: Lake, number: int, count: int) -> None:
     """Drop pictures of a shard, as a wiki does that deletes them: the catalogue is the same without their rows."""
-    from sp_data.wiki.publishing import republish_catalogue
+    from sp_data.wiki.publish import republish_catalogue
 
     gone = set(in_shard(lake, number)[:count])
     newest = latest(lake, "scrape")

@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from sp_data import manifest as manifests
-from sp_data.dataset import embeddings
-from sp_data.dataset.clip import Clip
-from sp_data.demo.history import after_changes
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.world import World, build_world
+from sp_data.dataset.embed import stage as embeddings
+from sp_data.dataset.embed.clip import Clip
+from sp_data.demo.wiki.history import after_changes
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.world import World, build_world
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe
-from sp_data.road import DATASET_STAGES, run_stage
 from sp_data.stage import Effort
 from sp_data.wiki.scrape import scrape
 

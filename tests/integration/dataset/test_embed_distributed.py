@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from sp_data import manifest as manifests
-from sp_data.dataset import embed_distributed
+from sp_data.dataset.embed import distributed as embed_distributed
 from sp_data.errors import RecipeError, StageError
 from sp_data.lake import Lake
+from sp_data.pipeline import run_stage
 from sp_data.recipe import Recipe
-from sp_data.road import run_stage
 
 
 def with_embed(recipe: Recipe, **fields: Any) -> Recipe:

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sp_data.dataset.dalle2_config import shares
-from sp_data.dataset.export import MARK, Exported, ExportJob, Written, export, form_of, write_shard
-from sp_data.dataset.tidy import read_tar, write_tar
+from sp_data.dataset.shards.tars import read_tar, write_tar
 from sp_data.errors import StageError, UsageError
+from sp_data.exchange.export.base import Written
+from sp_data.exchange.export.dalle2_config import shares
+from sp_data.exchange.export.run import MARK, Exported, ExportJob, export, form_of, write_shard
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
@@ -427,7 +428,7 @@ def test_an_export_that_was_taken_away_for_one_that_never_came_is_put_back(
         raise StageError("no space")
 
     with monkeypatch.context() as patch, pytest.raises(StageError, match="no space"):
-        patch.setattr("sp_data.dataset.export.write_shard", full)
+        patch.setattr("sp_data.exchange.export.run.write_shard", full)
         exported("imagefolder", verified, recipe, lake, target)
     assert [path.name for path in tmp_path.iterdir()] == ["kids"]
     assert (target / "attribution.jsonl").exists(), "the one before"

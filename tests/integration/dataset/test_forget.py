@@ -18,23 +18,23 @@ from PIL.PngImagePlugin import PngInfo
 from pytest_httpserver import HTTPServer
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curated import read_kept
-from sp_data.dataset.export import export, form_of
-from sp_data.dataset.fates import fates
-from sp_data.dataset.forget import _remove_reports, forget
-from sp_data.dataset.gc import collect
-from sp_data.dataset.importing import import_dataset
-from sp_data.dataset.loader import Samples
-from sp_data.dataset.tidy import tar_keys
-from sp_data.demo.history import upload
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.world import World, build_world
+from sp_data.dataset.curate.tables import read_kept
+from sp_data.dataset.loader.samples import Samples
+from sp_data.dataset.shards.tars import tar_keys
+from sp_data.demo.wiki.history import upload
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.world import World, build_world
 from sp_data.errors import CorruptFile, UsageError
+from sp_data.exchange.export.run import export, form_of
+from sp_data.exchange.imports.run import import_dataset
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.pipeline import DATASET_STAGES, recall_recipe, run_stage, stand
 from sp_data.recipe import Recipe, Source
-from sp_data.road import DATASET_STAGES, recall_recipe, run_stage, stand
 from sp_data.stage import Effort
+from sp_data.upkeep.collect_garbage import collect
+from sp_data.upkeep.forget import _remove_reports, forget
+from sp_data.upkeep.why import fates
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import PATH, read_forgotten
 from sp_data.wiki.scrape import scrape

@@ -15,15 +15,15 @@ from objects import ObjectStore
 from places import CLIP
 
 from sp_data import manifest as manifests
-from sp_data.dataset.gc import TEMPORARY, collect
-from sp_data.dataset.loader import Samples
-from sp_data.dataset.shards import read_rows
+from sp_data.dataset.loader.samples import Samples
+from sp_data.dataset.shards.stage import read_rows
 from sp_data.errors import UsageError
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe
-from sp_data.road import DATASET_STAGES, run_stage, stand
 from sp_data.stage import Effort
+from sp_data.upkeep.collect_garbage import TEMPORARY, collect
 from sp_data.wiki.catalogue import read_catalogue
 
 from .conftest import NUM_WEEKS, checkpoint, configure, put, recipe_after

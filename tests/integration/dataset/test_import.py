@@ -18,17 +18,17 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
-from sp_data import road
-from sp_data.dataset.export import export, form_of
-from sp_data.dataset.fates import fates
-from sp_data.dataset.importer import Tally
-from sp_data.dataset.importing import Given, import_dataset
-from sp_data.dataset.tidy import read_tar, write_tar
+from sp_data import pipeline as road
+from sp_data.dataset.shards.tars import read_tar, write_tar
 from sp_data.errors import CorruptFile, LayoutError, SpDataError, StageError, StageNotDone, UsageError, VerifyFailed
+from sp_data.exchange.export.run import export, form_of
+from sp_data.exchange.imports.importer import Tally
+from sp_data.exchange.imports.run import Given, import_dataset
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
+from sp_data.upkeep.why import fates
 
 OF_IMG2DATASET = ["url", "caption", "key", "status", "error_message", "width", "height", "sha256"]
 LAYOUT = KeyLayout(5, 2)

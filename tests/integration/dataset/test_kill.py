@@ -21,8 +21,8 @@ import pytest
 
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
+from sp_data.pipeline import DATASET_STAGES, INPUTS, remember_recipe, run_stage
 from sp_data.recipe import Recipe, demo
-from sp_data.road import DATASET_STAGES, INPUTS, remember_recipe, run_stage
 
 KILLING = Path(__file__).parents[2] / "killing.py"
 FIRST_FILES = {

@@ -13,16 +13,16 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
-from sp_data.dataset import shards
-from sp_data.dataset.curated import read_dropped, read_kept
-from sp_data.dataset.fates import fates
-from sp_data.dataset.tidy import read_tar
+from sp_data.dataset.curate.tables import read_dropped, read_kept
+from sp_data.dataset.shards import stage as shards
+from sp_data.dataset.shards.tars import read_tar
 from sp_data.errors import StageError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.road import DATASET_STAGES, run_stage, stand
+from sp_data.upkeep.why import fates
 
 
 def latest(lake: Lake, stage: str) -> Manifest:

@@ -19,19 +19,18 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
-from sp_data.dataset.close_pairs import close_pairs_path
-from sp_data.dataset.look import Problem
-from sp_data.dataset.reembed import PictureJob, is_own
-from sp_data.dataset.reorder_folder import reorder_folder
-from sp_data.dataset.shards import read_rows
-from sp_data.dataset.tidy import read_tar, write_tar
-from sp_data.dataset.verify import inspect
-from sp_data.errors import VerifyFailed
+from sp_data.dataset.reorder.folder import reorder_folder
+from sp_data.dataset.shards.stage import read_rows
+from sp_data.dataset.shards.tars import read_tar, write_tar
+from sp_data.dataset.verify.close_pairs import close_pairs_path
+from sp_data.dataset.verify.reembed import PictureJob, is_own
+from sp_data.dataset.verify.stage import inspect
+from sp_data.errors import Problem, VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, made_digest
+from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe
-from sp_data.road import DATASET_STAGES, run_stage
 from sp_data.stage import Effort
 
 IMG = f"reordered/{CLIP}/img_emb/img_emb_00000.npy"
@@ -527,7 +526,7 @@ def test_the_pictures_that_are_embedded_again_are_of_any_shard(
         asked.update({listed["number"]: set(keys or ()) for listed, keys in job.chosen})
         return []
 
-    monkeypatch.setattr("sp_data.dataset.verify.check_pictures", noted)
+    monkeypatch.setattr("sp_data.dataset.verify.stage.check_pictures", noted)
     sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
     inspect(sound, demo_recipe, road_lake, Effort(reembed=30))
     assert sum(map(len, asked.values())) == 30

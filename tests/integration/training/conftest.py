@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from sp_data.lake import Lake
+from sp_data.pipeline import TRAINING_STAGES, remember_recipe, run_stage
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.road import TRAINING_STAGES, remember_recipe, run_stage
 from sp_data.training import stage, worker
 
 QUICK = [

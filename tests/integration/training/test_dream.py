@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from sp_data import manifest as manifests
-from sp_data.demo.exam import judge_folder
 from sp_data.errors import CorruptFile, UsageError
 from sp_data.generation.dream import CHUNK, How, Order, dream, orders, read_made
 from sp_data.generation.gallery import nearest
 from sp_data.generation.models import Models, load_models
+from sp_data.judge.stage import judge_folder
 from sp_data.lake import Lake
+from sp_data.pipeline import STAGES
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_road, write_report
-from sp_data.road import STAGES
 
 RED, BLUE = "a kid in a red coat", "a kid in a blue coat"
 

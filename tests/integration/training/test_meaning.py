@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from sp_data import manifest as manifests
-from sp_data.dataset.loader import Samples
+from sp_data.dataset.loader.samples import Samples
 from sp_data.generation.noise import NoiseByPicture
 from sp_data.lake import Lake
+from sp_data.pipeline import run_stage
 from sp_data.recipe import Recipe
-from sp_data.road import run_stage
 from sp_data.training import checkpoints
 from sp_data.training.models import build
 from sp_data.training.prior import guess

@@ -9,8 +9,8 @@ import pytest
 
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
+from sp_data.pipeline import DATASET_STAGES, TRAINING_STAGES, run_stage
 from sp_data.recipe import demo
-from sp_data.road import DATASET_STAGES, TRAINING_STAGES, run_stage
 
 
 @pytest.mark.proof

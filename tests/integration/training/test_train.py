@@ -22,8 +22,8 @@ from sp_data import manifest as manifests
 from sp_data.errors import StageError, StageNotDone
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.pipeline import DATASET_STAGES, TRAINING_STAGES, run_stage, stand
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.road import DATASET_STAGES, TRAINING_STAGES, run_stage, stand
 from sp_data.training import checkpoints, loop
 from sp_data.training.metrics import read_metrics
 

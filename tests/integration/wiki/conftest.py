@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from mediawiki.wiki import MediaWiki
 
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.world import World, build_world
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.world import World, build_world
 from sp_data.lake import Lake
 from sp_data.recipe import Source
-from sp_data.wiki.client import WikiClient
+from sp_data.wiki.http.client import WikiClient
 
 NUM_KIDS = 60
 

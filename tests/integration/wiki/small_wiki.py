@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from PIL import Image
 
-from sp_data.demo import history
-from sp_data.demo.world import TIMESTAMP, World
+from sp_data.demo.wiki import history
+from sp_data.demo.wiki.world import TIMESTAMP, World
 from sp_data.recipe import Source
 
 FILES = ("A.png", "B.png", "C.png", "Kid one.png")

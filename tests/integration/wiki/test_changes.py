@@ -14,14 +14,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sp_data.demo import history
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.world import World
+from sp_data.demo.wiki import history
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.world import World
 from sp_data.errors import WikiError
 from sp_data.wiki.changes import Mark, poll
-from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.gather import gather
+from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.update import update
 
 from .small_wiki import FILE_TEXTS, FILES, PAGE_TEXTS, PAGES, SOURCES, TEMPLATE_TEXTS, founded, later, png, source

@@ -9,13 +9,14 @@ import pytest
 import requests
 
 from sp_data.errors import WikiApiError, WikiBlocked
-from sp_data.wiki import rendered, wikitext
 from sp_data.wiki.changes import Mark, Title, poll
-from sp_data.wiki.client import CONTENT, Json, WikiClient
 from sp_data.wiki.facts import Facts
+from sp_data.wiki.files import list_files
 from sp_data.wiki.gather import gather
-from sp_data.wiki.listing import list_files
+from sp_data.wiki.http.client import CONTENT, Json, WikiClient
 from sp_data.wiki.pages import ask_usage, read_articles, render
+from sp_data.wiki.parse import html as rendered
+from sp_data.wiki.parse import wikitext
 from sp_data.wiki.update import update
 
 ALL_FILES = {"generator": "allimages"}
@@ -116,7 +117,7 @@ def test_an_unknown_prop_is_only_a_warning(subject, caplog):
 @pytest.mark.parametrize("select", ["pages", "categories", "all"])
 def test_what_the_scraper_asks_for_is_all_known(subject, caplog, select):
     fields = {"select": select, "categories": (subject.category,)}
-    with subject.client(**fields) as client, caplog.at_level(logging.WARNING, logger="sp_data.wiki.client"):
+    with subject.client(**fields) as client, caplog.at_level(logging.WARNING, logger="sp_data.wiki.http.client"):
         mark = Mark.of(client.greet())
         facts = gather(client)
         found = poll(client, mark)

@@ -18,8 +18,8 @@ from werkzeug import Request, Response
 from sp_data.errors import WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.recipe import Source
-from sp_data.wiki import transport
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
+from sp_data.wiki.http import transport
 from sp_data.wiki.scrape import scrape
 
 BODY = b"not a picture, but its sha1 is right"
@@ -205,7 +205,7 @@ def test_an_export_with_entities_says_no_more_than_it_holds(tmp_path):
         "<mediawiki><page><title>P</title><id>1</id><revision><id>2</id><model>wikitext</model>"
         "<text>A &x; &l8; kid</text></revision></page></mediawiki>"
     )
-    from sp_data.wiki.exported import read_export
+    from sp_data.wiki.http.xml_export import read_export
 
     found = read_export(xml)
     assert all("do not read" not in (page.text or "") and len(page.text or "") < 100 for page in found.values())

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sp_data.demo import history
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.world import World
+from sp_data.demo.wiki import history
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.world import World
 from sp_data.lake import Lake
-from sp_data.wiki import journal, originals
+from sp_data.wiki import originals
+from sp_data.wiki.http import journal
 from sp_data.wiki.scrape import plan, scrape
 from sp_data.wiki.tombstones import read_tombstones
 

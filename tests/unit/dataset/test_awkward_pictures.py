@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from sp_data.dataset.pictures import REASONS, Refused, read_picture
+from sp_data.dataset.curate.pictures import REASONS, Refused, read_picture
 from sp_data.recipe import Curate
 
 Pixels = npt.NDArray[np.uint8]

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sp_data.dataset import close_pairs
-from sp_data.dataset.close_pairs import find_close_pairs
-from sp_data.dataset.look import Dataset
+from sp_data.dataset.verify import close_pairs
+from sp_data.dataset.verify.close_pairs import find_close_pairs
+from sp_data.dataset.verify.context import Dataset
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
-from sp_data.spread import Threads
+from sp_data.runtime.jobs import Threads
 
 LAYOUT = KeyLayout(5, 1)
 

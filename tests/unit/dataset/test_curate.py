@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sp_data.dataset.curate import sort_out
+from sp_data.dataset.curate.stage import sort_out
 from sp_data.lake import Lake
-from sp_data.progress import SILENT
 from sp_data.recipe import Curate
+from sp_data.runtime.progress import SILENT
 from sp_data.wiki.catalogue import CatalogueRow
 
 SETTINGS = Curate.model_validate({})

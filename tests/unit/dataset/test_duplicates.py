@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sp_data.dataset.duplicates import THUMB_TOLERANCE, relatives
-from sp_data.dataset.pictures import phash, thumb
-from sp_data.demo.artist import draw
-from sp_data.demo.kids import kids
+from sp_data.dataset.curate.duplicates import THUMB_TOLERANCE, relatives
+from sp_data.dataset.curate.pictures import phash, thumb
+from sp_data.demo.kids.artist import draw
+from sp_data.demo.kids.kid import kids
 
 GREY = bytes([128]) * 192
 

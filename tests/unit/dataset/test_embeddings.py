@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sp_data.dataset.clip import Clip
-from sp_data.dataset.embeddings import Read, Work, read_ahead
-from sp_data.dataset.precision import in_bf16
+from sp_data.dataset.embed.clip import Clip
+from sp_data.dataset.embed.precision import in_bf16
+from sp_data.dataset.embed.stage import Read, Work, read_ahead
 
 WORK = Work("00000", 0, "", 1)
 
@@ -67,7 +67,7 @@ def test_computing_keeps_nothing_for_gradients_and_rows_are_the_same() -> None:
 
 def test_clip_retrievals_modules_come_without_the_rest_of_it() -> None:
     code = (
-        "import sys; from sp_data.dataset.inference import module\n"
+        "import sys; from sp_data.dataset.embed.clip_retrieval import module\n"
         "print([module(name).__name__ for name in ('reader', 'mapper', 'writer')])\n"
         "rest = {'clip_retrieval', 'sentence_transformers', 'faiss', 'flask', 'wandb'}\n"
         "print(sys.modules.keys() & rest or 'nothing')"

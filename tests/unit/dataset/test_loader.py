@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from sp_data.dataset import loader
-from sp_data.dataset.loader import Samples
-from sp_data.dataset.tidy import write_tar
+from sp_data.dataset.loader import samples as loader
+from sp_data.dataset.loader.samples import Samples
+from sp_data.dataset.shards.tars import write_tar
 from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard, LakeError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.training.order import Batches
+from sp_data.training.sampler import Batches
 from sp_data.training.task import Batch, collate, to_device
 
 LAYOUT = KeyLayout(5, 2)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sp_data.dataset.reorder_folder import reorder_folder
+from sp_data.dataset.reorder.folder import reorder_folder
 from sp_data.errors import LayoutError
 from sp_data.keys import KeyLayout
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sp_data.dataset import readings
-from sp_data.dataset.boilerplate import Boilerplate
-from sp_data.dataset.curate import curate
-from sp_data.dataset.curated import copies_missing, read_dropped
-from sp_data.dataset.pictures import Picture, read_picture
+from sp_data.dataset.curate import readings
+from sp_data.dataset.curate.boilerplate import Boilerplate
+from sp_data.dataset.curate.pictures import Picture, read_picture
+from sp_data.dataset.curate.stage import curate
+from sp_data.dataset.curate.tables import copies_missing, read_dropped
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
 from sp_data.recipe import Curate

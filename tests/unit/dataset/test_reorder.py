@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sp_data.dataset import plan
-from sp_data.dataset.layout import layout_of
-from sp_data.dataset.moving import first_not_finite
-from sp_data.dataset.reorder_folder import reorder_folder
+from sp_data.dataset.reorder import plan
+from sp_data.dataset.reorder.folder import reorder_folder
+from sp_data.dataset.reorder.gather import first_not_finite
+from sp_data.dataset.reorder.layout import layout_of
 from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard, LayoutError, StageError, StageNotDone
 from sp_data.keys import KeyLayout
 

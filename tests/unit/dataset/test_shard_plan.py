@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sp_data.canonical import digest_of
-from sp_data.dataset import shard_plan
-from sp_data.dataset.curated import SPLITS
-from sp_data.dataset.shard_plan import MADE_OF, Kept, from_hex, hex_of, rows_of, sample_of, samples_in
+from sp_data.dataset.curate.tables import SPLITS
+from sp_data.dataset.shards import plan as shard_plan
+from sp_data.dataset.shards.plan import MADE_OF, Kept, from_hex, hex_of, rows_of, sample_of, samples_in
 
 
 def table_of(numbers: list[int]) -> pa.Table:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sp_data.demo.artist import COLOURS, Kid, coat_point, draw, hat_point, kids
-from sp_data.demo.kids import HAT_KINDS, PLACES
-from sp_data.demo.scenery import scene
+from sp_data.demo.kids.artist import COLOURS, Kid, coat_point, draw, hat_point, kids
+from sp_data.demo.kids.kid import HAT_KINDS, PLACES
+from sp_data.demo.kids.scenery import scene
 
 CROWD = kids(300, 4)
 
@@ -65,7 +65,7 @@ def test_the_kid_fits_into_the_picture(hat_kind: str) -> None:
 
 def test_equal_kids_give_equal_bytes_in_another_process() -> None:
     script = (
-        "import hashlib; from sp_data.demo.artist import draw, kids;"
+        "import hashlib; from sp_data.demo.kids.artist import draw, kids;"
         "print(hashlib.sha256(b''.join(draw(kid).tobytes() for kid in kids(8, 3))).hexdigest())"
     )
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from sp_data.demo import clip_folder
-from sp_data.demo.clip_scores import Clip, Scores, score
-from sp_data.demo.kids import caption, kids
-from sp_data.demo.phrases import FACTS, WORDS, facts_of, full_phrase, random_phrase
-from sp_data.demo.train_clip import contrastive_loss
+from sp_data.demo.clip.scores import Clip, Scores, score
+from sp_data.demo.clip.train import contrastive_loss
+from sp_data.demo.kids.kid import caption, kids
+from sp_data.demo.kids.phrases import FACTS, WORDS, facts_of, full_phrase, random_phrase
 
 
 @cache

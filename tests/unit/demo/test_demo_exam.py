@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from sp_data.dataset.clip import load_clip
-from sp_data.demo.artist import Kid, draw, kids
-from sp_data.demo.exam import Question, Verdict, judge_folder, score, second_opinion
-from sp_data.demo.judge import Reading, read
-from sp_data.demo.kids import caption
+from sp_data.dataset.embed.clip import load_clip
+from sp_data.demo.kids.artist import Kid, draw, kids
+from sp_data.demo.kids.kid import caption
+from sp_data.judge.colours import Reading, read
+from sp_data.judge.stage import Question, Verdict, judge_folder, score, second_opinion
 
 CROWD = [kid for kid in kids(60, 21) if kid.coat != kid.hat][:24]
 

@@ -7,9 +7,9 @@ import random
 import pytest
 from PIL import Image
 
-from sp_data.demo.artist import COLOURS, HELD_OUT, Kid, draw, kids
-from sp_data.demo.exam import questions
-from sp_data.demo.judge import Reading, asked, read
+from sp_data.demo.kids.artist import COLOURS, HELD_OUT, Kid, draw, kids
+from sp_data.judge.colours import Reading, asked, read
+from sp_data.judge.stage import questions
 
 CROWD = kids(150, 12)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sp_data.demo.kids import COLOURS, HAIR, HAT_KINDS, HELD_OUT, PLACES, SKIN, caption, kids
+from sp_data.demo.kids.kid import COLOURS, HAIR, HAT_KINDS, HELD_OUT, PLACES, SKIN, caption, kids
 
 
 @given(fewer=st.integers(0, 40), more=st.integers(0, 40), seed=st.integers(0, 2**32))

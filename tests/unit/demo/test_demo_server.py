@@ -10,11 +10,11 @@ import requests
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from sp_data.demo.artist import draw
-from sp_data.demo.kids import Kid
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.titles import ORIGIN, hash_path, normalised
-from sp_data.demo.world import World, build_world
+from sp_data.demo.kids.artist import draw
+from sp_data.demo.kids.kid import Kid
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.titles import ORIGIN, hash_path, normalised
+from sp_data.demo.wiki.world import World, build_world
 
 NUM_KIDS = 60
 IMAGEINFO = "timestamp|user|url|size|sha1|mime|canonicaltitle"
@@ -326,7 +326,7 @@ def test_titles_follow_mediawikis_rules(text: str, title: str) -> None:
 
 def test_who_asks_only_what_changed_waits_for_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Kid] = []
-    monkeypatch.setattr("sp_data.demo.world.draw", lambda kid, *_: drawn.append(kid) or draw(kid))
+    monkeypatch.setattr("sp_data.demo.wiki.world.draw", lambda kid, *_: drawn.append(kid) or draw(kid))
     with DemoWiki(build_world(NUM_KIDS)) as wiki:
         asked = {"action": "query", "format": "json", "formatversion": "2", "meta": "siteinfo"}
         lists = {"list": "recentchanges|logevents", "siprop": "general|namespaces|statistics"}

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sp_data.demo.awkward import ORIENTATION_TAG
-from sp_data.demo.kids import HELD_OUT
-from sp_data.demo.world import File, World, build_world
+from sp_data.demo.kids.kid import HELD_OUT
+from sp_data.demo.wiki.awkward import ORIENTATION_TAG
+from sp_data.demo.wiki.world import File, World, build_world
 
 NUM_KIDS = 30
 DIGEST = (
-    "import hashlib; from sp_data.demo.world import build_world; w = build_world(30);"
+    "import hashlib; from sp_data.demo.wiki.world import build_world; w = build_world(30);"
     "print(hashlib.sha256(repr((w.pages, w.files)).encode()).hexdigest())"
 )
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from sp_data.progress import Silent
+from sp_data.runtime.progress import Silent
 from tasks import progress
 from tasks.progress import ProgressArtifact
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sp_data.wiki import wikitext
-from sp_data.wiki.captions import RANK, Index
-from sp_data.wiki.chosen import Words, chosen, fill, variants
-from sp_data.wiki.clip_length import num_tokens, shortened
-from sp_data.wiki.titles import ENGLISH
+from sp_data.wiki.captions.candidates import RANK, Index
+from sp_data.wiki.captions.choose import Words, chosen, fill, variants
+from sp_data.wiki.captions.clip_length import num_tokens, shortened
+from sp_data.wiki.parse import wikitext
+from sp_data.wiki.parse.titles import ENGLISH
 
 ADA = "{{Infobox kid|name=Ada|image=Ada Birch.png|coat=red|hat kind=cap}}\nAda is a kid in red.\n[[Category:Kids]]"
 BO = "{{Infobox kid|name=Bo|image=Bo.png|coat=blue}}\nBo is a kid in blue.\n<gallery>\nAda Birch.png\n</gallery>"

@@ -16,9 +16,9 @@ from werkzeug import Request, Response
 from sp_data.errors import RecipeError, WikiApiError, WikiBlocked, WikiUnreachable
 from sp_data.recipe import Source
 from sp_data.wiki import originals
-from sp_data.wiki.client import WikiClient
-from sp_data.wiki.manners import Pace, check_wait, is_private, user_agent
-from sp_data.wiki.transport import AddressRefused
+from sp_data.wiki.http.client import WikiClient
+from sp_data.wiki.http.politeness import Pace, check_wait, is_private, user_agent
+from sp_data.wiki.http.transport import AddressRefused
 
 SITEINFO = {"batchcomplete": True, "query": {"general": {"generator": "MediaWiki 1.39"}, "namespaces": {}}}
 

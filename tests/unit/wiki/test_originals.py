@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from pytest_httpserver import HTTPServer
 
-from sp_data.demo.server import DemoWiki
-from sp_data.demo.world import World
+from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.world import World
 from sp_data.errors import WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.recipe import Source
-from sp_data.wiki.client import WikiClient
 from sp_data.wiki.facts import WikiFile
+from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.originals import FAILURES_IN_A_ROW, Originals, original_path, usual_host
 
 BODY = b"not really a picture"

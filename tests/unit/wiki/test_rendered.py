@@ -1,7 +1,7 @@
 """What is read from HTML, in the shapes that Fandom and MediaWiki give it."""
 
-from sp_data.wiki import rendered
-from sp_data.wiki.captions import Use
+from sp_data.wiki.parse import html as rendered
+from sp_data.wiki.parse.page import Use
 
 BLANK = "data:image/gif;base64,R0lGODlhAQABAIABAAAAAP///yH5BAEAAAEALAAAAAABAAEAQAICTAEAOw%3D%3D"
 CDN = "https://static.wikia.nocookie.net/x/images/a/ab"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sp_data.wiki.titles import ENGLISH, Namespaces, cleaned_name, looks_like_picture, normal_name, owner_key
+from sp_data.wiki.parse.titles import ENGLISH, Namespaces, cleaned_name, looks_like_picture, normal_name, owner_key
 
 
 @pytest.mark.parametrize(

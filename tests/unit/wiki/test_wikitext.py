@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sp_data.wiki import filepage, wikitext
-from sp_data.wiki.captions import Use
-from sp_data.wiki.plaintext import first_sentence, plain, split_options
-from sp_data.wiki.titles import ENGLISH
+from sp_data.wiki.parse import file_page as filepage
+from sp_data.wiki.parse import wikitext
+from sp_data.wiki.parse.page import Use
+from sp_data.wiki.parse.plaintext import first_sentence, plain, split_options
+from sp_data.wiki.parse.titles import ENGLISH
 
 
 def read(text, title="Ada Birch"):

@@ -1,0 +1,27 @@
+"""The process of clip-retrieval's own command: `python -m sp_data.dataset.embed.distributed_worker ARGUMENTS.json`.
+
+The file holds the keyword arguments of one call of clip-retrieval's inference `main`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from sp_data.runtime.subprocesses import die_with_parent
+
+if __name__ in ("__main__", "__mp_main__"):
+    # clip-retrieval counts in a process that it starts, and that waits for the others for ever.
+    die_with_parent()
+
+
+def main(arguments: Path) -> None:
+    # Imported here, not above: the processes that clip-retrieval starts import this module too, and need none of it.
+    from clip_retrieval.clip_inference.main import main as inference
+
+    inference(**json.loads(arguments.read_text()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

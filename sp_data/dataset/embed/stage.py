@@ -1,0 +1,308 @@
+"""Embeddings: one row of CLIP for each picture and each caption, by clip-retrieval's reader, mapper and writer.
+
+    embeddings/<clip>/img_emb/img_emb_00007.npy       (n, dim) float16, unit length
+    embeddings/<clip>/text_emb/text_emb_00007.npy     (n, dim) float16, unit length
+    embeddings/<clip>/metadata/metadata_00007.parquet row r names the key of row r in both
+
+One partition a shard, named by it: a batch never crosses a shard, so a row does not depend on what ran beside it. The
+model is loaded once for all shards, where clip-retrieval's own runner loads it for each partition, and pictures are
+decoded in a thread while it computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sp_data import manifest as manifests
+from sp_data.canonical import digest_of
+from sp_data.dataset.embed.clip import Clip, load_clip, unwarned, weights_digest
+from sp_data.dataset.embed.clip_retrieval import module
+from sp_data.dataset.embed.distributed import SHARDS_A_RUN, embed_distributed
+from sp_data.dataset.embed.precision import MIN_COSINE
+from sp_data.dataset.shards.tars import tar_keys
+from sp_data.errors import CorruptFile, StageError
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Counts, Manifest, Part
+from sp_data.parquet import read_table
+from sp_data.recipe import Embed
+from sp_data.runtime.prefetch import ahead
+from sp_data.runtime.progress import SILENT, Progress
+from sp_data.stage import VERSION_OF, StageResult, library_versions
+
+log = logging.getLogger(__name__)
+
+STAGE = "embed"
+VERSION = VERSION_OF[STAGE]
+NUM_PARTITIONS_NAMED = 99_999
+"""clip-retrieval pads a partition's number to the digits of their count: five, as img2dataset pads its shards."""
+MAX_NORM_ERROR = 5e-3
+"""float16 keeps 11 bits, so a unit vector's length is off by less than this."""
+BATCHES_AHEAD = 2
+PICTURES_CHECKED = 8
+"""Embedded in float32 too, where the run computes in bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A shard that has no embeddings yet."""
+
+    name: str
+    number: int
+    made_of: str
+    num_samples: int
+
+    @property
+    def tar(self) -> str:
+        return f"shards/{self.name}.tar"
+
+
+Read = tuple[Work, dict[str, Any] | None]
+"""A batch of a shard; None where the shard ends."""
+
+
+def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
+    """Embed every shard that has no embeddings of this CLIP yet.
+
+    Raises StageError if the model cannot be loaded or has another width than the recipe says, CorruptFile if a shard
+    is cut or clip-retrieval wrote something that is no embedding.
+    """
+    with lake.writer():
+        inputs = {"shard": sharded.digest}
+        recipe = recipe_part(settings)
+        folder = clip_folder(recipe)
+        identity = manifests.identity_of(STAGE, VERSION, recipe, inputs)
+        if done := manifests.is_done(lake, STAGE, identity):
+            manifests.make_latest(lake, done)
+            return StageResult(done, "unchanged")
+        layout = KeyLayout.parse(sharded.details["layout"])
+        shards = sharded.details["shards"]
+        progress.begin(STAGE, sum(shard["num_samples"] for shard in shards), "pictures")
+        parts: dict[str, Part] = {}
+        missing: list[Work] = []
+        left = manifests.Parts(lake, STAGE)
+        for shard in shards:
+            name = layout.shard_name(shard["number"])
+            made_of = part_identity(recipe, sharded.file(f"shards/{name}.tar").sha256)
+            if part := left.find(f"{folder}-{name}", made_of):
+                parts[name] = part
+                progress.advance(shard["num_samples"])
+            else:
+                missing.append(Work(name, shard["number"], made_of, shard["num_samples"]))
+        computed = "float32"
+        if missing and settings.distributor != "here":
+            for work, part in _embedded_elsewhere(missing, folder, settings, lake):
+                parts[work.name] = part
+                progress.advance(work.num_samples)
+        elif missing:
+            with unwarned():
+                clip = load_clip(settings.clip_model, settings.dim, settings.precision)
+                clip, computed = checked(clip, missing[0], settings, lake)
+                with clip.computing(), read_ahead(read_batches(missing, clip, settings, lake)) as read:
+                    for work, batches in itertools.groupby(read, key=lambda pair: pair[0]):
+                        of_work = (batch for _, batch in batches)
+                        parts[work.name] = _embed_shard(clip, work, of_work, folder, settings, lake)
+                        progress.advance(work.num_samples)
+        num_rows = sum(int(part.details["num_rows"]) for part in parts.values())
+        num_lost = sum(len(part.details["lost"]) for part in parts.values())
+        made = Manifest.make(
+            stage=STAGE,
+            version=VERSION,
+            recipe=recipe,
+            inputs=inputs,
+            counts=Counts(
+                in_=num_rows + num_lost,
+                out=num_rows,
+                dropped={"clip-retrieval gave no row": num_lost} if num_lost else {},
+            ),
+            files=[entry for part in parts.values() for entry in part.files],
+            details={
+                "clip": folder,
+                "clip_model": settings.clip_model,
+                "dim": settings.dim,
+                "dtype": "float16",
+                "lost": sorted(key for part in parts.values() for key in part.details["lost"]),
+            },
+            versions=library_versions("clip-retrieval", "torch", "transformers", "numpy")
+            | {"precision": f"{computed} computed, float16 stored"},
+            previous=manifests.latest(lake, STAGE),
+        )
+        manifests.publish(lake, made)
+        log.info("embed: %d rows of %d numbers for %d shards", num_rows, settings.dim, len(parts))
+        return StageResult(made, "done")
+
+
+def recipe_part(settings: Embed) -> dict[str, Any]:
+    """What names the embeddings: the settings, and the weights where they lie on this machine."""
+    return {**settings.what(), "weights": weights_digest(settings.clip_model)}
+
+
+def clip_folder(recipe: dict[str, Any]) -> str:
+    """'ViT-L-14-3f2a91bc': another model, other weights or another batch size never share a folder."""
+    return f"{recipe['name']}-{digest_of([VERSION, recipe])[:8]}"
+
+
+def part_identity(recipe: dict[str, Any], tar_sha256: str) -> str:
+    """What one shard's embeddings are made of."""
+    return digest_of([VERSION, recipe, tar_sha256])
+
+
+def checked(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip, str]:
+    """The model in the precision that suits it, and words that say which that is and how it was found to."""
+    if clip.precision == "fp32":
+        return clip, "float32"
+    size = min(settings.batch_size, PICTURES_CHECKED)
+    _, few = next(read_batches([first], clip, settings.model_copy(update={"batch_size": size}), lake))
+    if few is None:
+        return clip, "bfloat16"
+    cosine = clip.cosine_to_float32(few, clip.mapper(few), PICTURES_CHECKED)
+    if cosine >= MIN_COSINE:
+        return clip, f"bfloat16 (cosine to float32 at least {cosine:.6f} in {len(few['text'])} samples)"
+    log.warning("embed: in bfloat16 this CLIP's rows have a cosine of %.4f to float32's; float32 it is", cosine)
+    return load_clip(settings.clip_model, settings.dim, "fp32"), "float32"
+
+
+def read_batches(missing: list[Work], clip: Clip, settings: Embed, lake: Lake) -> Iterator[Read]:
+    """The batches of each shard, decoded and tokenized by clip-retrieval's reader, then None where the shard ends."""
+    for work in missing:
+        with lake.local(work.tar) as tar:
+            reader = module("reader").WebdatasetReader(
+                sampler=_take_all,
+                preprocess=clip.preprocess,
+                tokenizer=clip.tokenizer,
+                input_dataset=[str(tar)],
+                batch_size=settings.batch_size,
+                num_prepro_workers=0,
+                enable_metadata=True,
+            )
+            for batch in reader:
+                yield work, batch
+        yield work, None
+
+
+@contextlib.contextmanager
+def read_ahead(batches: Iterator[Read]) -> Iterator[Iterator[Read]]:
+    """The same batches, read in a thread that computes by itself alone.
+
+    Turning a picture into numbers is too little work to share: a second team of OpenMP threads would only keep the
+    model's from the processors.
+    """
+    import torch
+
+    def alone() -> Iterator[Read]:
+        torch.set_num_threads(1)
+        yield from batches
+
+    num_threads = torch.get_num_threads()
+    try:
+        with contextlib.closing(ahead(alone(), BATCHES_AHEAD)) as read:
+            yield read
+    finally:
+        # What one thread sets, threads that begin after it begin with.
+        torch.set_num_threads(num_threads)
+
+
+def _embed_shard(
+    clip: Clip, work: Work, batches: Iterable[dict[str, Any] | None], folder: str, settings: Embed, lake: Lake
+) -> Part:
+    with lake.scratch(STAGE) as scratch:
+        write_partition(clip, batches, scratch, work.number)
+        files = {
+            "img_emb": scratch / "img_emb" / f"img_emb_{work.name}.npy",
+            "text_emb": scratch / "text_emb" / f"text_emb_{work.name}.npy",
+            "metadata": scratch / "metadata" / f"metadata_{work.name}.parquet",
+        }
+        return _publish(work, {kind: file for kind, file in files.items() if file.exists()}, folder, settings, lake)
+
+
+def _embedded_elsewhere(missing: list[Work], folder: str, settings: Embed, lake: Lake) -> Iterator[tuple[Work, Part]]:
+    """By clip-retrieval's own command, some shards at a time: what one call made is published before the next."""
+    for start in range(0, len(missing), SHARDS_A_RUN):
+        works = missing[start : start + SHARDS_A_RUN]
+        with lake.scratch(STAGE) as scratch:
+            made = embed_distributed([work.tar for work in works], settings, lake, scratch)
+            for work, files in zip(works, made, strict=True):
+                yield work, _publish(work, files, folder, settings, lake)
+
+
+def _publish(work: Work, files: dict[str, Path], folder: str, settings: Embed, lake: Lake) -> Part:
+    """Check one shard's files, by kind, and publish them with their part; without files no sample could be read."""
+    keys = check_partition(files, settings.dim) if files else []
+    with lake.local(work.tar) as tar:
+        expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
+    if strangers := set(keys) - expected:
+        raise CorruptFile(
+            f"embeddings of shard {work.name} name key {min(strangers)}, which {lake.full(work.tar)} lacks"
+        )
+    entries = [
+        lake.publish_if_new(file, f"embeddings/{folder}/{kind}/{kind}_{work.name}{file.suffix}")
+        for kind, file in files.items()
+    ]
+    lost = sorted(expected - set(keys))
+    part = Part(
+        name=f"{folder}-{work.name}",
+        identity=work.made_of,
+        files=tuple(entries),
+        details={"num_rows": len(keys), "lost": lost},
+    )
+    manifests.publish_part(lake, STAGE, part)
+    log.info("embed %s: %d rows, %d lost", work.name, len(keys), len(lost))
+    return part
+
+
+def write_partition(clip: Clip, batches: Iterable[dict[str, Any] | None], output: Path, number: int) -> None:
+    """What clip-retrieval's runner does for one partition, with a model that is loaded and batches that are read."""
+    writer = module("writer").NumpyWriter(
+        partition_id=number,
+        output_folder=str(output),
+        enable_text=True,
+        enable_image=True,
+        enable_metadata=True,
+        output_partition_count=NUM_PARTITIONS_NAMED,
+    )
+    for batch in batches:
+        if batch is not None:
+            writer(clip.mapper(batch))
+    writer.flush()
+
+
+def _take_all(urls: list[str]) -> list[str]:
+    return urls
+
+
+def check_partition(files: dict[str, Path], dim: int) -> list[str]:
+    """Keys of one partition, in row order, once its three files agree.
+
+    Raises CorruptFile, with the file and the row, for rows that do not match in number, another width or dtype, NaN,
+    or a length that is not 1; StageError for a key that comes twice.
+    """
+    keys: list[str] = read_table(files["metadata"], files["metadata"].name, ["image_path"])["image_path"].to_pylist()
+    if len(set(keys)) != len(keys):
+        twice = next(key for row, key in enumerate(keys) if key in keys[:row])
+        raise StageError(f"{files['metadata'].name} names key {twice} twice: expected each picture once")
+    for folder in ("img_emb", "text_emb"):
+        rows = np.load(files[folder], mmap_mode="r")
+        if rows.shape != (len(keys), dim) or rows.dtype != np.float16:
+            raise CorruptFile(
+                f"{files[folder].name} is {rows.shape} {rows.dtype}: expected ({len(keys)}, {dim}) float16, "
+                "one row for each row of its metadata"
+            )
+        if (wrong := first_not_unit(rows)) is not None:
+            raise CorruptFile(f"{files[folder].name} row {wrong} (key {keys[wrong]}) is not of unit length, or NaN")
+    return keys
+
+
+def first_not_unit(rows: Any) -> int | None:
+    """Index of the first row of `(n, dim)` whose length is not 1 (NaN is not), None if all are."""
+    norms = np.linalg.norm(np.asarray(rows, dtype=np.float32), axis=1)
+    # NaN compares false, so ask which rows are right rather than which are wrong.
+    right = np.abs(norms - 1) <= MAX_NORM_ERROR
+    return None if right.all() else int(np.argmin(right))

@@ -1,0 +1,187 @@
+"""Reorder any output of clip-retrieval, without a lake: `sp-data reorder --embeddings DIR --metadata DIR --output DIR`.
+
+DIR/img_emb/img_emb_00007.npy     as `reorder` writes it
+DIR/.reordered.jsonl              what each finished file was made of: a second run makes only what is missing
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sp_data.canonical import digest_of
+from sp_data.dataset.reorder.gather import Sources
+from sp_data.dataset.reorder.layout import Found, layout_of_keys, layout_of_shards
+from sp_data.dataset.reorder.partitions import KINDS, Partition, find_partitions
+from sp_data.dataset.reorder.plan import Plan, keys_of, plan_rows
+from sp_data.dataset.reorder.stage import Target, log_made, write_target
+from sp_data.errors import CorruptFile, LayoutError, StageError
+from sp_data.keys import KeyLayout
+from sp_data.runtime.jobs import Threads
+from sp_data.runtime.progress import SILENT, Progress
+
+log = logging.getLogger(__name__)
+
+JOURNAL = ".reordered.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Reordered:
+    """What a stand-alone reordering did."""
+
+    found: Found
+    kinds: tuple[str, ...]
+    num_rows: int
+    num_zero_rows: int
+    num_unchanged: int
+    """Files that an earlier run had made of the same rows."""
+    seconds_moving: float
+    """Of all: gathering, checking and writing rows."""
+
+    @property
+    def layout(self) -> KeyLayout:
+        return self.found.layout
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.found.num_rows)
+
+
+def reorder_folder(
+    embeddings: Path,
+    metadata: Path,
+    output: Path,
+    layout: KeyLayout | None = None,
+    *,
+    shards: Path | None = None,
+    threads: int = 0,
+    progress: Progress = SILENT,
+) -> Reordered:
+    """Reorder the partitions of one folder.
+
+    `embeddings` is a folder of img_emb_N.npy or text_emb_N.npy, or one that holds img_emb/ and text_emb/. With
+    `shards`, img2dataset's folder, its files prove the layout and tell how many rows each shard has. Without, a
+    `layout` may be given or the keys must prove img2dataset's own, and every shard gets the rows of the fullest one,
+    trailing gaps as zeros; a shard of which nothing was embedded gets zeros throughout.
+
+    Raises LayoutError, StageNotDone, CorruptFile, DuplicateKey, KeyOutsideShard; StageError if `output` holds files of
+    another run.
+    """
+    kinds = tuple(kind for kind in KINDS if _folder_of(embeddings, kind) is not None) or KINDS[:1]
+    of_kind = {kind: find_partitions(_folder_of(embeddings, kind) or embeddings, metadata, kind) for kind in kinds}
+    partitions = of_kind[kinds[0]]
+    keys = keys_of(partitions, output.parent)
+    if not len(keys.numbers):
+        raise CorruptFile(f"{partitions[0].embeddings} and its fellows hold no row: there is nothing to reorder")
+    found = _found(shards, layout) or layout_of_keys(keys.numbers, keys.width, f"keys in {metadata}", layout)
+    if found.layout.width != keys.width:
+        raise LayoutError(
+            f"layout {found.layout} asks for keys of {found.layout.width} digits, these have {keys.width}"
+        )
+    plan = plan_rows(keys, found.layout, found.num_rows, output.parent)
+    sources = {kind: Sources.open(of_kind[kind], np.diff(keys.starts).tolist()) for kind in kinds}
+    names = [found.layout.shard_name(shard) for shard in found.num_rows]
+    for kind in kinds:
+        _refuse_strangers(output / kind, {f"{kind}_{name}.npy" for name in names})
+    num_unchanged, seconds = 0, 0.0
+    for kind in kinds:
+        started = time.perf_counter()
+        num_unchanged += _make(plan, sources[kind], of_kind[kind], kind, output, threads, progress)
+        seconds += time.perf_counter() - started
+    num_zero_rows = sum(found.num_rows.values()) - plan.num_placed
+    return Reordered(found, kinds, plan.num_placed, num_zero_rows, num_unchanged, seconds)
+
+
+def _found(shards: Path | None, layout: KeyLayout | None) -> Found | None:
+    if shards is None:
+        return None
+    found = layout_of_shards(shards)
+    if layout is not None and layout != found.layout:
+        raise LayoutError(f"--layout says {layout}, but the keys in {shards} are {found}")
+    return found
+
+
+def _make(
+    plan: Plan,
+    sources: Sources,
+    partitions: list[Partition],
+    kind: str,
+    output: Path,
+    threads: int,
+    progress: Progress,
+) -> int:
+    """Make the files of one kind; how many of them were there already, made of the same rows."""
+    folder = output / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = digest_of([_stamp(partition) for partition in partitions])
+    made = _read_journal(output)
+    progress.begin(f"reorder {kind}", len(plan.num_rows), "files")
+
+    def make(target: Target) -> tuple[str, bool]:
+        name = f"{target.kind}_{plan.layout.shard_name(target.shard)}.npy"
+        made_of = hashlib.sha256(target.rows.tobytes() + stamp.encode()).hexdigest()
+        if made.get(name) == made_of and (folder / name).exists():
+            return name, True
+        # Outside the folder that is listed: dalle2-pytorch's loaders parse every file they find in it.
+        unfinished = output / f".{name}.{os.getpid()}"
+        try:
+            write_target(target, plan.layout, sources, unfinished)
+            unfinished.replace(folder / name)
+        except BaseException:  # Ctrl-C too; once it was renamed there is nothing to remove, and asking costs time
+            unfinished.unlink(missing_ok=True)
+            raise
+        journal.write(json.dumps({"file": name, "made_of": made_of}) + "\n")
+        return name, False
+
+    num_unchanged = 0
+    targets = [Target(shard, kind, plan.of_shard(shard)) for shard in sorted(plan.num_rows)]
+    # A line at a time: what a kill leaves is whole, but for the last.
+    with (output / JOURNAL).open("a", buffering=1) as journal:
+        for target, (name, unchanged) in zip(targets, Threads(threads).map(make, targets), strict=True):
+            progress.advance()
+            num_unchanged += unchanged
+            log_made(name, len(target.rows), target.num_zero_rows)
+    return num_unchanged
+
+
+def _stamp(partition: Partition) -> list[object]:
+    said = partition.embeddings.stat()
+    return [partition.embeddings.name, said.st_size, said.st_mtime_ns]
+
+
+def _read_journal(output: Path) -> dict[str, str]:
+    """File -> what it was made of. The last line may be cut where a run was killed: then its file is made again."""
+    if not (output / JOURNAL).exists():
+        return {}
+    made: dict[str, str] = {}
+    for line in (output / JOURNAL).read_text().splitlines():
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        made[said["file"]] = said["made_of"]
+    return made
+
+
+def _refuse_strangers(folder: Path, ours: set[str]) -> None:
+    """A folder that holds other files than those to come would be read as one dataset with them."""
+    there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+    if strangers := [name for name in there if name not in ours]:
+        raise StageError(
+            f"{folder} holds {strangers[0]}, which this layout does not make: dalle2-pytorch's loaders would read it "
+            "beside the others; give an empty --output"
+        )
+
+
+def _folder_of(embeddings: Path, kind: str) -> Path | None:
+    for folder in (embeddings / kind, embeddings):
+        if folder.is_dir() and any(folder.glob(f"{kind}_*.npy")):
+            return folder
+    return None

@@ -1,0 +1,130 @@
+"""Which digits of somebody else's keys name the shard, and how many rows each shard has: found, and shown from what.
+
+img2dataset's folder proves both: the keys of 00007.parquet begin with 00007, and every download has its row there.
+clip-retrieval's metadata alone names only the pictures that were embedded, so the layout is inferred from img2dataset's
+habits (five digits for the shard, shards without gaps, no idle digit in the index), or refused.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sp_data.dataset.reorder.partitions import key_numbers, numbered_files
+from sp_data.dataset.reorder.plan import read_numbers
+from sp_data.dataset.shards.tars import tar_keys
+from sp_data.errors import CorruptFile, LayoutError, StageNotDone
+from sp_data.keys import KeyLayout, infer_layout, reading_of
+from sp_data.parquet import column_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A layout, and what it was found from."""
+
+    layout: KeyLayout
+    source: str
+    num_keys: int
+    num_rows: dict[int, int]
+    """Shard -> its rows, with those that failed; from metadata alone, up to the highest index of any shard."""
+    exact: bool
+    """Whether the rows are known rather than inferred from the highest index."""
+
+    def __str__(self) -> str:
+        sizes = sorted(set(self.num_rows.values()))
+        rows = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+        last = self.layout.shard_name(max(self.num_rows))
+        told = "" if self.exact else " (as far as the highest index tells)"
+        return (
+            f"{self.layout}: {len(self.num_rows):,} shards up to {last} of {rows} rows{told}, {self.num_keys:,} keys; "
+            f"{self.source}"
+        )
+
+
+def layout_of(folder: Path) -> Found:
+    """What the keys below a folder tell: img2dataset's output, or clip-retrieval's (or its metadata/).
+
+    Raises StageNotDone if it is neither, LayoutError if the keys prove nothing (with every reading), CorruptFile.
+    """
+    if any(folder.glob("[0-9]*.parquet")) or any(folder.glob("[0-9]*.tar")):
+        return layout_of_shards(folder)
+    metadata = folder / "metadata" if (folder / "metadata").is_dir() else folder
+    files = list(numbered_files(metadata, "metadata", "parquet").values())
+    if not files:
+        raise StageNotDone(
+            f"{folder} holds neither img2dataset's NNNNN.parquet or NNNNN.tar nor clip-retrieval's metadata_N.parquet"
+        )
+    with tempfile.TemporaryDirectory(prefix="sp-data-") as scratch:
+        numbers, width = read_numbers(files, Path(scratch))
+        return layout_of_keys(numbers, width, f"inferred from {len(files)} metadata files in {metadata}")
+
+
+def layout_of_keys(numbers: npt.NDArray[np.int64], width: int, source: str, layout: KeyLayout | None = None) -> Found:
+    """From keys alone, `(n,)` int64 as numbers of `width` digits; with a `layout`, only the sizes.
+
+    Raises LayoutError.
+    """
+    layout = layout or infer_layout(numbers, width)
+    if layout.width != width:
+        raise LayoutError(f"layout {layout} asks for keys of {layout.width} digits, these have {width}")
+    read = reading_of(numbers, layout)
+    sizes = dict.fromkeys(range(read.last_shard + 1), read.last_index + 1)
+    return Found(layout, source, len(numbers), sizes, exact=False)
+
+
+def layout_of_shards(folder: Path) -> Found:
+    """From img2dataset's output: every key must begin with the name of the file that it lies in.
+
+    Raises StageNotDone if the folder holds no shard, LayoutError for a key of another shard or width, CorruptFile.
+    """
+    stems = sorted({path.stem for kind in ("parquet", "tar") for path in folder.glob(f"[0-9]*.{kind}")})
+    if not stems:
+        raise StageNotDone(f"{folder} holds no NNNNN.parquet or NNNNN.tar: expected img2dataset's output")
+    layout: KeyLayout | None = None
+    num_rows: dict[int, int] = {}
+    num_keys, exact = 0, True
+    for stem in stems:
+        if not stem.isdecimal() or len(stem) != len(stems[0]):
+            raise LayoutError(f"{folder}: shards {stems[0]} and {stem} are not named alike; remove what is not theirs")
+        table = folder / f"{stem}.parquet"
+        path = table if table.exists() else folder / f"{stem}.tar"
+        keys = _keys_in(path)
+        if not len(keys):
+            num_rows[int(stem)] = 0
+            continue
+        layout = layout or _layout_of_key(keys[0].as_py(), stem, path)
+        shards, indices = layout.split_numbers(key_numbers(keys, layout.width))
+        if (odd := np.flatnonzero(shards != int(stem))).size:
+            raise LayoutError(
+                f"{path} holds key {keys[int(odd[0])].as_py()}, which does not begin with {stem}: it is of another run"
+            )
+        # Rows of failed downloads are in the parquet only; a tar knows no trailing gaps.
+        num_rows[int(stem)] = int(indices.max()) + 1
+        num_keys += len(keys)
+        exact = exact and path == table
+    if layout is None:
+        raise LayoutError(f"{folder}: none of its {len(stems):,} shards holds a key, so nothing tells their layout")
+    what = "parquet files" if exact else "tars"
+    return Found(layout, f"proved by {len(stems):,} {what} in {folder}", num_keys, num_rows, exact)
+
+
+def _keys_in(path: Path) -> pa.StringArray:
+    if path.suffix == ".tar":
+        return pa.array(sorted(tar_keys(path)), pa.string())
+    blocks = [pc.cast(block, pa.string()) for block in column_blocks(path, str(path), "key")]
+    keys = pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+    if keys.null_count:
+        raise CorruptFile(f"{path} has a row without a key; run img2dataset on this shard again")
+    return keys
+
+
+def _layout_of_key(key: str, stem: str, path: Path) -> KeyLayout:
+    if not key.startswith(stem):
+        raise LayoutError(f"{path} holds key {key}, which does not begin with {stem}: it is of another run")
+    return KeyLayout(len(stem), len(key) - len(stem))

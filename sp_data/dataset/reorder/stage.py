@@ -1,0 +1,233 @@
+"""Put CLIP embeddings in the order their pictures have inside the shards.
+
+clip-retrieval writes row r of img_emb_0.npy for whichever picture came r-th; the decoder reads row 42 of
+img_emb_00007.npy for the picture 000070042. Where a picture failed the row is zero: the loader relies on it.
+
+    reordered/<clip>/img_emb/img_emb_00007.npy     (rows of the shard, dim), dtype of the embeddings
+    reordered/<clip>/text_emb/text_emb_00007.npy
+
+Out of core: `plan` gives every row its place, `moving` takes a block of rows at a time, a thread a shard.
+`reorder_folder` does the same for any output of clip-retrieval, without a lake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sp_data import manifest as manifests
+from sp_data.canonical import digest_of
+from sp_data.dataset.reorder.gather import NotFinite, Sources, write_rows
+from sp_data.dataset.reorder.partitions import KINDS, Partition
+from sp_data.dataset.reorder.plan import NO_ROW, Keys, Plan, keys_of, plan_rows
+from sp_data.errors import CorruptFile
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.manifest import Counts, Manifest, Part
+from sp_data.recipe import Reorder
+from sp_data.runtime.jobs import Spread, Threads
+from sp_data.runtime.progress import SILENT, Progress
+from sp_data.stage import VERSION_OF, StageResult, library_versions
+
+log = logging.getLogger(__name__)
+
+STAGE = "reorder"
+VERSION = VERSION_OF[STAGE]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One file to make: a shard's rows of one kind."""
+
+    shard: int
+    kind: str
+    rows: npt.NDArray[np.int64]
+    """`(slots of the shard,)`: row of all partitions, or NO_ROW."""
+
+    @property
+    def num_zero_rows(self) -> int:
+        return int(np.count_nonzero(self.rows == NO_ROW))
+
+
+def write_target(target: Target, layout: KeyLayout, sources: Sources, path: Path) -> None:
+    """Write one file. Raises CorruptFile if a row of it holds NaN or an infinity."""
+    try:
+        with path.open("wb") as stream:
+            write_rows(target.rows, sources, stream)
+    except NotFinite as odd:
+        raise CorruptFile(
+            f"the {target.kind} of {layout.key(target.shard, odd.index)} holds NaN or an infinity; embed it again"
+        ) from odd
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderJob:
+    """One file to make, from the partitions that it needs. Plain values, so that it can travel."""
+
+    url: str
+    dataset: str
+    layout: KeyLayout
+    clip: str
+    target: Target
+    """Its rows are counted over `sources`, one after the other."""
+    sources: tuple[tuple[str, int], ...]
+    """Number of each partition as its files have it, and how many rows it has."""
+    dim: int
+    dtype: str
+    part: str
+    made_of: str
+
+
+def reorder(
+    sharded: Manifest,
+    embedded: Manifest,
+    settings: Reorder,
+    lake: Lake,
+    *,
+    spread: Spread | None = None,
+    progress: Progress = SILENT,
+) -> StageResult:
+    """Reorder the embeddings of a dataset. The widths come from the shard manifest and are never asked.
+
+    Raises DuplicateKey, KeyOutsideShard, and CorruptFile for a partition that is cut, of another width or dtype, or
+    holds NaN.
+    """
+    with lake.writer():
+        inputs = {"shard": sharded.digest, "embed": embedded.digest}
+        identity = manifests.identity_of(STAGE, VERSION, settings.what(), inputs)
+        if done := manifests.is_done(lake, STAGE, identity):
+            manifests.make_latest(lake, done)
+            return StageResult(done, "unchanged")
+        layout = KeyLayout.parse(sharded.details["layout"])
+        num_rows = {shard["number"]: shard["num_rows"] for shard in sharded.details["shards"]}
+        progress.begin(STAGE, len(KINDS) * len(num_rows), "files")
+        with lake.scratch(STAGE) as scratch:
+            names, keys = _read_keys(embedded, layout, lake, scratch)
+            plan = plan_rows(keys, layout, num_rows, scratch)
+            jobs = _jobs(plan, keys, names, embedded, lake)
+            parts = _make(jobs, lake, spread or Threads(settings.threads), progress)
+        made = Manifest.make(
+            stage=STAGE,
+            version=VERSION,
+            recipe=settings.what(),
+            inputs=inputs,
+            counts=Counts(in_=embedded.counts.out, out=plan.num_placed),
+            files=[entry for part in parts for entry in part.files],
+            details={
+                "layout": str(layout),
+                "clip": embedded.details["clip"],
+                "dim": int(embedded.details["dim"]),
+                "dtype": embedded.details["dtype"],
+                "num_zero_rows": sum(num_rows.values()) - plan.num_placed,
+            },
+            versions=library_versions("numpy", "pyarrow"),
+            previous=manifests.latest(lake, STAGE),
+        )
+        manifests.publish(lake, made)
+        log.info("reorder: %d rows into %d files, layout %s", plan.num_placed, len(made.files), layout)
+        return StageResult(made, "done")
+
+
+def _read_keys(embedded: Manifest, layout: KeyLayout, lake: Lake, scratch: Path) -> tuple[list[str], Keys]:
+    """The partitions' numbers as their files have them, and their keys; only the metadata is read."""
+    paths = [entry.path for entry in embedded.files if "/metadata/" in entry.path]
+    names = [Path(path).stem.rpartition("_")[2] for path in paths]
+    with contextlib.ExitStack() as files:
+        partitions = [
+            Partition(Path(f"{KINDS[0]}_{name}.npy"), files.enter_context(lake.local(path)))
+            for name, path in zip(names, paths, strict=True)
+        ]
+        return names, keys_of(partitions, scratch, layout.width)
+
+
+def _jobs(plan: Plan, keys: Keys, names: list[str], embedded: Manifest, lake: Lake) -> Iterator[ReorderJob]:
+    """One for each file of the snapshot."""
+    clip, dim, dtype = embedded.details["clip"], int(embedded.details["dim"]), embedded.details["dtype"]
+    digests = {Path(entry.path).name: entry.sha256 for entry in embedded.files}
+    for kind in KINDS:
+        for shard in sorted(plan.num_rows):
+            rows, used = _within(plan.of_shard(shard), keys.starts)
+            named = [digests[f"{kind}_{names[number]}.npy"] for number in used]
+            # The rows within the partitions that are used, and the digests of those: a shard that is new does not make
+            # the old ones new.
+            made_of = digest_of([VERSION, str(plan.layout), [hashlib.sha256(rows.tobytes()).hexdigest(), *named]])
+            yield ReorderJob(
+                url=lake.url,
+                dataset=lake.dataset,
+                layout=plan.layout,
+                clip=clip,
+                target=Target(shard, kind, rows),
+                sources=tuple((names[number], int(np.diff(keys.starts)[number])) for number in used),
+                dim=dim,
+                dtype=dtype,
+                part=f"{clip}-{kind}-{plan.layout.shard_name(shard)}",
+                made_of=made_of,
+            )
+
+
+def _within(rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Rows counted over the partitions that they are in, and those partitions; `rows` are counted over all of them."""
+    of_row = np.searchsorted(starts, rows, "right") - 1
+    used = np.unique(of_row[rows != NO_ROW])
+    # Where each partition begins among those that are used.
+    first = np.zeros(len(starts), dtype=np.int64)
+    first[used] = np.concatenate([[0], np.cumsum(np.diff(starts)[used])])[:-1]
+    return np.where(rows == NO_ROW, NO_ROW, rows - starts[of_row] + first[of_row]), used.tolist()
+
+
+def make_file(job: ReorderJob) -> Part:
+    """Make one file and publish it, then its part. Raises CorruptFile."""
+    lake, kind, name = Lake(job.url, job.dataset), job.target.kind, job.layout.shard_name(job.target.shard)
+    file = f"{kind}_{name}.npy"
+    with contextlib.ExitStack() as files:
+        folder = f"embeddings/{job.clip}"
+        partitions = [
+            Partition(
+                files.enter_context(lake.local(f"{folder}/{kind}/{kind}_{number}.npy")),
+                Path(f"{folder}/metadata/metadata_{number}.parquet"),
+            )
+            for number, _ in job.sources
+        ]
+        sources = Sources.open(partitions, [num_rows for _, num_rows in job.sources], job.dim, job.dtype)
+        scratch = files.enter_context(lake.scratch(STAGE))
+        write_target(job.target, job.layout, sources, scratch / file)
+        entry = lake.publish_if_new(scratch / file, f"reordered/{job.clip}/{kind}/{file}")
+    part = Part(name=job.part, identity=job.made_of, files=(entry,))
+    manifests.publish_part(lake, STAGE, part)
+    return part
+
+
+def _make(jobs: Iterable[ReorderJob], lake: Lake, spread: Spread, progress: Progress) -> list[Part]:
+    """The part of every file; those that are not in the lake yet are made, and published one by one."""
+    parts: list[Part] = []
+    left = manifests.Parts(lake, STAGE)
+    told: deque[tuple[int, int]] = deque()
+
+    def missing() -> Iterator[ReorderJob]:
+        for job in jobs:
+            if part := left.find(job.part, job.made_of):
+                parts.append(part)
+                progress.advance()
+            else:
+                told.append((len(job.target.rows), job.target.num_zero_rows))
+                yield job
+
+    for part in spread.map(make_file, missing()):
+        parts.append(part)
+        progress.advance()
+        # From the thread that runs the stage: a Prefect run's log takes lines from no other.
+        num_rows, num_zero_rows = told.popleft()
+        log_made(Path(part.files[0].path).name, num_rows, num_zero_rows)
+    return parts
+
+
+def log_made(file: str, num_rows: int, num_zero_rows: int) -> None:
+    log.info("reorder %s: %d rows, %d of them zero", file, num_rows, num_zero_rows)

@@ -1,0 +1,34 @@
+"""The process in which img2dataset runs: `python -m sp_data.dataset.shards.img2dataset_worker JOBS.json`.
+
+The file holds a list; each item is the keyword arguments of one call of img2dataset's `download`.
+
+A process of its own, because img2dataset installs a signal handler, starts workers that import the main module, and
+exits 0 when interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from sp_data.runtime.subprocesses import die_with_parent
+
+if __name__ in ("__main__", "__mp_main__"):
+    # The processes that img2dataset starts import this module as __mp_main__. One of them, which counts, waits for the
+    # others for ever: without this it outlives a run that was killed.
+    die_with_parent()
+
+
+def main(jobs: Path) -> None:
+    calls: list[dict[str, Any]] = json.loads(jobs.read_text())
+    # Imported here, not above: the workers that img2dataset starts import this module too, and need none of it.
+    from img2dataset import download
+
+    for arguments in calls:
+        download(**arguments)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,137 @@
+"""Someone's own img2dataset folder and clip-retrieval embeddings -> a dataset of ours, verified.
+
+The tars are kept byte for byte. Everything else a dataset has is made from them: a catalogue with img2dataset's rows,
+splits by shard, embeddings sorted by shard, and a manifest of every stage (importer.py), so that `verify`, `status`,
+`train` and `export` need not know where a dataset is from. Embed, reorder and verify are the ordinary stages, which
+find the imported embeddings done.
+
+Every row is accounted for: a failed download has img2dataset's reason in the catalogue; a picture without caption, or
+in two splits, is dropped by curate; one without embedding is lost in embed; an embedding without picture is a stray.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sp_data import manifest as manifests
+from sp_data import pipeline as road
+from sp_data.dataset.reorder.folder import reorder_folder
+from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.shards.tars import read_tar
+from sp_data.errors import StageError, UsageError
+from sp_data.exchange.imports.img2dataset_folder import EmbeddedCaptions, ForeignShard, find_shards, splits_of
+from sp_data.exchange.imports.importer import Importer, Tally
+from sp_data.keys import KeyLayout
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe, build
+from sp_data.runtime.progress import SILENT, Progress
+from sp_data.stage import StageResult
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is imported, and as what."""
+
+    shards: Path
+    embeddings: Path
+    """Holds img_emb/, text_emb/ and metadata/."""
+    name: str
+    clip_model: str
+    layout: KeyLayout | None = None
+    """None: as the shards' names and keys prove it."""
+    reembed: int | None = None
+    """Pictures that verify embeds again; None: as usual."""
+
+
+def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> tuple[StageResult, Tally]:
+    """Make the dataset and verify it. Interrupted, it is begun again; what lies in the lake is not copied twice.
+
+    Raises UsageError if the dataset is there already, LayoutError, StageNotDone, CorruptFile, DuplicateKey for what is
+    wrong with the folders, VerifyFailed with every joint that is.
+    """
+    kept = road.recall_recipe(lake)
+    if manifests.latest(lake, "verify") or (kept and kept.source.imported is None):
+        raise UsageError(f"{lake.url} holds a dataset {lake.dataset!r} already; choose another --name")
+    shards, layout = find_shards(given.shards, given.layout)
+    with lake.writer(), lake.scratch("import") as scratch:
+        dim = _reorder(given, layout, scratch / "reordered", progress)
+        captions = EmbeddedCaptions(given.embeddings / "metadata", layout, scratch / "captions")
+        recipe = _recipe(given, dim, _picture_side(shards))
+        split_of = splits_of(shards, recipe.curate)
+        importer = Importer(recipe, lake, layout, scratch, captions)
+        progress.begin("import", len(shards), "shards")
+        # What is held out comes first: a picture that is in train as well is dropped there.
+        for shard in sorted(shards, key=lambda shard: (split_of[shard.number] == "train", shard.number)):
+            importer.take(shard, split_of[shard.number])
+            progress.advance()
+        tally = importer.tally
+        tally.num_strays += _strays_elsewhere(captions, shards)
+        if not tally.splits.total() or tally.num_lost == sum(one["num_samples"] for one in tally.listed):
+            raise StageError(
+                f"no picture of {given.shards} has both a caption and an embedding in {given.embeddings}: "
+                "are they of one run?"
+            )
+        recipe = importer.publish()
+    road.remember_recipe(recipe, lake)
+    embedded = road.run_stage("embed", recipe, lake, progress=progress)
+    if {*embedded.manifest.files} != {entry for part in tally.parts for entry in part.files}:
+        raise StageError(
+            f"dataset {lake.dataset!r} holds embeddings of another import; remove {lake.root} or choose another --name"
+        )
+    road.run_stage("reorder", recipe, lake, progress=progress)
+    return road.run_stage("verify", recipe, lake, progress=progress), tally
+
+
+def _reorder(given: Given, layout: KeyLayout, into: Path, progress: Progress) -> int:
+    """Sort the embeddings by shard; gives their width. Raises what `reorder_folder` raises, StageError."""
+    reorder_folder(given.embeddings, given.embeddings / "metadata", into, layout, progress=progress)
+    widths = {}
+    for kind in KINDS:
+        first = next((into / kind).glob("*.npy"), None) if (into / kind).is_dir() else None
+        if first is None:
+            raise StageError(f"{given.embeddings} holds no {kind}/: run clip-retrieval with pictures and text enabled")
+        widths[kind] = int(np.load(first, mmap_mode="r").shape[1])
+    if len(set(widths.values())) > 1:
+        raise StageError(f"{given.embeddings} holds embeddings of two widths {widths}: they are not of one CLIP")
+    return widths[KINDS[0]]
+
+
+def _picture_side(shards: list[ForeignShard]) -> int:
+    """The longer side, in pixels, of the first picture."""
+    for shard in shards:
+        for _, parts in read_tar(shard.tar):
+            with Image.open(BytesIO(parts["jpg"])) as picture:
+                return max(picture.size)
+    raise StageError(f"{shards[0].tar.parent} holds no picture: every download failed")
+
+
+def _recipe(given: Given, dim: int, side_px: int) -> Recipe:
+    fields: dict[str, Any] = {
+        "name": given.name,
+        "source": {
+            "imported": {"shards": str(given.shards.absolute()), "embeddings": str(given.embeddings.absolute())}
+        },
+        "shard": {"image_size_px": side_px},
+        "embed": {
+            "clip_model": given.clip_model,
+            "name": re.sub(r"[^A-Za-z0-9.-]+", "-", given.clip_model).strip(".-")[-60:] or "clip",
+            "dim": dim,
+        },
+    }
+    if side_px < 64:  # the decoder's usual size
+        fields["decoder"] = {"unets": [{"image_size_px": side_px}]}
+    if given.reembed is not None:
+        fields["verify"] = {"reembed": given.reembed}
+    return build(fields, f"of dataset {given.name!r}")
+
+
+def _strays_elsewhere(captions: EmbeddedCaptions, shards: list[ForeignShard]) -> int:
+    there = {shard.number for shard in shards}
+    return sum(len(captions.of_shard(number)) for number in captions.shards() - there)

@@ -1,0 +1,46 @@
+"""The recipe: everything a run can be told, in one typed model.
+
+Each stage reads one part of it (`recipe.curate`, ...). The fields of that part name the stage's result, except for
+those marked EXECUTION_ONLY, which change how the work is done but not what comes out.
+
+part.py        what every part is: frozen, strict, with identity fields
+source.py      where pictures come from
+dataset.py     curate, shard, embed, reorder, verify, machines
+training.py    prior, decoder and its unets, judge
+recipe.py      the whole
+named.py       the stock recipes `southpark` and `demo`
+load.py        a name or a YAML file -> a recipe, with `a.b=c` overrides
+"""
+
+from sp_data.recipe.dataset import Curate, Embed, Machines, Reorder, Shard, Verify
+from sp_data.recipe.load import build, load_recipe
+from sp_data.recipe.named import NAMED, demo, southpark
+from sp_data.recipe.part import HOW, Part
+from sp_data.recipe.recipe import Recipe
+from sp_data.recipe.source import DemoWiki, Imported, Source
+from sp_data.recipe.training import Decoder, Judge, Prior, Training, Unet
+
+__all__ = [
+    "HOW",
+    "NAMED",
+    "Curate",
+    "Decoder",
+    "DemoWiki",
+    "Embed",
+    "Imported",
+    "Judge",
+    "Machines",
+    "Part",
+    "Prior",
+    "Recipe",
+    "Reorder",
+    "Shard",
+    "Source",
+    "Training",
+    "Unet",
+    "Verify",
+    "build",
+    "demo",
+    "load_recipe",
+    "southpark",
+]

@@ -1,0 +1,130 @@
+"""How a dataset is made, stage by stage: curate, shard, embed, reorder, verify; and on which machines."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sp_data.recipe.part import HOW, Part
+
+
+class Curate(Part):
+    """What is kept."""
+
+    min_side_px: int = Field(64, ge=1)
+    max_pixels: int = Field(50_000_000, ge=1, description="A larger picture is refused before it is decoded")
+    max_aspect: float = Field(4.0, ge=1, description="Longer side over shorter")
+    near_duplicates: Literal["drop", "keep"] = Field("drop", description="`keep` puts them into one split")
+    near_duplicate_bits: int = Field(4, ge=0, le=32, description="Of 256 bits of perceptual hash that may differ")
+    boilerplate_words: tuple[str, ...] = Field(
+        (
+            *("img", "image", "images", "pic", "picture", "photo", "screenshot", "screencap"),
+            *(
+                "dsc",
+                "dscn",
+                "dscf",
+                "pxl",
+                "vlcsnap",
+                "untitled",
+                "unnamed",
+                "thumbnail",
+                "maxresdefault",
+                "hqdefault",
+            ),
+            *("wa", "at", "am", "pm", "png", "jpg", "jpeg", "gif", "webp"),
+        ),
+        description="A caption of nothing but these, numbers and signs says nothing, such as 'IMG 1234': dropped",
+    )
+    boilerplate_captions: tuple[str, ...] = Field(
+        (
+            *("screen shot", "screen shot at", "screen shot at am", "screen shot at pm"),
+            *("click to enlarge", "click to view", "no description", "no description available", "no caption"),
+            *("add a caption", "add a caption here", "image not available", "no image available", "image not found"),
+        ),
+        description="Whole captions that say nothing, case and signs aside",
+    )
+    opt_out_templates: tuple[str, ...] = ("Opt-out", "No AI")
+    opt_out_categories: tuple[str, ...] = ("Opted out",)
+    val_share: float = Field(0.05, ge=0, lt=0.5)
+    test_share: float = Field(0.05, ge=0, lt=0.5)
+    threads: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+
+
+class Shard(Part):
+    """How pictures lie in shards (img2dataset)."""
+
+    image_size_px: int = Field(256, ge=8)
+    resize_mode: Literal["border", "center_crop", "keep_ratio"] = "border"
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    samples_per_shard: int | None = Field(
+        None, ge=2, le=10_000, description="None: chosen from the dataset's size, then kept for its life"
+    )
+    processes: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+    distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
+        "multiprocessing",
+        description="img2dataset's own, which says who makes the shards. Ray and Spark on other machines read and "
+        "write the lake's folder, so it lies on a disk that they share",
+        json_schema_extra=HOW,
+    )
+
+
+class Embed(Part):
+    """Which CLIP (clip-retrieval)."""
+
+    clip_model: str = Field("ViT-L/14", description="As clip-retrieval names it; `demo` is the project's own tiny one")
+    name: str = Field(
+        "ViT-L-14", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Begins the name of its folder in the lake"
+    )
+    dim: int = Field(768, ge=1, description="Width of its embeddings, checked before anything long")
+    batch_size: int = Field(64, ge=1, description="Never crosses a shard")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Computed in; `auto` is bf16 where the processor has it. Recorded, and checked on a few pictures",
+        json_schema_extra=HOW,
+    )
+    distributor: Literal["here", "sequential", "pyspark", "slurm"] = Field(
+        "here",
+        description="`here`: in this process, in the precision above. Else clip-retrieval's own command with this "
+        "strategy, in float32, on a lake that lies on a disk the machines share",
+        json_schema_extra=HOW,
+    )
+    distributor_options: dict[str, str | int] = Field(
+        {}, description="Of clip-retrieval, such as slurm_partition and slurm_nodes", json_schema_extra=HOW
+    )
+
+
+class Reorder(Part):
+    """Where each embedding goes."""
+
+    threads: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+
+
+class Verify(Part):
+    """How hard to look."""
+
+    reembed: int = Field(8, ge=0, description="Pictures that are embedded again and compared")
+    min_cosine: float = Field(0.999, gt=0, le=1)
+    close_cosine: float = Field(
+        0.98,
+        ge=0,
+        le=1,
+        description="Pictures that the CLIP finds this near are listed in a report; 0: not compared",
+        json_schema_extra=HOW,
+    )
+
+
+class Machines(Part):
+    """Who does the work of curate, reorder, verify and export, which falls into jobs; in flow runs."""
+
+    runner: Literal["threads", "ray"] = Field(
+        "threads", description="Of this machine, or Prefect's Ray task runner", json_schema_extra=HOW
+    )
+    ray_address: str = Field(
+        "",
+        description="Such as ray://head:10001; empty: a Ray on this machine, for as long as the run takes",
+        json_schema_extra=HOW,
+    )
+    jobs_a_task: int = Field(
+        16, ge=1, description="Shards (of curate: 16 pictures each) that make one task run", json_schema_extra=HOW
+    )

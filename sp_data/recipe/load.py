@@ -1,0 +1,92 @@
+"""A recipe from its name, a YAML file or plain fields, with `a.b=c` overrides; a wrong field is named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sp_data.errors import RecipeError
+from sp_data.recipe.named import NAMED
+from sp_data.recipe.recipe import Recipe
+
+
+def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
+    """A named recipe or a YAML file, with `a.b=c` overrides (values are YAML). Raises RecipeError naming the field."""
+    if name in NAMED:
+        fields = _copy(NAMED[name])
+    elif Path(name).suffix in (".yaml", ".yml"):
+        fields = _read(Path(name))
+    else:
+        raise RecipeError(f"no recipe {name!r}: expected {', '.join(NAMED)} or a .yaml file")
+    for setting in sets:
+        _override(fields, setting)
+    return build(fields, name)
+
+
+def build(fields: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from plain fields. Raises RecipeError naming the first wrong field of `where`."""
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError(f"recipe {where}: {_first_fault(error, fields)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(fields, dict):
+        raise RecipeError(f"recipe {path}: expected fields such as `name:` and `source:`")
+    return fields
+
+
+def _copy(fields: Any) -> Any:
+    return {key: _copy(value) for key, value in fields.items()} if isinstance(fields, dict) else fields
+
+
+def _override(fields: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    if not (path and equals):
+        raise RecipeError(f"--set {setting}: expected a.b=value, such as curate.min_side_px=32")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {setting}: the value is not YAML: {str(error).splitlines()[0]}") from error
+    *parents, last = path.split(".")
+    inner = fields
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {setting}: `{parent}` is a single value, not a group of fields")
+    inner[last] = value
+
+
+def _first_fault(error: ValidationError, fields: Mapping[str, Any]) -> str:
+    fault = error.errors(include_url=False)[0]
+    path = ".".join(str(step) for step in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _field_names(fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"there is no field {path!r}; {hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = fault["input"]
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _field_names(path: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for step in path:
+        inner = model.model_fields[str(step)].annotation
+        options = [inner, *getattr(inner, "__args__", ())]
+        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return sorted(model.model_fields)

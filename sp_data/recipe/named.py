@@ -1,0 +1,106 @@
+"""The stock recipes: `southpark` and `demo`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sp_data.recipe.recipe import Recipe
+
+
+def southpark() -> Recipe:
+    """South Park's characters, with models of LAION's sizes: ViT-L/14, a prior of 102 million parameters, a decoder of
+    957 million that draws 64 pixels and one of 616 million that makes them 256. For a GPU with 80 GB.
+
+    `contact` and `acknowledge_terms` are yours to say.
+    """
+    return Recipe.model_validate(_SOUTHPARK)
+
+
+def demo() -> Recipe:
+    """Paper-cutout kids from a wiki that the run serves itself: no network, no GPU.
+
+    The models are toys that learn to draw 32 pixels in some five minutes on two cores.
+    """
+    return Recipe.model_validate(_DEMO)
+
+
+_SOUTHPARK: dict[str, Any] = {
+    "name": "southpark",
+    "source": {
+        "wiki": "https://southpark.fandom.com",
+        "pages": ["Portal:Characters"],
+        "caption_templates": ["{name}[, {gender}][, {hair} hair][, {occupation}]"],
+    },
+    "prior": {"batch_size": 256, "weight_decay": 0.06, "loader_processes": 4},
+    "decoder": {
+        "batch_size": 32,
+        "loader_processes": 8,
+        "unets": [
+            {"image_size_px": 64, "dim": 320, "text_encodings": True},
+            {"image_size_px": 256, "dim": 256, "self_attn": [False] * 4, "sparse_attn": False},
+        ],
+    },
+}
+_DEMO: dict[str, Any] = {
+    "name": "demo",
+    "source": {
+        "wiki": "http://paper-kids.localhost",
+        "demo": {},
+        "select": "all",
+        "requests_per_second": 0,
+        "caption_templates": ["a kid in a {coat} coat and a {hat} {hat kind} at the {place}"],
+    },
+    "shard": {"image_size_px": 64, "samples_per_shard": 100},
+    "embed": {"clip_model": "demo", "name": "tiny", "dim": 128},
+    "prior": {
+        "steps": 800,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "schedule": "linear",
+        "warmup_steps": 50,
+        "max_grad_norm": 1.0,
+        "ema_decay": 0.99,
+        "save_every": 200,
+        "depth": 4,
+        "heads": 4,
+        "dim_head": 32,
+        "dropout": 0.0,
+        "normformer": False,
+        "text_encodings": False,
+        "max_text_len": 1,
+        "sample_timesteps": 32,
+        "cond_drop_prob": 0.0,
+        "precision": "fp32",
+    },
+    "decoder": {
+        "steps": 1400,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "schedule": "linear",
+        "warmup_steps": 50,
+        "max_grad_norm": 1.0,
+        "ema_decay": 0.99,
+        "save_every": 200,
+        "unets": [
+            {
+                "image_size_px": 32,
+                "dim": 32,
+                "dim_mults": [1, 2, 4],
+                "cond_dim": 32,
+                "num_resnet_blocks": 1,
+                "attn_heads": 4,
+                "attn_dim_head": 32,
+                "self_attn": [False] * 3,
+                "sparse_attn": False,
+                "init_cross_embed": False,
+            }
+        ],
+        "objective": "v",
+        "learned_variance": False,
+        "sample_timesteps": 32,
+        "image_cond_drop_prob": 0.0,
+        "text_cond_drop_prob": 0.0,
+    },
+    "judge": {},
+}
+NAMED: dict[str, dict[str, Any]] = {"southpark": _SOUTHPARK, "demo": _DEMO}

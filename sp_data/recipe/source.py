@@ -1,0 +1,150 @@
+"""Where pictures come from: a wiki, a list of addresses, or an import."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from sp_data.errors import RecipeError
+from sp_data.recipe.part import HOW, Part
+
+
+class DemoWiki(Part):
+    """The made-up wiki of paper-cutout kids, served by the run itself."""
+
+    num_kids: int = Field(1600, ge=24, le=5000)
+    seed: int = 0
+    weeks: int = Field(
+        0,
+        ge=0,
+        le=52,
+        description="How many weeks ago it was founded; each week some pictures come, change, go and are renamed",
+        json_schema_extra=HOW,
+    )
+
+
+class Imported(Part):
+    """Shards that someone else made; written by `sp-data import`, not by hand."""
+
+    shards: str = Field(description="Where they lay", json_schema_extra=HOW)
+    embeddings: str = Field(description="Where their embeddings lay", json_schema_extra=HOW)
+    digest: str = Field("", description="sha256 over the shards")
+
+
+class Source(Part):
+    """Which wiki, and what of it."""
+
+    wiki: str = Field("", description="Address of the wiki, e.g. https://southpark.fandom.com")
+    addresses: str = Field(
+        "",
+        description="Instead of a wiki: a list of pictures' addresses, as .txt (one a line), .csv or .parquet (columns "
+        "`url`, and `caption` and `licence` where there are any)",
+    )
+    demo: DemoWiki | None = Field(None, description="Serve the made-up wiki and scrape it")
+    imported: Imported | None = Field(None, description="Instead of a wiki: what `sp-data import` took in")
+    select: Literal["pages", "categories", "all"] = Field(
+        "pages", description="Files shown on `pages`, files in `categories`, or every file of the wiki"
+    )
+    pages: tuple[str, ...] = ("Portal:Characters",)
+    categories: tuple[str, ...] = ()
+    article_namespaces: tuple[int, ...] = Field((0,), description="Where captions and infoboxes are read")
+    mime_types: tuple[str, ...] = ("image/png", "image/jpeg", "image/gif", "image/webp")
+    caption_templates: tuple[str, ...] = Field(
+        (),
+        description="Captions made of infobox fields and of found captions by their kind, such as "
+        "'{subject}[ in a {coat} coat][, {lead}]': parts in brackets are left out where a field is missing. The first "
+        "that can be filled is chosen; without one, the best caption found on the wiki",
+    )
+    caption_variants: int = Field(
+        0, ge=0, le=16, description="Other captions of each picture, for training: parts in brackets dropped at random"
+    )
+    caption_dropout: float = Field(0.3, ge=0, lt=1, description="How often a part in brackets is left out of a variant")
+    caption_seed: int = Field(0, ge=0, description="Of the variants")
+    max_html_pages: int = Field(
+        100,
+        ge=0,
+        description="Read as HTML because their wikitext does not name the pictures they show; one request each",
+    )
+    reconcile_every: int = Field(
+        13,
+        ge=1,
+        description="Runs that find changes between two that list the whole wiki; a month after the last it is listed "
+        "in any case. What is changed behind its lists of changes, such as imports with old dates, is found then",
+        json_schema_extra=HOW,
+    )
+    contact: str = Field("", description="Who runs this: an address for the User-Agent", json_schema_extra=HOW)
+    acknowledge_terms: bool = Field(
+        False, description="You have read the wiki's terms of use and may do this", json_schema_extra=HOW
+    )
+    requests_per_second: float = Field(
+        1.0, ge=0, le=50, description="0 = as fast as it answers, on this machine only", json_schema_extra=HOW
+    )
+    timeout_s: float = Field(30.0, gt=0, json_schema_extra=HOW)
+    max_file_bytes: int = Field(100_000_000, gt=0, description="A larger picture is refused")
+
+    @field_validator("wiki")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not value:
+            return value
+        address = urlsplit(value)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("expected an address such as https://southpark.fandom.com")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_manners(self) -> Self:
+        if sum(map(bool, (self.wiki, self.addresses, self.imported))) != 1:
+            raise ValueError("expected `wiki`, or `addresses` instead of one")
+        if self.select == "pages" and not self.pages:
+            raise ValueError("select is 'pages', so `pages` must name at least one")
+        if self.select == "categories" and not self.categories:
+            raise ValueError("select is 'categories', so `categories` must name at least one")
+        if self.requests_per_second == 0 and not self.is_loopback:
+            raise ValueError("`requests_per_second` may be 0 only for a wiki on this machine")
+        return self
+
+    def check_manners(self) -> None:
+        """Refuse to scrape a wiki elsewhere without saying who one is and that its terms were read.
+
+        Raises RecipeError.
+        """
+        if self.is_loopback:
+            return
+        if not self.contact.strip():
+            raise RecipeError(
+                "source.contact is empty: say who runs this (a mail address or a page; it goes into the User-Agent), "
+                "e.g. --set source.contact=me@example.org"
+            )
+        if not self.acknowledge_terms:
+            raise RecipeError(
+                f"read the terms of use and the licence of {self.place} first (Fandom's terms are stricter than its "
+                "robots.txt; text is CC-BY-SA, most pictures are fair use); if you may do this, "
+                "say so: --set source.acknowledge_terms=true"
+            )
+
+    @property
+    def place(self) -> str:
+        """Where the pictures come from, in words."""
+        if self.imported:
+            return f"the shards in {self.imported.shards}"
+        return self.wiki or f"the addresses in {self.addresses}"
+
+    @property
+    def portals(self) -> tuple[str, ...]:
+        """The pages that select files; they are read as their readers see them."""
+        return self.pages if self.select == "pages" else ()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the wiki runs on this machine (names below .localhost always do: RFC 6761)."""
+        host = (urlsplit(self.wiki).hostname or "").lower()
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,296 @@
+"""gc: what a lake may let go of. Kept are the latest snapshots, every checkpoint's dataset, and what is being made.
+
+A snapshot is a manifest of each stage; with it are kept the manifests it was made from (by digest, as far as there
+are), and every file that any of them names:
+
+    manifest.files                           catalogues, tables, shards, embeddings, reordered rows
+    a catalogue's `original`                 originals/
+    a curated table's `path`                 normalised/ and originals/
+    a shard's `path`                         the same of pictures that have a tombstone by now: a tar that is lost comes
+                                             back with the same bytes only if all of it is there
+    a dataset manifest's shards              shards/, reordered/ and index/: a compaction replaces the shard manifest of
+                                             the same identity, and then only this one names the shards of before
+
+What a stage has made so far is kept as long as that stage is not done: the next run goes on with it. Runs, generated
+pictures, reports, what was quarantined and what the scrape remembers are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sp_data import manifest as manifests
+from sp_data.dataset.curate.tables import read_dropped, read_kept
+from sp_data.dataset.loader.tar_index import index_path
+from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.shards.find import holds_forgotten
+from sp_data.dataset.shards.stage import read_columns
+from sp_data.errors import UsageError
+from sp_data.keys import KeyLayout
+from sp_data.lake import NUM_AT_ONCE, Lake, is_alive, is_temporary
+from sp_data.manifest import Manifest, Part
+from sp_data.pipeline import DATASET_STAGES, stand
+from sp_data.recipe import Recipe
+from sp_data.training.trained import trained, under_way
+from sp_data.wiki.catalogue import read_catalogue
+from sp_data.wiki.forgotten import read_forgotten
+from sp_data.wiki.http.journal import START
+
+log = logging.getLogger(__name__)
+
+KEEP = 3
+"""Snapshots of each stage."""
+DATA = ("catalogue", "originals", "curated", "normalised", "shards", "embeddings", "reordered", "index")
+TEMPORARY = "temporary names"
+MADE_IN_PIECES = {"scrape": ("originals", "catalogue"), "curate": ("normalised", "curated")}
+"""Stage -> the folders it fills before its manifest; the other stages leave parts, which name their files."""
+
+
+@dataclass(slots=True)
+class Waste:
+    """What nothing names: path -> bytes, in the order in which it has to go."""
+
+    manifests: dict[str, int] = field(default_factory=dict)
+    """First: whatever ends this half-way, no manifest names a file that is gone."""
+    files: dict[str, int] = field(default_factory=dict)
+    temporary: dict[str, int] = field(default_factory=dict)
+    scratch: list[Path] = field(default_factory=list)
+    """Folders that dead processes left, outside of what the lake lists."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def num_files(self) -> int:
+        return sum(files for files, _ in self.folders.values())
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(num_bytes for _, num_bytes in self.folders.values())
+
+    @property
+    def folders(self) -> dict[str, tuple[int, int]]:
+        """Folder -> (files, bytes), of those that have any."""
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for path, size in (*self.manifests.items(), *self.files.items()):
+            found[path.partition("/")[0]].append(size)
+        for size in self.temporary.values():
+            found[TEMPORARY].append(size)
+        return {name: (len(sizes), sum(sizes)) for name, sizes in sorted(found.items())}
+
+
+def collect(recipe: Recipe, lake: Lake, *, keep: int = KEEP, delete: bool = False) -> Waste:
+    """Find what neither the latest `keep` snapshots nor a checkpoint's dataset names; `delete`: and remove it.
+
+    Raises UsageError for `keep` below 1, CorruptFile for a manifest, a table or a checkpoint's record that cannot be
+    read: what it names is not known then, and nothing is removed.
+    """
+    if keep < 1:
+        raise UsageError(f"--keep {keep}: the newest snapshot is the dataset; keep at least 1")
+    # Before the lock: whoever takes that sweeps it.
+    left = lake.left_in_scratch()
+    in_scratch = {str(path.relative_to(lake.root)): path.stat().st_size for path in _files_in(left)}
+    with lake.writer():
+        waste = find_waste(recipe, lake, keep)
+        waste.temporary |= in_scratch
+        if delete:
+            _remove(waste, lake)
+    return waste
+
+
+def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
+    """Look only. The writer's lock is held by who calls."""
+    waste = Waste()
+    kept = _Kept.of(lake, keep, waste.warnings)
+    named = set(_files_of(kept, lake, waste.warnings))
+    unfinished = _unfinished(recipe, lake)
+    untouched = {folder for stage in unfinished for folder in MADE_IN_PIECES.get(stage, ())}
+    for stage in DATASET_STAGES:
+        parts: dict[str, int] = {}
+        for path, size in lake.everything(f"manifests/{stage}").items():
+            if is_temporary(path):
+                waste.temporary[path] = size
+            elif "/parts/" in path:
+                parts[path] = size
+            elif path != f"manifests/{stage}/latest.json" and path not in kept.paths:
+                waste.manifests[path] = size
+        for path, files in _files_of_parts(lake, list(parts)):
+            if stage in unfinished:
+                named |= files
+            elif not files or not files <= named:
+                waste.files[path] = parts[path]
+    for folder in DATA:
+        for path, size in lake.everything(folder).items():
+            if is_temporary(path):
+                waste.temporary[path] = size
+            elif path not in named and folder not in untouched:
+                waste.files[path] = size
+    waste.scratch = _left_by_exports(lake)
+    for file in _files_in(waste.scratch):
+        waste.temporary[str(file.relative_to(lake.root))] = file.stat().st_size
+    if unfinished:
+        waste.warnings.append(f"not done: {', '.join(unfinished)}; what was made so far stays for the next run")
+    return waste
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The manifests that stay, by stage, identity and digest."""
+
+    manifests: dict[tuple[str, str, str], Manifest]
+
+    @property
+    def paths(self) -> set[str]:
+        return {manifests.manifest_path(stage, identity) for stage, identity, _ in self.manifests}
+
+    @classmethod
+    def of(cls, lake: Lake, keep: int, warnings: list[str]) -> _Kept:
+        there: dict[str, list[Manifest]] = {stage: manifests.all_of(lake, stage) for stage in DATASET_STAGES}
+        waiting = [one for stage, all_of in there.items() for one in _latest(lake, stage, all_of, keep)]
+        waiting += _trained_on(lake, there["verify"], {one.digest for one in waiting}, warnings)
+        # Oldest first, so that of several that made the same, the newest counts.
+        all_of_all = sorted((one for all_of in there.values() for one in all_of), key=lambda one: one.made_at)
+        made = {(one.stage, one.digest): one for one in all_of_all}
+        made |= {(one.stage, one.digest): one for one in waiting}
+        found: dict[tuple[str, str, str], Manifest] = {}
+        while waiting:
+            one = waiting.pop()
+            if (one.stage, one.identity, one.digest) not in found:
+                found[one.stage, one.identity, one.digest] = one
+                waiting += [made[made_from] for made_from in one.inputs.items() if made_from in made]
+        return cls(found)
+
+
+def _latest(lake: Lake, stage: str, there: list[Manifest], keep: int) -> list[Manifest]:
+    """The newest snapshot and those before it; where their line is shorter (a recipe was changed and changed back),
+    the youngest of the others."""
+    newest = manifests.latest(lake, stage)
+    if newest is None:
+        return []
+    by_identity = {one.identity: one for one in there}
+    line = [newest]
+    while len(line) < keep:
+        before = by_identity.get(line[-1].previous or "")
+        if before is None or before.identity in {one.identity for one in line}:
+            break
+        line.append(before)
+    of_line = {one.identity for one in line}
+    others = [one for one in there if one.identity not in of_line]
+    others.sort(key=lambda one: (one.made_at, one.identity), reverse=True)
+    # The file of the newest one's identity, which may be one step ahead of latest.json.
+    return [*line, *others[: keep - len(line)], *(one for one in there if one.identity == newest.identity)]
+
+
+def _trained_on(lake: Lake, verified: list[Manifest], kept: set[str], warnings: list[str]) -> Iterator[Manifest]:
+    """The datasets of checkpoints and of trainings that are under way.
+
+    A dataset that holds what was forgotten is not kept for a checkpoint: who asked for it wants the bytes gone.
+    """
+    forgotten = read_forgotten(lake)
+    by_digest = {one.digest: one for one in verified}
+    running = under_way(lake)
+    wanted: defaultdict[str, list[str]] = defaultdict(list)
+    for checkpoint in trained(lake):
+        wanted[checkpoint.dataset].append(str(checkpoint))
+    for digest in sorted({*wanted, *running.values()} - kept):
+        runs = [run for run, dataset in running.items() if dataset == digest]
+        who = ", ".join(runs or wanted[digest][-1:])
+        manifest = by_digest.get(digest)
+        if manifest is None:
+            warnings.append(f"{who} was trained on dataset {digest[:12]}, of which there is no manifest any more")
+        elif not holds_forgotten(lake, manifest, forgotten):
+            yield manifest
+        elif runs:
+            warnings.append(f"{who} is in training on dataset {digest[:12]}, which holds forgotten pictures: kept")
+            yield manifest
+        else:
+            warnings.append(
+                f"{who} was trained on dataset {digest[:12]}, which holds forgotten pictures: it is not kept for that"
+            )
+
+
+def _files_of(kept: _Kept, lake: Lake, warnings: list[str]) -> Iterator[str]:
+    shards: set[str] = set()
+    for manifest in kept.manifests.values():
+        yield from (entry.path for entry in manifest.files)
+        try:
+            if manifest.stage == "scrape":
+                yield from filter(None, read_catalogue(lake, manifest)["original"].to_pylist())
+            elif manifest.stage == "curate":
+                yield from read_kept(lake, manifest, ["path"])["path"].to_pylist()
+                dropped = read_dropped(lake, manifest, ["path", "original"])
+                yield from filter(None, dropped["path"].to_pylist() + dropped["original"].to_pylist())
+        except FileNotFoundError as error:
+            warnings.append(f"{error.filename} of a snapshot of {manifest.made_at} is gone: what it named is not known")
+        if manifest.stage == "shard":
+            shards.update(entry.path for entry in manifest.files if entry.path.endswith(".parquet"))
+        elif manifest.stage == "verify":
+            layout = KeyLayout.parse(manifest.details["layout"])
+            for listed in manifest.details["shards"]:
+                yield from (listed[name]["path"] for name in ("tar", "parquet", *KINDS))
+                yield f"shards/{layout.shard_name(listed['number'])}_stats.json"
+                yield index_path(listed, layout)
+                shards.add(listed["parquet"]["path"])
+    for path in sorted(shards):
+        # One that is gone is made again from what the tables name, if at all.
+        with contextlib.suppress(FileNotFoundError):
+            yield from read_columns(lake, path, ["path"])["path"].to_pylist()
+
+
+def _unfinished(recipe: Recipe, lake: Lake) -> list[str]:
+    standing = stand(recipe, lake, until=DATASET_STAGES[-1])
+    return [
+        stage
+        for stage in DATASET_STAGES
+        if standing[stage].state != "done" or (stage == "scrape" and lake.exists(START))
+    ]
+
+
+def _files_of_parts(lake: Lake, paths: list[str]) -> Iterator[tuple[str, set[str]]]:
+    """Each part's path with the files it names; none if it cannot be read."""
+    for path, data in zip(paths, lake.read_all(paths), strict=True):
+        try:
+            yield path, {entry.path for entry in Part.model_validate_json(data).files}
+        except ValidationError:
+            yield path, set()
+
+
+def _remove(waste: Waste, lake: Lake) -> None:
+    with ThreadPoolExecutor(1 if lake.is_local else NUM_AT_ONCE) as pool:
+        for paths in (waste.manifests, waste.files, waste.temporary):
+            # Each kind is gone before the next one begins.
+            list(pool.map(lake.remove, paths))
+    for folder in waste.scratch:
+        shutil.rmtree(folder, ignore_errors=True)
+    if lake.is_local:
+        for name in (*DATA, *(f"manifests/{stage}" for stage in DATASET_STAGES)):
+            _remove_empty(Path(lake.full(name)))
+    log.info("gc: removed %d files, %.1f MB", waste.num_files, waste.num_bytes / 1e6)
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir():
+        for inner in folder.iterdir():
+            _remove_empty(inner)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _left_by_exports(lake: Lake) -> list[Path]:
+    """What killed exports into the dataset's own folder left (export.py)."""
+    if not lake.is_local or not Path(lake.root).exists():
+        return []
+    found = [*Path(lake.root).glob(".*.export-*"), *Path(lake.root).glob(".*.before-*")]
+    return [path for path in found if not is_alive(path.name.rpartition("-")[2])]
+
+
+def _files_in(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in folders:
+        yield from (path for path in folder.rglob("*") if path.is_file())

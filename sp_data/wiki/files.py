@@ -1,0 +1,165 @@
+"""What the wiki says of its files: size, sha1, type, address, categories, redirects to them, and their own pages.
+
+500 files a request with all of that, wikitext included, where they come from a generator; 50 where they are named.
+A file redirect is not a file: it becomes an alias, so that pages that use the old name still lend their captions.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+
+from sp_data.errors import WikiError
+from sp_data.recipe import Source
+from sp_data.wiki.facts import Facts, WikiFile
+from sp_data.wiki.http.api import Json, Params
+from sp_data.wiki.http.client import CONTENT, WikiClient
+from sp_data.wiki.parse import file_page as filepage
+from sp_data.wiki.parse.titles import FILE_NAMESPACE, file_title, normal_name
+
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+log = logging.getLogger(__name__)
+
+WANTED: Params = {
+    "prop": "imageinfo|categories|redirects",
+    "iiprop": "timestamp|user|url|size|sha1|mime|canonicaltitle",
+    "cllimit": "max",
+    "rdprop": "title",
+    "rdnamespace": FILE_NAMESPACE,
+    "rdlimit": "max",
+}
+WANTED_WITH_TEXT: Params = {**CONTENT, **WANTED, "prop": f"{WANTED['prop']}|{CONTENT['prop']}"}
+
+
+def list_files(client: WikiClient, facts: Facts) -> None:
+    """Add every file that the source selects; what its pages show must be in `facts.rendered` already."""
+    answered: set[str] = set()
+    for question in _questions(client):
+        for page in client.pages_with_text({**question, **WANTED}):
+            answered.add(_name(page["title"]))
+            take_file(client, facts, page)
+    ask_files(client, facts, facts.portal_files(client.source) - answered)
+    facts.prune(client.source, selected_categories(client))
+    log.info("listed %d files of %s (%s)", len(facts.files), client.source.wiki, selection(client.source))
+
+
+def require_files(client: WikiClient, facts: Facts) -> None:
+    """Raises WikiError if nothing is selected: a portal that somebody emptied is no reason to drop a dataset."""
+    if not facts.files:
+        raise WikiError(
+            f"{client.source.wiki} has no files to scrape ({selection(client.source)}): see source.select in the recipe"
+        )
+
+
+def ask_files(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
+    """Forget what was known of these files and aliases, and ask for them by name."""
+    asked = sorted(set(names))
+    gone = set(asked)
+    for name in asked:
+        facts.files.pop(name, None)
+        facts.file_pages.pop(name, None)
+    facts.aliases = {alias: name for alias, name in facts.aliases.items() if alias not in gone and name not in gone}
+    for page in client.pages_named(map(file_title, asked), WANTED_WITH_TEXT):
+        take_file(client, facts, page)
+    # A name that turned out to be a redirect to a file that was not heard of yet.
+    if elsewhere := {facts.aliases[name] for name in asked if name in facts.aliases} - facts.files.keys() - gone:
+        ask_files(client, facts, elsewhere)
+
+
+def ask_files_using(client: WikiClient, facts: Facts, templates: Iterable[str]) -> None:
+    """Ask again for the files whose own pages include one of these templates, which may give them categories."""
+    question: Params = {"generator": "transcludedin", "gtinamespace": FILE_NAMESPACE, "gtilimit": "max"}
+    known = set(facts.files)
+    for page in client.pages_named(sorted(set(templates)), {**question, **WANTED}):
+        take_file(client, facts, page)
+    facts.prune(client.source, selected_categories(client))
+    # Selected by a category that a template gives them since today; their own pages were not read yet.
+    if fresh := facts.files.keys() - known:
+        ask_files(client, facts, fresh)
+
+
+def take_file(client: WikiClient, facts: Facts, page: Json) -> None:
+    """What one page of an answer says of a file."""
+    # A red link, or a description page whose file is gone.
+    if not page.get("imageinfo"):
+        return
+    info, shown_as = page["imageinfo"][0], _name(page["title"])
+    name = _name(info.get("canonicaltitle") or page["title"])
+    if name != shown_as:
+        # A redirect answers with its own title and categories, and with the other file's imageinfo.
+        facts.aliases[shown_as] = name
+        return
+    facts.files[name] = _file(name, page, info)
+    for redirect in page.get("redirects", ()):
+        facts.aliases[_name(redirect["title"])] = name
+    text = wikitext_of(page)
+    if text is not None:
+        facts.file_pages[name] = filepage.read(text, client.namespaces)
+
+
+def selected_categories(client: WikiClient) -> frozenset[str]:
+    """Names of the source's categories, without 'Category:'."""
+    spaces = client.namespaces
+    return frozenset(spaces.category_name(name) or normal_name(name) for name in client.source.categories)
+
+
+def selection(source: Source) -> str:
+    """What a source selects, in words."""
+    match source.select:
+        case "pages":
+            return "shown on " + ", ".join(source.pages)
+        case "categories":
+            return "in " + ", ".join(source.categories)
+        case "all":
+            return "every file"
+
+
+def wikitext_of(page: Json) -> str | None:
+    """None for a page that is gone or hidden, or that is no wikitext (scripts, style sheets, data)."""
+    for revision in page.get("revisions", ())[:1]:
+        main = revision.get("slots", {}).get("main", {})
+        if main.get("contentmodel") == "wikitext" and "content" in main:
+            return str(main["content"])
+    return None
+
+
+def _questions(client: WikiClient) -> Iterator[Params]:
+    source = client.source
+    match source.select:
+        case "pages":
+            for title in source.pages:
+                yield {"generator": "images", "gimlimit": "max", "titles": title, "redirects": 1}
+        case "categories":
+            for category in sorted(selected_categories(client)):
+                title = f"Category:{category}"
+                yield {"generator": "categorymembers", "gcmtitle": title, "gcmtype": "file", "gcmlimit": "max"}
+        case "all":
+            yield {"generator": "allimages", "gailimit": "max"}
+
+
+def _name(title: str) -> str:
+    return normal_name(title.partition(":")[2])
+
+
+def _file(name: str, page: Json, info: Json) -> WikiFile:
+    sha1 = str(info.get("sha1", "")).lower()
+    return WikiFile(
+        name=name,
+        page_id=page.get("pageid"),
+        url=str(info.get("url", "")),
+        # It names a file in the lake, so nothing else may stand there.
+        sha1=sha1 if _SHA1.fullmatch(sha1) else "",
+        bytes=_number(info.get("size"), 1 << 62),
+        mime=str(info.get("mime", "")),
+        width=_number(info.get("width"), 1 << 30),
+        height=_number(info.get("height"), 1 << 30),
+        uploaded_at=str(info.get("timestamp", "")),
+        uploader=info.get("user"),
+        categories=tuple(sorted(_name(category["title"]) for category in page.get("categories", ()))),
+    )
+
+
+def _number(value: object, most: int) -> int:
+    """A size that a wiki states, 0 where it states none that can be."""
+    return value if isinstance(value, int) and 0 <= value <= most else 0

@@ -1,0 +1,121 @@
+"""Wikitext -> the words a reader sees: no markup, no references, no templates, no tables.
+
+"'''Ada''' is a [[Kid|kid]].<ref>Page 3</ref> {{Citation needed}}"  ->  'Ada is a kid.'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import mwparserfromhell
+from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Node, Tag, Text, Wikilink
+from mwparserfromhell.wikicode import Wikicode
+
+from sp_data.wiki.parse.titles import Namespaces
+
+SILENT_TAGS = frozenset(
+    {"ref", "references", "gallery", "table", "style", "script", "math", "chem", "score", "timeline", "imagemap"}
+    | {"templatedata", "syntaxhighlight", "source", "pre", "noinclude", "noscript"}
+)
+"""Their contents are no part of a sentence."""
+LIST_MARK = "\0"
+"""Stands in front of a list's item while paragraphs are told apart."""
+
+_MARKUP = re.compile(r"[\[\]{}<>&\n|~]|''|__|://|mailto:|^\s*[*#:;=-]")
+"""What may mean more than itself."""
+_SWITCH = re.compile(r"__[A-Z]+__")
+_LEFT_OVER = re.compile(r"'{2,}|\[\[|\]\]|\{\{+|\}\}+")
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\bJr)(?<!\bSr)(?<!\bvs)"
+    r"[.!?][\"')\]”’]*(?=\s+[\"'(\[“‘]?[^\W_a-z])"
+)
+
+
+def parse(text: str) -> Wikicode:
+    """The tree of a piece of wikitext."""
+    return mwparserfromhell.parse(text)
+
+
+def plain(code: Wikicode | str, spaces: Namespaces, *, line_break: str = " ") -> str:
+    """The words of a piece of wikitext on one line; `line_break` stands where <br> or a list's item was."""
+    if isinstance(code, str):
+        if not _MARKUP.search(code):
+            # Most captions are plain, and a parser costs a hundred times as much.
+            return " ".join(code.split())
+        code = parse(code)
+    return _tidy("".join(_words(code.nodes, spaces)).replace(LIST_MARK, "\n").strip().replace("\n", line_break))
+
+
+def first_paragraph(nodes: list[Node], spaces: Namespaces) -> str:
+    """The first lines of running text, '' where there are none; list items and hatnotes are passed over."""
+    text = "".join(_words(nodes, spaces))
+    for paragraph in re.split(r"\n\s*\n", text):
+        lines = [line for line in paragraph.split("\n") if LIST_MARK not in line]
+        words = _tidy(" ".join(lines))
+        if any(char.isalpha() for char in words):
+            return words
+    return ""
+
+
+def first_sentence(text: str) -> str:
+    """'Ada is a kid. She swims.' -> 'Ada is a kid.'; 'Dr. Mephesto' and 'J. K.' end no sentence."""
+    end = _SENTENCE_END.search(text)
+    return text[: end.end()] if end else text
+
+
+def split_options(text: str) -> list[str]:
+    """'a.png|thumb|of [[Ada|her]]' -> ['a.png', 'thumb', 'of [[Ada|her]]']: bars inside links do not count."""
+    parts, depth, start = [], 0, 0
+    for match in re.finditer(r"\[\[|\{\{|\]\]|\}\}|\|", text):
+        if match[0] == "|":
+            if depth == 0:
+                parts.append(text[start : match.start()])
+                start = match.end()
+        else:
+            depth = max(0, depth + (1 if match[0] in ("[[", "{{") else -1))
+    return [*parts, text[start:]]
+
+
+def _words(nodes: list[Node], spaces: Namespaces) -> Iterator[str]:
+    for node in nodes:
+        match node:
+            case Text():
+                yield str(node.value)
+            case HTMLEntity():
+                yield node.normalize()
+            case Wikilink():
+                yield from _link(node, spaces)
+            case ExternalLink():
+                if node.title is not None:
+                    yield from _words(node.title.nodes, spaces)
+            case Heading():
+                yield "\n\n"
+            case Tag():
+                yield from _tag(node, spaces)
+            case _:
+                pass  # templates, arguments, comments
+
+
+def _link(link: Wikilink, spaces: Namespaces) -> Iterator[str]:
+    target = str(link.title).strip()
+    if spaces.file_name(target) or spaces.category_name(target):
+        return
+    if link.text is not None:
+        yield from _words(link.text.nodes, spaces)
+    elif not target.lower().startswith("media:"):
+        yield target.removeprefix(":")
+
+
+def _tag(tag: Tag, spaces: Namespaces) -> Iterator[str]:
+    name = str(tag.tag).strip().lower()
+    if tag.wiki_markup in ("*", "#", ":", ";"):
+        yield LIST_MARK
+    elif name in ("br", "p", "hr", "li"):
+        yield "\n"
+    if name not in SILENT_TAGS and tag.contents is not None:
+        yield from _words(tag.contents.nodes, spaces)
+
+
+def _tidy(text: str) -> str:
+    return " ".join(_LEFT_OVER.sub("", _SWITCH.sub("", text)).split())
