@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sp_data.demo.wiki.history import after_changes
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import build_world
 
 STAGES = ("scrape", "curate", "shard", "embed", "reorder", "verify")
@@ -87,7 +87,7 @@ def main() -> None:
     for file in world.files.values():
         _ = file.data  # drawn now, so that the wiki's own work is in nobody's seconds
     changed = after_changes(world, SEED, new=NEW, replaced=REPLACED, deleted=DELETED, renamed=RENAMED)
-    with tempfile.TemporaryDirectory(prefix="sp-data-delta-") as folder, DemoWiki(world) as wiki:
+    with tempfile.TemporaryDirectory(prefix="sp-data-delta-") as folder, DemoWikiServer(world) as wiki:
         lake = Path(folder) / "lake"
         full = run(lake, num_kids, wiki)
         wiki.world = changed
@@ -126,7 +126,7 @@ def main() -> None:
     )
 
 
-def run(lake: Path, num_kids: int, wiki: DemoWiki) -> dict[str, dict[str, Any]]:
+def run(lake: Path, num_kids: int, wiki: DemoWikiServer) -> dict[str, dict[str, Any]]:
     """Stage -> what it took."""
     asked = wiki.requests.total()
     command = [sys.executable, "-c", RUN, str(lake), str(num_kids), wiki.url, *STAGES]

@@ -37,12 +37,20 @@ from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import KEPT_SCHEMA, kept_blocks
 from sp_data.dataset.reorder import stage as reorder
 from sp_data.dataset.shards import stage as shards
-from sp_data.dataset.shards.plan import MADE_OF, Kept, PlannedShard, hex_of, identity_of_shard, rows_of, samples_in
+from sp_data.dataset.shards.plan import (
+    MADE_OF,
+    KeptSamples,
+    PlannedShard,
+    hex_of,
+    identity_of_shard,
+    rows_of,
+    samples_in,
+)
 from sp_data.dataset.shards.tars import SUCCESS
 from sp_data.dataset.verify.stage import dataset_details
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
-from sp_data.manifest import Counts, Manifest, Part
+from sp_data.manifest import Counts, Manifest, ShardPart
 from sp_data.recipe import Shard
 from sp_data.stage import VERSION_OF
 from sp_data.training.sampler import between
@@ -124,10 +132,10 @@ def step_table(lake: Lake, num_rows: int) -> str:
 
 def step_plan(lake: Lake, num_rows: int) -> str:
     curated = _latest(lake, "curate")
-    kept = Kept(kept_blocks(lake, curated, MADE_OF))
+    kept = KeptSamples(kept_blocks(lake, curated, MADE_OF))
     new = kept.plan(np.zeros(len(kept), dtype=bool), SIZE, 0)
     blocks = kept_blocks(lake, curated, shards.KEPT_COLUMNS)
-    what, written = SETTINGS.what(), 0.0
+    what, written = SETTINGS.identity_fields(), 0.0
     with lake.scratch("plan") as folder:
         for one, rows in rows_of(new, blocks, len(kept), folder):
             samples = hex_of(samples_in(rows))
@@ -167,13 +175,13 @@ def _write_shard(lake: Lake, number: int, samples: list[str]) -> None:
 
 def step_account(lake: Lake, num_rows: int) -> str:
     curated = _latest(lake, "curate")
-    kept = Kept(kept_blocks(lake, curated, MADE_OF))
+    kept = KeptSamples(kept_blocks(lake, curated, MADE_OF))
     planned, parts = [], {}
     for one in kept.plan(np.zeros(len(kept), dtype=bool), SIZE, 0):
         name = LAYOUT.shard_name(one.number)
         planned.append(PlannedShard(one.number, one.split, len(one.rows), SHA256))
         files = tuple(_entry(f"shards/{name}{end}") for end in (".tar", ".parquet", "_stats.json"))
-        parts[one.number] = Part(name=name, identity=SHA256, files=files, details={"num_samples": len(one.rows)})
+        parts[one.number] = ShardPart(name=name, identity=SHA256, files=files, details={"num_samples": len(one.rows)})
     made = shards._manifest(kept, planned, parts, LAYOUT, SIZE, 0, SETTINGS, {"curate": curated.digest}, lake)
     manifests.publish(lake, made)
     size = (lake.size("manifests/shard/latest.json") or 0) / 1e6

@@ -9,21 +9,19 @@ from prefect import flow
 
 from sp_data.recipe import Recipe, demo
 from tasks.compact import compact as compact_shards
-from tasks.embed import embed
-from tasks.reference import RoadReference
-from tasks.reorder import reorder
+from tasks.ray_jobs import running_jobs
+from tasks.reference import PipelineReference
 from tasks.report import report
-from tasks.spread import spreading
-from tasks.verify import verify
+from tasks.stage import stage_task
 
 
 @flow
-def compact(recipe: Recipe = demo(), lake: str = "./lake") -> RoadReference:
+def compact(recipe: Recipe = demo(), lake: str = "./lake") -> PipelineReference:
     """Compact the shards, then embed, reorder and verify."""
-    stages = (compact_shards, embed, reorder, verify)
-    with spreading(recipe.machines):
-        done = tuple(stage(recipe, lake) for stage in stages)
-    return RoadReference(stages=done, report=report(recipe, lake, "verify"))
+    with running_jobs(recipe.machines):
+        compacted = compact_shards(recipe, lake)
+        done = tuple(stage_task(name)(recipe, lake) for name in ("embed", "reorder", "verify"))
+    return PipelineReference(stages=(compacted, *done), report=report(recipe, lake, "verify"))
 
 
 if __name__ == "__main__":

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from prefect import flow
 
-from sp_data.pipeline import DatasetStage
+from sp_data.pipeline import DATASET_STAGES, DatasetStage, stages_of
 from sp_data.recipe import Recipe, demo
-from tasks.curate import curate
-from tasks.embed import embed
-from tasks.reference import RoadReference, StageReference
-from tasks.reorder import reorder
+from tasks.ray_jobs import running_jobs
+from tasks.reference import PipelineReference
 from tasks.report import report
-from tasks.scrape import scrape
-from tasks.shard import shard
-from tasks.spread import spreading
-from tasks.verify import verify
-
-ROAD = (scrape, curate, shard, embed, reorder, verify)
+from tasks.stage import stage_task
 
 
 @flow
-def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify") -> RoadReference:
+def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify") -> PipelineReference:
     """Scrape, curate, shard, embed, reorder and verify, as far as `until`."""
-    done: list[StageReference] = []
-    with spreading(recipe.machines):
-        for stage in ROAD:
-            done.append(stage(recipe, lake))
-            if stage.name == until:
-                break
-    return RoadReference(stages=tuple(done), report=report(recipe, lake, until))
+    names = [name for name in stages_of(recipe, until) if name in DATASET_STAGES]
+    with running_jobs(recipe.machines):
+        done = tuple(stage_task(name)(recipe, lake) for name in names)
+    return PipelineReference(stages=done, report=report(recipe, lake, until))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from sp_data.dataset.curate.tables import SPLITS, Split
 from sp_data.recipe import Recipe, demo
 from tasks.export import To
 from tasks.export import export as export_dataset
-from tasks.spread import spreading
+from tasks.ray_jobs import running_jobs
 
 
 @flow
@@ -21,7 +21,7 @@ def export(
     lake: str = "./lake",
 ) -> dict[str, int]:
     """Write the newest verified dataset to `folder`; returns how many samples of each split."""
-    with spreading(recipe.machines):
+    with running_jobs(recipe.machines):
         return export_dataset(recipe, lake, to, folder, splits, embeddings_in_tars)
 
 

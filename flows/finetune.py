@@ -7,27 +7,19 @@ from __future__ import annotations
 
 from prefect import flow
 
-from sp_data.pipeline import TrainingStage, stages_of
+from sp_data.pipeline import TRAINING_STAGES, TrainingStage, stages_of
 from sp_data.recipe import Recipe, demo
-from tasks.decoder import decoder
-from tasks.judge import judge
-from tasks.prior import prior
-from tasks.reference import RoadReference, StageReference
+from tasks.reference import PipelineReference
 from tasks.report import report
-
-ROAD = (prior, decoder, judge)
+from tasks.stage import stage_task
 
 
 @flow
-def finetune(recipe: Recipe = demo(), lake: str = "./lake", until: TrainingStage = "judge") -> RoadReference:
+def finetune(recipe: Recipe = demo(), lake: str = "./lake", until: TrainingStage = "judge") -> PipelineReference:
     """Train the prior and the decoder, and judge their pictures, as far as `until`."""
-    done: list[StageReference] = []
-    for stage in ROAD:
-        if stage.name in stages_of(recipe):
-            done.append(stage(recipe, lake))
-        if stage.name == until:
-            break
-    return RoadReference(stages=tuple(done), report=report(recipe, lake, done[-1].name))
+    names = [name for name in stages_of(recipe, until) if name in TRAINING_STAGES]
+    done = tuple(stage_task(name)(recipe, lake) for name in names)
+    return PipelineReference(stages=done, report=report(recipe, lake, names[-1]))
 
 
 if __name__ == "__main__":

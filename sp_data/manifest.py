@@ -214,7 +214,7 @@ def is_done(lake: Lake, stage: str, identity: str) -> Manifest | None:
     return manifest if manifest is not None and not missing_files(lake, manifest.files) else None
 
 
-class Part(Frozen):
+class ShardPart(Frozen):
     """One shard's share of a stage: done when its files are there, whatever became of the rest."""
 
     name: str
@@ -227,25 +227,25 @@ def part_path(stage: str, name: str) -> str:
     return f"manifests/{stage}/parts/{name}.json"
 
 
-def publish_part(lake: Lake, stage: str, part: Part) -> None:
+def publish_part(lake: Lake, stage: str, part: ShardPart) -> None:
     lake.write_bytes(part_path(stage, part.name), _to_json(part))
 
 
-class Parts:
+class ShardParts:
     """The parts of a stage that earlier runs left, as they lay there when it began: read in one go, since on an object
     store every look is a request."""
 
     def __init__(self, lake: Lake, stage: str) -> None:
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, ShardPart] = {}
         paths = [path for path in lake.list(f"manifests/{stage}/parts") if path.endswith(".json")]
         for data in lake.read_all(paths):
             # A part only saves work. One that cannot be read is one that was not made.
             with contextlib.suppress(ValidationError):
-                part = Part.model_validate_json(data)
+                part = ShardPart.model_validate_json(data)
                 self._parts[part.name] = part
         self._there = lake.sizes_of(entry.path for part in self._parts.values() for entry in part.files)
 
-    def find(self, name: str, identity: str) -> Part | None:
+    def find(self, name: str, identity: str) -> ShardPart | None:
         """The part of this name if it was made for this identity and its files are there, else None."""
         part = self._parts.get(name)
         if part is None or part.identity != identity:

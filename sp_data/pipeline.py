@@ -1,46 +1,246 @@
-"""The road: which stages there are, what each reads, and which of its manifests is current.
+"""The pipeline: the list of stages, and what there is to know of each before it runs.
 
-A stage is a function of the manifests before it, its part of the recipe, and the lake. This module knows the order and
-finds the manifests; the work is in the stages' own modules.
+    scrape -> curate -> shard -> embed -> reorder -> verify -> prior, decoder -> judge
+
+A stage is a function of the manifests before it, its part of the recipe, and the lake. This module has the list, finds
+the manifests and runs a stage; the work is in the stages' own rooms, which are imported when they run.
+
+To add a stage: its folder, its part of the recipe (sp_data/recipe/), and an entry in `PIPELINE`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from sp_data import manifest as manifests
-from sp_data.errors import CorruptFile, StageNotDone
+from sp_data.errors import StageNotDone, UsageError
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.recipe import Part, Recipe, build
-from sp_data.runtime.jobs import Spread
+from sp_data.recipe import Recipe
+from sp_data.recipe.part import RecipePart
+from sp_data.runtime.jobs import JobRunner
 from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import VERSION_OF, Effort, StageResult
+from sp_data.stage import StageResult, StageRun
 
-RECIPE_FILE = "recipe.json"
-DatasetStage = Literal["scrape", "curate", "shard", "embed", "reorder", "verify"]
-TrainingStage = Literal["prior", "decoder", "judge"]
-StageName = Literal[DatasetStage, TrainingStage]
-DATASET_STAGES: tuple[DatasetStage, ...] = get_args(DatasetStage)
-TRAINING_STAGES: tuple[TrainingStage, ...] = get_args(TrainingStage)
-STAGES: tuple[StageName, ...] = (*DATASET_STAGES, *TRAINING_STAGES)
-INPUTS: dict[str, tuple[str, ...]] = {
-    "scrape": (),
-    "curate": ("scrape",),
-    "shard": ("curate",),
-    "embed": ("shard",),
-    "reorder": ("shard", "embed"),
-    "verify": ("scrape", "curate", "shard", "embed", "reorder"),
-    "prior": ("verify",),
-    "decoder": ("verify",),
-    "judge": ("verify", "prior", "decoder"),
-}
 
-IMPORTED = ("scrape", "curate", "shard")
-"""Stages of an imported dataset that were done elsewhere."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage. Functions are named by their address, 'module:function', and imported when they are called."""
+
+    name: str
+    summary: str
+    """What it does, in one sentence: the help of its command and the description of its task."""
+    version: int
+    """Raised when its output changes for equal inputs, which makes what was made before stale."""
+    inputs: tuple[str, ...] = ()
+    """Stages whose manifests it takes."""
+    function: str
+    """`(run: StageRun, **options) -> StageResult`."""
+    recipe_part: str
+    """The field of the recipe that it reads. A recipe in which that is null goes without the stage."""
+    group: Literal["dataset", "training"] = "dataset"
+    """Whether the dataset's flow runs it, or the fine-tuning flow."""
+    command: str = ""
+    """The command that runs it alone; empty: its name."""
+    uses_network: bool = False
+    """Its task is retried: another try may find the network up again."""
+    is_imported: bool = False
+    """`sp-data import` does it in place of the stage."""
+    identity_fields: str = ""
+    """`(recipe) -> dict`: what of the recipe names the result, where that is not just its part's own fields."""
+    lost_files: str = ""
+    """`(lake, manifest) -> list[str]`: files that its tables count on and that are gone. They are too many to be listed
+    in the manifest."""
+
+    def fields_of(self, recipe: Recipe) -> dict[str, Any]:
+        """What of the recipe names the result, as plain JSON values."""
+        if self.identity_fields:
+            fields: dict[str, Any] = _function(self.identity_fields)(recipe)
+            return fields
+        part: RecipePart = getattr(recipe, self.recipe_part)
+        return part.identity_fields()
+
+
+PIPELINE: tuple[Stage, ...] = (
+    Stage(
+        name="scrape",
+        summary="List the wiki's pictures with their captions and fetch the originals; after the first time, what "
+        "changed.",
+        version=2,
+        function="sp_data.wiki.scrape:scrape",
+        recipe_part="source",
+        uses_network=True,
+        is_imported=True,
+        lost_files="sp_data.wiki.originals:originals_missing",
+    ),
+    Stage(
+        name="curate",
+        summary="Decide what is kept, in which split, and why the rest is not.",
+        version=3,
+        inputs=("scrape",),
+        function="sp_data.dataset.curate.stage:curate",
+        recipe_part="curate",
+        is_imported=True,
+        lost_files="sp_data.dataset.curate.tables:copies_missing",
+    ),
+    Stage(
+        name="shard",
+        summary="Write new pictures into webdataset shards (img2dataset).",
+        version=2,
+        inputs=("curate",),
+        function="sp_data.dataset.shards.stage:shard",
+        recipe_part="shard",
+        is_imported=True,
+    ),
+    Stage(
+        name="embed",
+        summary="Embed the pictures and captions of new shards (clip-retrieval).",
+        version=1,
+        inputs=("shard",),
+        function="sp_data.dataset.embed.stage:embed",
+        recipe_part="embed",
+        identity_fields="sp_data.dataset.embed.folder:identity_fields",
+    ),
+    Stage(
+        name="reorder",
+        summary="Put the embeddings in the order of the pictures.",
+        version=1,
+        inputs=("shard", "embed"),
+        function="sp_data.dataset.reorder.stage:reorder",
+        recipe_part="reorder",
+    ),
+    Stage(
+        name="verify",
+        summary="Check every joint of the dataset and publish its manifest.",
+        version=1,
+        inputs=("scrape", "curate", "shard", "embed", "reorder"),
+        function="sp_data.dataset.verify.stage:verify",
+        recipe_part="verify",
+    ),
+    Stage(
+        name="prior",
+        summary="Train the prior on the verified dataset.",
+        version=1,
+        inputs=("verify",),
+        function="sp_data.training.stage:train",
+        recipe_part="prior",
+        group="training",
+        command="train prior",
+    ),
+    Stage(
+        name="decoder",
+        summary="Train the decoder on the verified dataset.",
+        version=1,
+        inputs=("verify",),
+        function="sp_data.training.stage:train",
+        recipe_part="decoder",
+        group="training",
+        command="train decoder",
+    ),
+    Stage(
+        name="judge",
+        summary="Ask for kids in words and measure the pictures.",
+        version=1,
+        inputs=("verify", "prior", "decoder"),
+        function="sp_data.judge.stage:judge",
+        recipe_part="judge",
+        group="training",
+        identity_fields="sp_data.judge.stage:identity_fields",
+    ),
+)
+STAGES: dict[str, Stage] = {stage.name: stage for stage in PIPELINE}
+DATASET_STAGES = tuple(stage.name for stage in PIPELINE if stage.group == "dataset")
+TRAINING_STAGES = tuple(stage.name for stage in PIPELINE if stage.group == "training")
+TRAININGS = tuple(stage.name for stage in PIPELINE if stage.command.startswith("train "))
+"""Those that `sp-data train` runs."""
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of this name. Raises UsageError."""
+    if name not in STAGES:
+        raise UsageError(f"there is no stage {name!r}: expected one of {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def _one_of(names: tuple[str, ...]) -> Any:
+    """A type for flow parameters: the name of one of these stages, which a form offers as a choice."""
+
+    def known(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return name
+
+    return Annotated[str, AfterValidator(known), WithJsonSchema({"type": "string", "enum": list(names)})]
+
+
+StageName = _one_of(tuple(STAGES))
+DatasetStage = _one_of(DATASET_STAGES)
+TrainingStage = _one_of(TRAINING_STAGES)
+
+
+def stages_of(recipe: Recipe, until: str | None = None) -> tuple[str, ...]:
+    """The stages of a recipe in their order, as far as `until`: only the demo's pictures can be judged."""
+    names = list(STAGES)[: list(STAGES).index(stage_named(until).name) + 1] if until else list(STAGES)
+    return tuple(name for name in names if getattr(recipe, STAGES[name].recipe_part) is not None)
+
+
+# Running
+
+
+def run_stage(
+    name: str,
+    recipe: Recipe,
+    lake: Lake,
+    *,
+    progress: Progress = SILENT,
+    runner: JobRunner | None = None,
+    **options: Any,
+) -> StageResult:
+    """Run one stage on what the stages before it left.
+
+    `runner`: who does the jobs of curate, reorder and verify; None: threads of this process. `options` are the stage's
+    own: `reconcile` and `proxy` of scrape, `leave_out` of shard, `options` of verify (VerifyOptions), `resume` of prior
+    and decoder; they are described where the stage is.
+
+    Raises StageNotDone if an earlier stage is missing, stale or damaged.
+    """
+    stage = stage_named(name)
+    standing = stand(recipe, lake, until=name)
+    if recipe.source.imported is not None and stage.is_imported:
+        return StageResult(_as_imported(standing[name], lake), "unchanged")
+    inputs = {before: _usable(standing[before], lake, for_what=name) for before in stage.inputs}
+    run = StageRun(name, stage.version, recipe, stage.fields_of(recipe), inputs, lake, progress, runner)
+    result: StageResult = _function(stage.function)(run, **options)
+    return result
+
+
+def run_stages(names: Iterable[str], recipe: Recipe, lake: Lake, progress: Progress = SILENT) -> tuple[str, ...]:
+    """Run these in their order; gives those that had to work."""
+    return tuple(name for name in names if run_stage(name, recipe, lake, progress=progress).state == "done")
+
+
+def _function(address: str) -> Callable[..., Any]:
+    """The function at 'module:function'."""
+    module, _, name = address.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _as_imported(status: Status, lake: Lake) -> Manifest:
+    if status.manifest is None or status.state != "done":
+        raise StageNotDone(
+            f"dataset {lake.dataset!r} was imported, and its {status.name} is {status.state}{_because(status)}; it "
+            "cannot be made here: remove the dataset and run `sp-data import` again"
+        )
+    return status.manifest
+
+
+# How the stages stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,104 +253,25 @@ class Status:
     reason: str = ""
 
 
-def stages_of(recipe: Recipe) -> tuple[StageName, ...]:
-    """The stages of a recipe's road: the judge can only look at the demo's pictures."""
-    return tuple(stage for stage in STAGES if stage != "judge" or recipe.judge is not None)
-
-
-def is_stage(name: str) -> TypeGuard[StageName]:
-    return name in STAGES
-
-
-def is_dataset_stage(name: str) -> TypeGuard[DatasetStage]:
-    return name in DATASET_STAGES
-
-
-def is_training_stage(name: str) -> TypeGuard[TrainingStage]:
-    return name in TRAINING_STAGES
-
-
-def run_stage(
-    name: str,
-    recipe: Recipe,
-    lake: Lake,
-    *,
-    progress: Progress = SILENT,
-    effort: Effort | None = None,
-    resume: str = "latest",
-    reconcile: bool = False,
-    spread: Spread | None = None,
-) -> StageResult:
-    """Run one stage on what the stages before it left.
-
-    `effort` is for `verify`: with one it looks again, whatever was verified before. `resume` is for `prior` and
-    `decoder`: the checkpoint to go on from. `reconcile` is for `scrape`: list the whole wiki, whatever it says has
-    changed. `spread` is for `curate`, `reorder` and `verify`: who does their jobs; None: threads of this process.
-    Raises StageNotDone if an earlier stage is missing, stale or damaged.
-    """
-    standing = stand(recipe, lake, until=name)
-    if recipe.source.imported is not None and name in IMPORTED:
-        return StageResult(_as_imported(standing[name], lake), "unchanged")
-    inputs = {stage: _usable(standing[stage], lake, for_stage=name) for stage in INPUTS[name]}
-    # Each stage's libraries are imported when it runs, not with this module.
-    if name == "scrape":
-        from sp_data.wiki.scrape import scrape
-
-        return scrape(recipe.source, lake, reconcile=reconcile, progress=progress)
-    if name == "curate":
-        from sp_data.dataset.curate.stage import curate
-
-        return curate(inputs["scrape"], recipe.curate, lake, spread=spread, progress=progress)
-    if name == "shard":
-        from sp_data.dataset.shards.stage import shard
-
-        return shard(inputs["curate"], recipe.shard, lake, progress=progress)
-    if name == "embed":
-        from sp_data.dataset.embed.stage import embed
-
-        return embed(inputs["shard"], recipe.embed, lake, progress=progress)
-    if name == "reorder":
-        from sp_data.dataset.reorder.stage import reorder
-
-        return reorder(inputs["shard"], inputs["embed"], recipe.reorder, lake, spread=spread, progress=progress)
-    if name == "verify":
-        from sp_data.dataset.verify.stage import verify
-
-        return verify(inputs, recipe, lake, effort=effort, spread=spread, progress=progress)
-    if name in ("prior", "decoder"):
-        from sp_data.training.stage import train
-
-        return train(name, inputs["verify"], recipe, lake, resume=resume, progress=progress)
-    if name == "judge":
-        from sp_data.judge.stage import examine
-
-        return examine(inputs["verify"], inputs["prior"], inputs["decoder"], recipe, lake, progress=progress)
-    raise ValueError(f"no stage {name!r}: expected one of {', '.join(STAGES)}")
-
-
-def _as_imported(status: Status, lake: Lake) -> Manifest:
-    if status.manifest is None or status.state != "done":
-        raise StageNotDone(
-            f"dataset {lake.dataset!r} was imported, and its {status.name} is {status.state}{_because(status)}; it "
-            "cannot be made here: remove the dataset and run `sp-data import` again"
-        )
-    return status.manifest
-
-
-def made(stage: str, recipe: Recipe, lake: Lake, *, for_what: str) -> Manifest:
+def done_manifest(name: str, recipe: Recipe, lake: Lake, *, for_what: str) -> Manifest:
     """The manifest of a stage that is done, for what is no stage itself. Raises StageNotDone."""
-    return _usable(stand(recipe, lake, until=stage)[stage], lake, for_stage=for_what)
+    return _usable(stand(recipe, lake, until=name)[name], lake, for_what=for_what)
 
 
-def _usable(status: Status, lake: Lake, *, for_stage: str) -> Manifest:
+def _usable(status: Status, lake: Lake, *, for_what: str) -> Manifest:
     # `verify` takes what is damaged too: naming it is its work.
-    fit = ("done", "damaged") if for_stage == "verify" else ("done",)
-    if status.manifest is None or status.state not in fit:
+    usable = ("done", "damaged") if for_what == "verify" else ("done",)
+    if status.manifest is None or status.state not in usable:
         raise StageNotDone(
-            f"{for_stage} needs {status.name} of dataset {lake.dataset!r}, which is {status.state}{_because(status)}; "
-            f"run `sp-data {status.name}` first, or `sp-data run` for the whole road"
+            f"{for_what} needs {status.name} of dataset {lake.dataset!r}, which is {status.state}{_because(status)}; "
+            f"run {command_for(status.name, lake)} first, or {lake.command('run')} for all stages"
         )
     return status.manifest
+
+
+def command_for(name: str, lake: Lake) -> str:
+    """The command that runs a stage on this dataset alone, as a person types it, in backticks."""
+    return lake.command(STAGES[name].command or name)
 
 
 def _because(status: Status) -> str:
@@ -158,40 +279,40 @@ def _because(status: Status) -> str:
 
 
 def stand(recipe: Recipe, lake: Lake, until: str | None = None) -> dict[str, Status]:
-    """How each stage of the recipe up to `until` stands, in the road's order."""
-    found: dict[str, Status] = {}
-    stages = STAGES[: STAGES.index(until) + 1] if until is not None and is_stage(until) else stages_of(recipe)
-    for stage in stages:
-        found[stage] = _stand_of(stage, recipe, lake, found)
-    return found
+    """How each stage of the recipe up to `until` stands, in the pipeline's order."""
+    standing: dict[str, Status] = {}
+    names = list(STAGES)[: list(STAGES).index(until) + 1] if until in STAGES else stages_of(recipe)
+    for name in names:
+        standing[name] = _stand_of(STAGES[name], recipe, lake, standing)
+    return standing
 
 
-def _stand_of(stage: str, recipe: Recipe, lake: Lake, before: dict[str, Status]) -> Status:
-    newest = manifests.latest(lake, stage)
+def _stand_of(stage: Stage, recipe: Recipe, lake: Lake, before: dict[str, Status]) -> Status:
+    newest = manifests.latest(lake, stage.name)
     if newest is None:
-        return Status(stage, "missing", None)
-    unfit = [name for name in INPUTS[stage] if before[name].state in ("missing", "stale")]
+        return Status(stage.name, "missing", None)
+    unfit = [name for name in stage.inputs if before[name].state in ("missing", "stale")]
     if unfit:
-        return Status(stage, "stale", newest, f"{unfit[0]} is {before[unfit[0]].state}")
-    if newest.version != VERSION_OF[stage]:
-        return Status(stage, "stale", newest, f"it was made by version {newest.version} of the stage")
-    part = _part(stage, recipe)
-    if newest.recipe != part:
-        return Status(stage, "stale", newest, f"the recipe says {_difference(newest.recipe, part)}")
-    for name in INPUTS[stage]:
+        return Status(stage.name, "stale", newest, f"{unfit[0]} is {before[unfit[0]].state}")
+    if newest.version != stage.version:
+        return Status(stage.name, "stale", newest, f"it was made by version {newest.version} of the stage")
+    fields = stage.fields_of(recipe)
+    if newest.recipe != fields:
+        return Status(stage.name, "stale", newest, f"the recipe says {_difference(newest.recipe, fields)}")
+    for name in stage.inputs:
         manifest = before[name].manifest
         if manifest is not None and newest.inputs.get(name) != manifest.digest:
-            return Status(stage, "stale", newest, f"{name} was made again since")
+            return Status(stage.name, "stale", newest, f"{name} was made again since")
     if missing := manifests.missing_files(lake, newest.files):
-        return Status(stage, "damaged", newest, f"{lake.full(missing[0][0].path)} {missing[0][1]}")
-    if lost := _pictures_lost(stage, newest, lake):
-        return Status(stage, "damaged", newest, f"{lake.full(lost[0])} is missing or cut")
-    return Status(stage, "done", newest)
+        return Status(stage.name, "damaged", newest, f"{lake.full(missing[0][0].path)} {missing[0][1]}")
+    if stage.lost_files and (lost := _function(stage.lost_files)(lake, newest)):
+        return Status(stage.name, "damaged", newest, f"{lake.full(lost[0])} is missing or cut")
+    return Status(stage.name, "done", newest)
 
 
-def is_as_asked(stage: str, recipe: Recipe, manifest: Manifest) -> bool:
+def is_as_asked(name: str, recipe: Recipe, manifest: Manifest) -> bool:
     """Whether a manifest was made by what this recipe says, and by this version of its stage."""
-    return manifest.version == VERSION_OF[stage] and manifest.recipe == _part(stage, recipe)
+    return manifest.version == STAGES[name].version and manifest.recipe == STAGES[name].fields_of(recipe)
 
 
 def as_far_as_before(recipe: Recipe, lake: Lake) -> list[str]:
@@ -200,65 +321,14 @@ def as_far_as_before(recipe: Recipe, lake: Lake) -> list[str]:
     One that is stale only since an input was made again is among them.
     """
     ready: list[str] = []
-    for stage in DATASET_STAGES:
-        newest = manifests.latest(lake, stage)
-        if newest is None or not is_as_asked(stage, recipe, newest):
+    for name in DATASET_STAGES:
+        newest = manifests.latest(lake, name)
+        if newest is None or not is_as_asked(name, recipe, newest):
             break
-        ready.append(stage)
+        ready.append(name)
     return ready
 
 
-def run_stages(stages: Iterable[str], recipe: Recipe, lake: Lake, progress: Progress = SILENT) -> tuple[str, ...]:
-    """Run these in their order; gives those that had to work."""
-    return tuple(stage for stage in stages if run_stage(stage, recipe, lake, progress=progress).state == "done")
-
-
-def _pictures_lost(stage: str, manifest: Manifest, lake: Lake) -> list[str]:
-    """Pictures that a stage's table counts on and that are gone. They are too many to be listed in the manifest."""
-    if stage == "scrape" and manifest.recipe.get("imported") is None:
-        from sp_data.wiki.originals import originals_missing
-
-        return originals_missing(lake, manifest)
-    if stage == "curate":
-        from sp_data.dataset.curate.tables import copies_missing
-
-        return copies_missing(lake, manifest)
-    return []
-
-
-def _part(stage: str, recipe: Recipe) -> dict[str, Any]:
-    """What a stage reads of the recipe. The stages' own modules are imported for those that need them only."""
-    if stage == "embed":
-        from sp_data.dataset.embed.stage import recipe_part
-
-        return recipe_part(recipe.embed)
-    if stage == "judge":
-        from sp_data.judge import stage as exam
-
-        return exam.recipe_part(recipe)
-    part: Part = recipe.source if stage == "scrape" else getattr(recipe, stage)
-    return part.what()
-
-
-def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
-    field = next(name for name in sorted({*was, *now}) if was.get(name) != now.get(name))
-    return f"{field} = {now.get(field)!r}, it was {was.get(field)!r}"
-
-
-def remember_recipe(recipe: Recipe, lake: Lake) -> None:
-    """Keep the recipe beside its dataset, so that later commands need not be told it again."""
-    data = recipe.model_dump_json(indent=1).encode() + b"\n"
-    if not lake.exists(RECIPE_FILE) or lake.read_bytes(RECIPE_FILE) != data:
-        with lake.writer("recipe"):
-            lake.write_bytes(RECIPE_FILE, data)
-
-
-def recall_recipe(lake: Lake) -> Recipe | None:
-    """The recipe that a dataset was last made with, None if there is no such dataset. Raises RecipeError."""
-    if not lake.exists(RECIPE_FILE):
-        return None
-    try:
-        fields = json.loads(lake.read_bytes(RECIPE_FILE))
-    except ValueError as error:
-        raise CorruptFile(f"{lake.full(RECIPE_FILE)} is no recipe ({error}); run the dataset once more") from error
-    return build(fields, lake.full(RECIPE_FILE))
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    field = next(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
+    return f"{field} = {now.get(field)!r}, it was {before.get(field)!r}"

@@ -1,38 +1,29 @@
-"""What every stage gives back, and what it records of the libraries that did the work."""
+"""What every stage shares: what one run of it is asked to make, and the skeleton around its work.
+
+    def curate(run: StageRun) -> StageResult:
+        return run.once(lambda: _curate(run))
+
+`once` is the skeleton: take the writer's lock, leave alone what is done, work, publish the manifest, point `latest` at
+it. The list of stages is in pipeline.py, which makes a StageRun from an entry of the list.
+"""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
-from sp_data.manifest import Manifest
+from sp_data import manifest as manifests
+from sp_data.lake import FileEntry, Lake
+from sp_data.manifest import Counts, Manifest
+from sp_data.recipe import Recipe
+from sp_data.runtime.jobs import JobRunner
+from sp_data.runtime.progress import SILENT, Progress
 
 State = Literal["done", "unchanged"]
-
-VERSION_OF = {
-    "scrape": 2,
-    "curate": 3,
-    "shard": 2,
-    "embed": 1,
-    "reorder": 1,
-    "verify": 1,
-    "prior": 1,
-    "decoder": 1,
-    "judge": 1,
-}
-"""Stage -> its version: raised when its output changes for equal inputs, which makes what was made before stale."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How hard to look, when someone asks for a verification."""
-
-    deep: bool = False
-    """Read every byte, and embed every picture again unless `reembed` says how many."""
-    reembed: int | None = None
-    """How many pictures to embed again; None: as the recipe says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +32,98 @@ class StageResult:
 
     manifest: Manifest
     state: State
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """What a stage made: everything in its manifest that was not known before the work."""
+
+    counts: Counts
+    files: list[FileEntry]
+    details: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Library -> version; `library_versions` gives them."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One run of a stage: what it is asked to make, from what, where, and who looks on."""
+
+    stage: str
+    version: int
+    """The stage's own version, from the list of stages."""
+    recipe: Recipe
+    identity_fields: Mapping[str, Any]
+    """What of the recipe names the result, as plain JSON values."""
+    inputs: Mapping[str, Manifest]
+    """Input stage -> its manifest."""
+    lake: Lake
+    progress: Progress = SILENT
+    runner: JobRunner | None = None
+    """Who does the jobs of a stage that falls into jobs; None: threads of this process."""
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of what is asked for; known before the work."""
+        return manifests.identity_of(self.stage, self.version, self.identity_fields, self.input_digests)
+
+    @property
+    def input_digests(self) -> dict[str, str]:
+        return {stage: manifest.digest for stage, manifest in self.inputs.items()}
+
+    def done(self) -> Manifest | None:
+        """The manifest of this identity, if its files are there with their sizes."""
+        return manifests.is_done(self.lake, self.stage, self.identity)
+
+    def newest(self) -> Manifest | None:
+        """The newest manifest of the stage, whatever it was made from."""
+        return manifests.latest(self.lake, self.stage)
+
+    def unchanged(self, manifest: Manifest) -> StageResult:
+        """Point `latest` at a manifest that is done."""
+        manifests.make_latest(self.lake, manifest)
+        return StageResult(manifest, "unchanged")
+
+    def manifest_of(self, output: StageOutput) -> Manifest:
+        """The manifest of what was made; nothing is written."""
+        return Manifest.make(
+            stage=self.stage,
+            version=self.version,
+            recipe=self.identity_fields,
+            inputs=self.input_digests,
+            counts=output.counts,
+            files=output.files,
+            details=output.details,
+            versions=output.versions,
+            previous=self.newest(),
+        )
+
+    def publish(self, output: StageOutput) -> StageResult:
+        """Make the stage done. The files must be in the lake already: the manifest comes last."""
+        manifest = self.manifest_of(output)
+        manifests.publish(self.lake, manifest)
+        return StageResult(manifest, "done")
+
+    def once(
+        self,
+        work: Callable[[], StageOutput],
+        *,
+        is_whole: Callable[[Manifest], bool] = lambda _: True,
+        again: bool = False,
+        part: str | None = None,
+    ) -> StageResult:
+        """Do the work unless it is done, and publish what it made, as the only writer.
+
+        `is_whole`: whether what a manifest counts on is there, beyond the files that it lists. `again`: work whatever
+        is done. `part`: the part of the dataset's folder that is locked; None: the dataset.
+
+        Raises LakeBusy, and what the work raises.
+        """
+        with self.lake.writer(part) if part else self.lake.writer():
+            done = self.done()
+            if done and not again and is_whole(done):
+                return self.unchanged(done)
+            return self.publish(work())
 
 
 def library_versions(*packages: str) -> dict[str, str]:

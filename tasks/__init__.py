@@ -1,1 +1,8 @@
-"""Thin Prefect tasks around `sp_data`, one module a stage: log, call the library, publish an artifact."""
+"""Thin Prefect tasks around `sp_data`: log, call the library, publish an artifact.
+
+stage.py       the task of any stage in the list of stages (sp_data/pipeline.py)
+retries.py     which tasks are tried again, and when
+ray_jobs.py    jobs of a stage as task runs on Ray
+progress.py    progress as an artifact;  reference.py what tasks and flows return
+compact.py, dream.py, export.py, report.py     what is no stage
+"""

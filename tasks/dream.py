@@ -6,7 +6,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from sp_data.generation.dream import How, dream_files, orders
+from sp_data.generation.dream import SamplingOptions, dream_files, orders
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import pictures_markdown
@@ -19,7 +19,7 @@ def dream(recipe: Recipe, lake: str, prompts: list[str], num_pictures: int, seed
     """Make the pictures; returns where they lie."""
     place = Lake(lake, recipe.name)
     made = dream_files(
-        recipe, place, orders(prompts, num_pictures, seed), How(cond_scale=cond_scale), progress=onlooker()
+        recipe, place, orders(prompts, num_pictures, seed), SamplingOptions(cond_scale=cond_scale), progress=onlooker()
     )
     create_markdown_artifact(
         key=artifact_key(recipe.name, "dreams"),

@@ -9,15 +9,15 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from sp_data import pipeline as road
 from sp_data.dataset.curate.tables import Split
 from sp_data.exchange.export.run import export as write
 from sp_data.exchange.export.run import form_of
 from sp_data.lake import Lake
+from sp_data.pipeline import done_manifest
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import export_markdown
 from sp_data.runtime.progress import onlooker
-from tasks.spread import current_spread
+from tasks.ray_jobs import current_runner
 from tasks.stage import artifact_key
 
 To = Literal["dalle2-pytorch", "imagefolder", "kohya"]
@@ -29,10 +29,10 @@ def export(
 ) -> dict[str, int]:
     """Write the dataset for another trainer; returns how many samples of each split."""
     place = Lake(lake, recipe.name)
-    verified = road.made("verify", recipe, place, for_what="export")
+    verified = done_manifest("verify", recipe, place, for_what="export")
     form = form_of(to, verified, recipe, embeddings_in_tars=embeddings_in_tars)
     done = write(
-        verified, form, place, Path(folder), to=to, splits=splits, spread=current_spread(), progress=onlooker()
+        verified, form, place, Path(folder), to=to, splits=splits, runner=current_runner(), progress=onlooker()
     )
     create_markdown_artifact(
         key=artifact_key(recipe.name, "export"),

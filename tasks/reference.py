@@ -22,7 +22,7 @@ class StageReference(BaseModel):
     digest: str
 
 
-class RoadReference(BaseModel):
+class PipelineReference(BaseModel):
     """The stages of a flow run, in the order in which they ran."""
 
     model_config = ConfigDict(frozen=True)

@@ -7,9 +7,9 @@ from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from sp_data.lake import Lake
-from sp_data.pipeline import STAGES
+from sp_data.pipeline import stages_of
 from sp_data.recipe import Recipe
-from sp_data.report.page import load_road, write_report
+from sp_data.report.page import load_manifests, write_report
 from tasks.stage import artifact_key
 
 
@@ -17,7 +17,7 @@ from tasks.stage import artifact_key
 def report(recipe: Recipe, lake: str, until: str) -> str:
     """Write the page of a run as far as `until`; returns its path in the lake."""
     place = Lake(lake, recipe.name)
-    path = write_report(recipe, place, load_road(place, STAGES[: STAGES.index(until) + 1]))
+    path = write_report(recipe, place, load_manifests(place, stages_of(recipe, until)))
     address = f"file://{place.full(path)}" if place.is_local else place.full(path)
     create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="The run as a page")
     return path

@@ -1,32 +1,56 @@
-"""What every stage task does: call one library function, publish one artifact, return a small reference.
+"""The Prefect task of a stage: run it, show it in the Prefect UI, and say what came out.
 
-No Prefect cache: it trusts a path, not the bytes behind it. The library's manifest decides what is done.
+Tasks are called directly, not submitted: a cancellation reaches the main thread only, and ends a training's process
+group from there.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from functools import cache
 
+from prefect import Task, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 
+from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import remember_recipe, run_stage
+from sp_data.pipeline import STAGES, TRAININGS, run_stage
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import stage_markdown
-from sp_data.runtime.progress import Progress, onlooker
+from sp_data.runtime.progress import onlooker
 from sp_data.stage import State
+from tasks.progress import ProgressArtifact
+from tasks.ray_jobs import current_runner
 from tasks.reference import StageReference
-from tasks.spread import current_spread
+from tasks.retries import NEVER, ON_NETWORK_ERRORS
 
 
-def run_and_publish(name: str, recipe: Recipe, lake_url: str, progress: Progress | None = None) -> StageReference:
-    """Run one stage, show it in the Prefect UI, and say what came out. `progress`: who looks on, if not the usual."""
+@cache
+def stage_task(name: str) -> Task[[Recipe, str], StageReference]:
+    """The task of a stage in the list of stages, under the stage's name."""
+    stage = STAGES[name]
+    retries = ON_NETWORK_ERRORS if stage.uses_network else NEVER
+
+    # The manifest decides what is done; Prefect's cache would trust a path, not the bytes.
+    @task(name=name, description=stage.summary, cache_policy=NO_CACHE, **retries)
+    def run(recipe: Recipe, lake: str) -> StageReference:
+        return run_and_publish(name, recipe, lake)
+
+    return run
+
+
+def run_and_publish(name: str, recipe: Recipe, lake_url: str) -> StageReference:
+    """Run one stage, show it in the Prefect UI, and say what came out. A training has a bar there."""
     lake = Lake(lake_url, recipe.name)
     begun = time.monotonic()
+    progress = onlooker()
+    if name in TRAININGS:
+        progress = ProgressArtifact(artifact_key(recipe.name, f"{name}-progress"), progress)
     remember_recipe(recipe, lake)
-    result = run_stage(name, recipe, lake, progress=progress or onlooker(), spread=current_spread())
+    result = run_stage(name, recipe, lake, progress=progress, runner=current_runner())
     seconds = time.monotonic() - begun
     publish_artifact(lake, result.manifest, result.state)
     return reference_to(result.manifest, result.state, seconds)
@@ -46,9 +70,9 @@ def reference_to(manifest: Manifest, state: State, seconds: float) -> StageRefer
     )
 
 
-def artifact_key(dataset: str, what: str) -> str:
+def artifact_key(dataset: str, content: str) -> str:
     """Prefect takes small letters, digits and dashes only: 'My_wiki.2' and 'embed' -> 'my-wiki-2-embed'."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{dataset}-{what}".lower())
+    return re.sub(r"[^a-z0-9]+", "-", f"{dataset}-{content}".lower())
 
 
 def publish_artifact(lake: Lake, manifest: Manifest, state: str) -> None:

@@ -1,7 +1,8 @@
 """The demo: a made-up wiki of paper-cutout kids, its tiny CLIP, and everything it needs to run without a network.
 
-kids.py says who the kids are, artist.py draws them, world.py makes a wiki of them, server.py serves it,
-train_clip.py trained the weights in clip/.
+kids/    who the kids are, and how they are drawn
+wiki/    a wiki of them, and the server that speaks MediaWiki's API
+clip/    the tiny CLIP, its weights and how they were trained
 """
 
 from pathlib import Path

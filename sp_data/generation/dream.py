@@ -42,7 +42,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class SamplingOptions:
     """What may be chosen beside words and seed; None: as the decoder was configured."""
 
     cond_scale: float = 1.0
@@ -80,12 +80,12 @@ def orders(prompts: Sequence[str], num_pictures: int, seed: int) -> list[Order]:
 
 
 @torch.inference_mode()
-def dream(models: Models, asked: Sequence[Order], how: How | None = None) -> Iterator[Dreamt]:
+def dream(models: Models, asked: Sequence[Order], how: SamplingOptions | None = None) -> Iterator[Dreamt]:
     """Make the pictures, a batch at a time, in the order in which they were asked for.
 
     Raises UsageError if `how` asks for what these models cannot do, or a prompt is empty.
     """
-    how = how or How()
+    how = how or SamplingOptions()
     check(models, asked, how)
     for first in range(0, len(asked), BATCH):
         batch = asked[first : first + BATCH]
@@ -104,7 +104,7 @@ def dream_files(
     recipe: Recipe,
     lake: Lake,
     asked: Sequence[Order],
-    how: How,
+    how: SamplingOptions,
     checkpoint: list[str] | None = None,
     out: Path | None = None,
     *,
@@ -137,7 +137,7 @@ def dream_files(
     return made
 
 
-def check(models: Models, asked: Sequence[Order], how: How) -> None:
+def check(models: Models, asked: Sequence[Order], how: SamplingOptions) -> None:
     if any(not order.prompt.strip() for order in asked):
         raise UsageError('an empty prompt: say what to draw, such as "a kid in a red coat"')
     if how.cond_scale != 1 and not models.decoder.image_cond_drop_prob:
@@ -150,7 +150,7 @@ def check(models: Models, asked: Sequence[Order], how: How) -> None:
         raise UsageError(f"--steps {how.steps}: expected 1 to {timesteps}")
 
 
-def _make(models: Models, batch: Sequence[Order], how: How) -> list[Image.Image]:
+def _make(models: Models, batch: Sequence[Order], how: SamplingOptions) -> list[Image.Image]:
     prompts, seeds = [order.prompt for order in batch], [order.seed for order in batch]
     condition = {"text_embed": torch.from_numpy(models.clip.embed_captions(prompts)).to(models.device)}
     encodings = models.words(prompts).to(models.device) if models.words is not None else None
@@ -169,7 +169,7 @@ def _make(models: Models, batch: Sequence[Order], how: How) -> list[Image.Image]
     return to_pictures(drawn)
 
 
-def describe(models: Models, order: Order, how: How) -> dict[str, Any]:
+def describe(models: Models, order: Order, how: SamplingOptions) -> dict[str, Any]:
     """What a PNG says of itself."""
     made_by: dict[str, Any] = {
         kind: {"run": one.run, "step": one.step, "weights": one.digest, "dataset": one.dataset}

@@ -11,7 +11,7 @@ from torch import nn
 
 from sp_data import manifest as manifests
 from sp_data.dataset.embed.clip import Clip, load_clip, quiet
-from sp_data.dataset.embed.stage import clip_folder, recipe_part
+from sp_data.dataset.embed.folder import clip_folder
 from sp_data.errors import StageError, StageNotDone
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
@@ -49,7 +49,7 @@ def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None, devi
     was trained on another CLIP's embeddings.
     """
     chosen = {kind: find_checkpoint(kind, lake, named or [BEST]) for kind in ("prior", "decoder")}
-    folder = clip_folder(recipe_part(recipe.embed))
+    folder = clip_folder(recipe.embed)
     for checkpoint in chosen.values():
         if checkpoint.clip != folder:
             raise StageError(
@@ -96,8 +96,8 @@ def find_checkpoint(kind: Kind, lake: Lake, named: list[str]) -> Checkpoint:
     there_are = checkpoints.found(lake, run) if run else []
     if not there_are:
         raise StageNotDone(
-            f"dataset {lake.dataset!r} has no checkpoint of a {kind}; run `sp-data train {kind}` first, "
-            "or `sp-data run` for the whole road"
+            f"dataset {lake.dataset!r} has no checkpoint of a {kind}; run {lake.command(f'train {kind}')} first, "
+            f"or {lake.command('run')} for all stages"
         )
     return there_are[-1] if which == LATEST else checkpoints.best(there_are)
 

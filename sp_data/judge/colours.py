@@ -32,14 +32,14 @@ NEARLY = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CoatAndHat:
     """What was found; None where no area of one colour is large enough."""
 
     coat: str | None
     hat: str | None
 
 
-def read(picture: Image.Image) -> Reading:
+def read(picture: Image.Image) -> CoatAndHat:
     """The colours of coat and hat in a picture of any size."""
     # (height, colours): how many pixels of a row have a colour; then of all rows above a cut, and below it.
     rows = _paints(np.asarray(picture.convert("RGB"))).sum(axis=1)
@@ -54,7 +54,7 @@ def read(picture: Image.Image) -> Reading:
     cut = start + length // 2 if length else int(agree.argmax())
     coat, hat = _largest(below[cut], least), _largest(above[cut], least)
     # One area of one colour, without a head in it, is a coat alone.
-    return Reading(coat, None if hat == coat and not length else hat)
+    return CoatAndHat(coat, None if hat == coat and not length else hat)
 
 
 def _paints(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -89,9 +89,9 @@ def _largest(counts: npt.NDArray[np.int64], least: float) -> str | None:
     return NAMES[int(counts.argmax())] if counts.max() >= least else None
 
 
-def asked(prompt: str) -> Reading:
+def asked(prompt: str) -> CoatAndHat:
     """The colours that a prompt's words ask for: 'a kid in a red coat and a blue cap' -> coat red, hat blue."""
     colour = "|".join(NAMES)
     coat = re.search(rf"\b({colour}) coat\b", prompt)
     hat = re.search(rf"\b({colour}) (?:{'|'.join(HAT_KINDS)}|hat)\b", prompt)
-    return Reading(coat=coat[1] if coat else None, hat=hat[1] if hat else None)
+    return CoatAndHat(coat=coat[1] if coat else None, hat=hat[1] if hat else None)

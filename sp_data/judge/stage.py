@@ -17,20 +17,18 @@ from typing import Any
 
 from PIL import Image
 
-from sp_data import manifest as manifests
 from sp_data.demo.kids.kid import COLOURS, HAT_KINDS, HELD_OUT, PAIRS, PLACES
 from sp_data.errors import StageError, UsageError
-from sp_data.judge import colours as judge
+from sp_data.judge import colours
 from sp_data.lake import FileEntry, Lake
-from sp_data.manifest import Counts, Manifest
+from sp_data.manifest import Counts
 from sp_data.recipe import Recipe
-from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.runtime.progress import Progress
+from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
 
 log = logging.getLogger(__name__)
 
 STAGE = "judge"
-VERSION = VERSION_OF[STAGE]
 OPINION_PROMPTS = {"coat": "a kid in a {} coat", "hat": "a kid with a {} hat"}
 
 
@@ -49,8 +47,8 @@ class Verdict:
     """What one picture shows."""
 
     question: Question
-    read: judge.Reading
-    opinion: judge.Reading
+    read: colours.CoatAndHat
+    opinion: colours.CoatAndHat
     """The CLIP's."""
     picture: str
     """Path in the lake."""
@@ -73,54 +71,44 @@ def questions(num_prompts: int, seed: int) -> list[Question]:
     return list(asked.values())
 
 
-def recipe_part(recipe: Recipe) -> dict[str, Any]:
+def identity_fields(recipe: Recipe) -> dict[str, Any]:
     """What of the recipe decides which pictures the judge sees."""
     if recipe.judge is None:
         return {}
     steps = {"prior_steps": recipe.prior.sample_timesteps, "decoder_steps": recipe.decoder.sample_timesteps}
-    return {**recipe.judge.what(), **steps}
+    return {**recipe.judge.identity_fields(), **steps}
 
 
-def examine(
-    verified: Manifest, prior: Manifest, decoder: Manifest, recipe: Recipe, lake: Lake, *, progress: Progress = SILENT
-) -> StageResult:
+def judge(run: StageRun) -> StageResult:
     """Dream each question once, with seeds that count up from the recipe's, and read the pictures.
 
     Raises StageError if the recipe has no judge.
     """
-    if recipe.judge is None:
-        raise StageError(f"recipe {recipe.name!r} has no judge: only the demo's pictures can be measured")
-    settings = recipe_part(recipe)
-    inputs = {"verify": verified.digest, "prior": prior.digest, "decoder": decoder.digest}
-    identity = manifests.identity_of(STAGE, VERSION, settings, inputs)
-    with lake.writer(STAGE):
-        if done := manifests.is_done(lake, STAGE, identity):
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
-        asked = questions(recipe.judge.num_prompts, recipe.judge.seed)
-        progress.begin(STAGE, len(asked), "pictures")
-        named = [str(made.details["best"]["folder"]) for made in (prior, decoder)]
-        verdicts, files = _sit(asked, recipe, lake, identity, named, progress)
-        table = {
-            "all": score(verdicts),
-            "seen": score([one for one in verdicts if one.question.seen]),
-            "unseen": score([one for one in verdicts if not one.question.seen]),
-        }
-        made = Manifest.make(
-            stage=STAGE,
-            version=VERSION,
-            recipe=settings,
-            inputs=inputs,
-            counts=Counts(in_=len(asked), out=len(asked)),
-            files=files,
-            details={"chance": judge.CHANCE, "table": table, "verdicts": [_row(one) for one in verdicts]},
-            versions=library_versions("dalle2-pytorch", "torch", "pillow"),
-            previous=manifests.latest(lake, STAGE),
-        )
-        manifests.publish(lake, made)
+    if run.recipe.judge is None:
+        raise StageError(f"recipe {run.recipe.name!r} has no judge: only the demo's pictures can be measured")
+    return run.once(lambda: _judge(run), part=STAGE)
+
+
+def _judge(run: StageRun) -> StageOutput:
+    settings = run.recipe.judge
+    assert settings is not None
+    asked = questions(settings.num_prompts, settings.seed)
+    run.progress.begin(STAGE, len(asked), "pictures")
+    named = [str(run.inputs[model].details["best"]["folder"]) for model in ("prior", "decoder")]
+    verdicts, files = _sit(asked, run.recipe, run.lake, run.identity, named, run.progress)
+    table = {
+        "all": score(verdicts),
+        "seen": score([verdict for verdict in verdicts if verdict.question.seen]),
+        "unseen": score([verdict for verdict in verdicts if not verdict.question.seen]),
+    }
     for name, line in table.items():
         log.info("judge: %s: %d pictures, coat %.1f %%, hat %.1f %%", name, line["n"], *_percent(line))
-    return StageResult(made, "done")
+    return StageOutput(
+        counts=Counts(in_=len(asked), out=len(asked)),
+        files=files,
+        details={"chance": colours.CHANCE, "table": table, "verdicts": [_row(verdict) for verdict in verdicts]},
+        versions=library_versions("dalle2-pytorch", "torch", "pillow"),
+    )
 
 
 def _sit(
@@ -136,7 +124,7 @@ def _sit(
     for dreamt in dream(models, [Order(question.prompt, seed + number) for number, question in enumerate(asked)]):
         path = f"generated/judge-{identity[:8]}/{dreamt.file_name}"
         files.append(lake.write_bytes(path, dreamt.png()))
-        read.append(judge.read(dreamt.picture))
+        read.append(colours.read(dreamt.picture))
         pictures.append(dreamt.picture)
         progress.advance()
     opinions = second_opinion(models.clip, pictures)
@@ -151,17 +139,17 @@ def judge_folder(folder: Path) -> dict[str, dict[str, float | int]]:
     """
     from sp_data.generation.dream import read_made
 
-    rows: list[tuple[judge.Reading, judge.Reading]] = []
+    rows: list[tuple[colours.CoatAndHat, colours.CoatAndHat]] = []
     for path in sorted(folder.glob("*.png")):
         data = path.read_bytes()
-        asked = judge.asked(read_made(data, str(path))["prompt"])
+        asked = colours.asked(read_made(data, str(path))["prompt"])
         if asked.coat and asked.hat:
             with Image.open(io.BytesIO(data)) as picture:
-                rows.append((asked, judge.read(picture)))
+                rows.append((asked, colours.read(picture)))
     if not rows:
         raise UsageError(f"{folder} holds no PNG of `sp-data dream` whose prompt names a coat's and a hat's colour")
 
-    def share(chosen: list[tuple[judge.Reading, judge.Reading]]) -> dict[str, float | int]:
+    def share(chosen: list[tuple[colours.CoatAndHat, colours.CoatAndHat]]) -> dict[str, float | int]:
         count = len(chosen)
         return {
             "n": count,
@@ -173,7 +161,7 @@ def judge_folder(folder: Path) -> dict[str, dict[str, float | int]]:
     return {"all": share(rows), "seen": share([row for row in rows if row not in unseen]), "unseen": share(unseen)}
 
 
-def second_opinion(clip: Any, pictures: Sequence[Image.Image]) -> list[judge.Reading]:
+def second_opinion(clip: Any, pictures: Sequence[Image.Image]) -> list[colours.CoatAndHat]:
     """What the CLIP sees, zero-shot: the colour whose sentence lies nearest."""
     names = list(COLOURS)
     images, _ = clip.embed(list(pictures), ["a kid"] * len(pictures))
@@ -182,7 +170,7 @@ def second_opinion(clip: Any, pictures: Sequence[Image.Image]) -> list[judge.Rea
         for part, prompt in OPINION_PROMPTS.items()
     }
     return [
-        judge.Reading(coat=names[int(coat)], hat=names[int(hat)])
+        colours.CoatAndHat(coat=names[int(coat)], hat=names[int(hat)])
         for coat, hat in zip(nearest["coat"], nearest["hat"], strict=True)
     ]
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 import uuid
@@ -30,6 +31,9 @@ from sp_data.lake import locks
 from sp_data.lake.locks import DATASET, LOCK
 from sp_data.lake.object_store import is_s3, open_store, protocols, store_errors
 
+DEFAULT_LAKE = "./lake"
+LAKE_VARIABLE = "SP_LAKE"
+"""Environment variable that names another lake."""
 SCRATCH = ".scratch"
 _copies: dict[str, LocalCopies] = {}
 """Root of a remote lake's dataset -> the copies of its files, while this process is the dataset's writer."""
@@ -65,6 +69,12 @@ class Lake:
         self.dataset = dataset
         self.is_local = "file" in protocols(self.fs)
         self.root = str(Path(root).absolute() / dataset) if self.is_local else f"{root.rstrip('/')}/{dataset}"
+
+    def command(self, name: str) -> str:
+        """A command on this dataset as a person types it, for an advice: "`sp-data embed southpark`"."""
+        usual = os.environ.get(LAKE_VARIABLE, DEFAULT_LAKE)
+        elsewhere = "" if self.url == usual else f" --lake {shlex.quote(self.url)}"
+        return f"`sp-data {name} {self.dataset}{elsewhere}`"
 
     def __repr__(self) -> str:
         return f"Lake({self.url!r}, {self.dataset!r})"

@@ -39,7 +39,7 @@ RENEWED_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class OtherLease:
     """Another's lease: what it says, its version, and how long ago it was renewed."""
 
     says: dict[str, Any]
@@ -107,7 +107,7 @@ class Lease:
         bucket, _, key = self._path.partition("/")
         return {"Bucket": bucket, "Key": key}
 
-    def _take_over(self, found: Found) -> bool:
+    def _take_over(self, found: OtherLease) -> bool:
         log.warning("the lock of %s is taken over from %s", self._what, found)
         return self._put(IfMatch=found.etag)
 
@@ -125,7 +125,7 @@ class Lease:
         self._etag, self._renewed = str(answer["ETag"]), begun
         return True
 
-    def _look(self) -> Found | None:
+    def _look(self) -> OtherLease | None:
         """The lease as it lies there; its age is between two times that the store itself gives."""
         try:
             head = self._fs.call_s3("head_object", **self._object)
@@ -138,7 +138,7 @@ class Lease:
         except ValueError:
             says = {}
         age_s = (now - head["LastModified"]).total_seconds()
-        return Found(says if isinstance(says, dict) else {}, str(head["ETag"]), age_s)
+        return OtherLease(says if isinstance(says, dict) else {}, str(head["ETag"]), age_s)
 
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(RENEWED_S):

@@ -15,13 +15,13 @@ load.py        a name or a YAML file -> a recipe, with `a.b=c` overrides
 from sp_data.recipe.dataset import Curate, Embed, Machines, Reorder, Shard, Verify
 from sp_data.recipe.load import build, load_recipe
 from sp_data.recipe.named import NAMED, demo, southpark
-from sp_data.recipe.part import HOW, Part
+from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 from sp_data.recipe.recipe import Recipe
 from sp_data.recipe.source import DemoWiki, Imported, Source
 from sp_data.recipe.training import Decoder, Judge, Prior, Training, Unet
 
 __all__ = [
-    "HOW",
+    "EXECUTION_ONLY",
     "NAMED",
     "Curate",
     "Decoder",
@@ -30,9 +30,9 @@ __all__ = [
     "Imported",
     "Judge",
     "Machines",
-    "Part",
     "Prior",
     "Recipe",
+    "RecipePart",
     "Reorder",
     "Shard",
     "Source",

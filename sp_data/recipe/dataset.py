@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from sp_data.recipe.part import HOW, Part
+from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 
 
-class Curate(Part):
+class Curate(RecipePart):
     """What is kept."""
 
     min_side_px: int = Field(64, ge=1)
@@ -48,10 +48,10 @@ class Curate(Part):
     opt_out_categories: tuple[str, ...] = ("Opted out",)
     val_share: float = Field(0.05, ge=0, lt=0.5)
     test_share: float = Field(0.05, ge=0, lt=0.5)
-    threads: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+    threads: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=EXECUTION_ONLY)
 
 
-class Shard(Part):
+class Shard(RecipePart):
     """How pictures lie in shards (img2dataset)."""
 
     image_size_px: int = Field(256, ge=8)
@@ -60,16 +60,16 @@ class Shard(Part):
     samples_per_shard: int | None = Field(
         None, ge=2, le=10_000, description="None: chosen from the dataset's size, then kept for its life"
     )
-    processes: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+    processes: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=EXECUTION_ONLY)
     distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
         "multiprocessing",
         description="img2dataset's own, which says who makes the shards. Ray and Spark on other machines read and "
         "write the lake's folder, so it lies on a disk that they share",
-        json_schema_extra=HOW,
+        json_schema_extra=EXECUTION_ONLY,
     )
 
 
-class Embed(Part):
+class Embed(RecipePart):
     """Which CLIP (clip-retrieval)."""
 
     clip_model: str = Field("ViT-L/14", description="As clip-retrieval names it; `demo` is the project's own tiny one")
@@ -81,26 +81,26 @@ class Embed(Part):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Computed in; `auto` is bf16 where the processor has it. Recorded, and checked on a few pictures",
-        json_schema_extra=HOW,
+        json_schema_extra=EXECUTION_ONLY,
     )
     distributor: Literal["here", "sequential", "pyspark", "slurm"] = Field(
         "here",
         description="`here`: in this process, in the precision above. Else clip-retrieval's own command with this "
         "strategy, in float32, on a lake that lies on a disk the machines share",
-        json_schema_extra=HOW,
+        json_schema_extra=EXECUTION_ONLY,
     )
     distributor_options: dict[str, str | int] = Field(
-        {}, description="Of clip-retrieval, such as slurm_partition and slurm_nodes", json_schema_extra=HOW
+        {}, description="Of clip-retrieval, such as slurm_partition and slurm_nodes", json_schema_extra=EXECUTION_ONLY
     )
 
 
-class Reorder(Part):
+class Reorder(RecipePart):
     """Where each embedding goes."""
 
-    threads: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=HOW)
+    threads: int = Field(0, ge=0, description="0 = one a core", json_schema_extra=EXECUTION_ONLY)
 
 
-class Verify(Part):
+class Verify(RecipePart):
     """How hard to look."""
 
     reembed: int = Field(8, ge=0, description="Pictures that are embedded again and compared")
@@ -110,21 +110,24 @@ class Verify(Part):
         ge=0,
         le=1,
         description="Pictures that the CLIP finds this near are listed in a report; 0: not compared",
-        json_schema_extra=HOW,
+        json_schema_extra=EXECUTION_ONLY,
     )
 
 
-class Machines(Part):
+class Machines(RecipePart):
     """Who does the work of curate, reorder, verify and export, which falls into jobs; in flow runs."""
 
     runner: Literal["threads", "ray"] = Field(
-        "threads", description="Of this machine, or Prefect's Ray task runner", json_schema_extra=HOW
+        "threads", description="Of this machine, or Prefect's Ray task runner", json_schema_extra=EXECUTION_ONLY
     )
     ray_address: str = Field(
         "",
         description="Such as ray://head:10001; empty: a Ray on this machine, for as long as the run takes",
-        json_schema_extra=HOW,
+        json_schema_extra=EXECUTION_ONLY,
     )
     jobs_a_task: int = Field(
-        16, ge=1, description="Shards (of curate: 16 pictures each) that make one task run", json_schema_extra=HOW
+        16,
+        ge=1,
+        description="Shards (of curate: 16 pictures each) that make one task run",
+        json_schema_extra=EXECUTION_ONLY,
     )

@@ -19,13 +19,26 @@ def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
     """A named recipe or a YAML file, with `a.b=c` overrides (values are YAML). Raises RecipeError naming the field."""
     if name in NAMED:
         fields = _copy(NAMED[name])
-    elif Path(name).suffix in (".yaml", ".yml"):
+    elif named_in_file(name):
         fields = _read(Path(name))
     else:
         raise RecipeError(f"no recipe {name!r}: expected {', '.join(NAMED)} or a .yaml file")
     for setting in sets:
         _override(fields, setting)
     return build(fields, name)
+
+
+def named_in_file(name: str) -> bool:
+    """Whether this is the path of a recipe file, by its suffix."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
+def changed(recipe: Recipe, sets: Iterable[str], where: str) -> Recipe:
+    """A recipe with `a.b=c` overrides. Raises RecipeError naming the field of `where`."""
+    fields = recipe.model_dump(mode="json")
+    for setting in sets:
+        _override(fields, setting)
+    return build(fields, where)
 
 
 def build(fields: Mapping[str, Any], where: str) -> Recipe:
@@ -63,7 +76,9 @@ def _override(fields: dict[str, Any], setting: str) -> None:
     *parents, last = path.split(".")
     inner = fields
     for parent in parents:
-        inner = inner.setdefault(parent, {})
+        if inner.get(parent) is None:
+            inner[parent] = {}
+        inner = inner[parent]
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {setting}: `{parent}` is a single value, not a group of fields")
     inner[last] = value

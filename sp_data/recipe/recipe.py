@@ -7,12 +7,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from sp_data.recipe.dataset import Curate, Embed, Machines, Reorder, Shard, Verify
-from sp_data.recipe.part import Part
+from sp_data.recipe.part import RecipePart
 from sp_data.recipe.source import Source
 from sp_data.recipe.training import Decoder, Judge, Prior
 
 
-class Recipe(Part):
+class Recipe(RecipePart):
     """A dataset, how it is made, and what is trained on it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The dataset's folder in the lake")

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from sp_data.errors import RecipeError
-from sp_data.recipe.part import HOW, Part
+from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 
 
-class DemoWiki(Part):
+class DemoWiki(RecipePart):
     """The made-up wiki of paper-cutout kids, served by the run itself."""
 
     num_kids: int = Field(1600, ge=24, le=5000)
@@ -22,19 +22,19 @@ class DemoWiki(Part):
         ge=0,
         le=52,
         description="How many weeks ago it was founded; each week some pictures come, change, go and are renamed",
-        json_schema_extra=HOW,
+        json_schema_extra=EXECUTION_ONLY,
     )
 
 
-class Imported(Part):
+class Imported(RecipePart):
     """Shards that someone else made; written by `sp-data import`, not by hand."""
 
-    shards: str = Field(description="Where they lay", json_schema_extra=HOW)
-    embeddings: str = Field(description="Where their embeddings lay", json_schema_extra=HOW)
+    shards: str = Field(description="Where they lay", json_schema_extra=EXECUTION_ONLY)
+    embeddings: str = Field(description="Where their embeddings lay", json_schema_extra=EXECUTION_ONLY)
     digest: str = Field("", description="sha256 over the shards")
 
 
-class Source(Part):
+class Source(RecipePart):
     """Which wiki, and what of it."""
 
     wiki: str = Field("", description="Address of the wiki, e.g. https://southpark.fandom.com")
@@ -73,16 +73,22 @@ class Source(Part):
         ge=1,
         description="Runs that find changes between two that list the whole wiki; a month after the last it is listed "
         "in any case. What is changed behind its lists of changes, such as imports with old dates, is found then",
-        json_schema_extra=HOW,
+        json_schema_extra=EXECUTION_ONLY,
     )
-    contact: str = Field("", description="Who runs this: an address for the User-Agent", json_schema_extra=HOW)
+    contact: str = Field(
+        "", description="Who runs this: an address for the User-Agent", json_schema_extra=EXECUTION_ONLY
+    )
     acknowledge_terms: bool = Field(
-        False, description="You have read the wiki's terms of use and may do this", json_schema_extra=HOW
+        False, description="You have read the wiki's terms of use and may do this", json_schema_extra=EXECUTION_ONLY
     )
     requests_per_second: float = Field(
-        1.0, ge=0, le=50, description="0 = as fast as it answers, on this machine only", json_schema_extra=HOW
+        1.0,
+        ge=0,
+        le=50,
+        description="0 = as fast as it answers, on this machine only",
+        json_schema_extra=EXECUTION_ONLY,
     )
-    timeout_s: float = Field(30.0, gt=0, json_schema_extra=HOW)
+    timeout_s: float = Field(30.0, gt=0, json_schema_extra=EXECUTION_ONLY)
     max_file_bytes: int = Field(100_000_000, gt=0, description="A larger picture is refused")
 
     @field_validator("wiki")

@@ -6,10 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sp_data.recipe.part import HOW, Part
+from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 
 
-class Training(Part):
+class Training(RecipePart):
     """How long and how a model is trained; the same for prior and decoder."""
 
     steps: int = Field(100_000, ge=1)
@@ -21,14 +21,21 @@ class Training(Part):
     max_grad_norm: float = Field(0.5, gt=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="Of the averaged weights, which are the ones used")
     seed: int = Field(0, ge=0)
-    log_every: int = Field(50, ge=1, description="Steps between lines of metrics.jsonl", json_schema_extra=HOW)
+    log_every: int = Field(
+        50, ge=1, description="Steps between lines of metrics.jsonl", json_schema_extra=EXECUTION_ONLY
+    )
     save_every: int = Field(1000, ge=1, description="Steps between checkpoints; each is evaluated first")
     keep_checkpoints: int = Field(
-        2, ge=2, description="The best stays beside them; one alone may be the one being written", json_schema_extra=HOW
+        2,
+        ge=2,
+        description="The best stays beside them; one alone may be the one being written",
+        json_schema_extra=EXECUTION_ONLY,
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=HOW)
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward pass", json_schema_extra=HOW)
-    loader_processes: int = Field(0, ge=0, description="That read pictures ahead", json_schema_extra=HOW)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=EXECUTION_ONLY)
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16", description="Of the forward pass", json_schema_extra=EXECUTION_ONLY
+    )
+    loader_processes: int = Field(0, ge=0, description="That read pictures ahead", json_schema_extra=EXECUTION_ONLY)
 
 
 class Prior(Training):
@@ -44,11 +51,11 @@ class Prior(Training):
     )
     max_text_len: int = Field(77, ge=1, description="1 without text encodings: a step costs as many words")
     timesteps: int = Field(1000, ge=2)
-    sample_timesteps: int = Field(64, ge=1, description="May be changed later", json_schema_extra=HOW)
+    sample_timesteps: int = Field(64, ge=1, description="May be changed later", json_schema_extra=EXECUTION_ONLY)
     cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="Of captions left out while training")
 
 
-class Unet(Part):
+class Unet(RecipePart):
     """One step of the cascade; the names are dalle2-pytorch's."""
 
     image_size_px: int = Field(64, ge=8)
@@ -73,7 +80,7 @@ class Decoder(Training):
     learned_variance: bool = Field(True, description="Of the first unet")
     timesteps: int = Field(1000, ge=2)
     sample_timesteps: int = Field(
-        64, ge=1, description="Fewer than `timesteps`: DDIM. May be changed later", json_schema_extra=HOW
+        64, ge=1, description="Fewer than `timesteps`: DDIM. May be changed later", json_schema_extra=EXECUTION_ONLY
     )
     image_cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: no guidance can be asked for")
     text_cond_drop_prob: float = Field(0.5, ge=0, lt=1)
@@ -98,7 +105,7 @@ class Decoder(Training):
         return self.unets[-1].image_size_px
 
 
-class Judge(Part):
+class Judge(RecipePart):
     """How the demo looks at its own pictures: coats and hats against the words that asked for them."""
 
     num_prompts: int = Field(64, ge=2, description="Half of them of pairs that no picture shows")

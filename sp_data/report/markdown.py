@@ -10,7 +10,7 @@ from PIL import Image
 
 from sp_data import manifest as manifests
 from sp_data.dataset.verify.close_pairs import close_pairs_path
-from sp_data.exchange.export.run import Exported
+from sp_data.exchange.export.run import ExportResult
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.report import samples
@@ -52,7 +52,7 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def export_markdown(done: Exported, digest: str) -> str:
+def export_markdown(done: ExportResult, digest: str) -> str:
     """What an export wrote, and what it left out."""
     lines = [f"## Export for {done.to}", "", f"`{done.folder}`, {done.num_shards:,} shards", ""]
     lines += ["| split | samples |", "|---|---:|", *[f"| {split} | {num:,} |" for split, num in done.splits.items()]]

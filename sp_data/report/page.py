@@ -118,7 +118,7 @@ def _card(one: Shown) -> dict[str, Any]:
     }
 
 
-def load_road(lake: Lake, stages: tuple[str, ...]) -> dict[str, Manifest]:
+def load_manifests(lake: Lake, stages: tuple[str, ...]) -> dict[str, Manifest]:
     """The newest manifest of each stage, as far as there is one."""
     found = {stage: manifests.latest(lake, stage) for stage in stages}
     return {stage: manifest for stage, manifest in found.items() if manifest is not None}

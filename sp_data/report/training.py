@@ -20,7 +20,7 @@ TRAININGS = ("prior", "decoder")
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingSection:
     """One model's section."""
 
     kind: str
@@ -34,18 +34,18 @@ class Training:
     figures: dict[str, float]
 
 
-def trainings(lake: Lake, road: dict[str, Manifest]) -> list[Training]:
+def trainings(lake: Lake, road: dict[str, Manifest]) -> list[TrainingSection]:
     """Prior and decoder, as far as they were trained."""
     return [_training(lake, road[kind]) for kind in TRAININGS if kind in road]
 
 
-def _training(lake: Lake, made: Manifest) -> Training:
+def _training(lake: Lake, made: Manifest) -> TrainingSection:
     rows = read_metrics(lake, made.details["run"])
     curves = {
         name: [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in ("loss", "val_loss")
     }
     best = made.details["best"]
-    return Training(
+    return TrainingSection(
         kind=made.stage,
         run=made.details["run"],
         num_parameters=made.details["num_parameters"],

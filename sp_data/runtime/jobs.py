@@ -1,6 +1,6 @@
 """Who does work that falls into jobs which need nothing of each other: threads of this process, or other machines.
 
-    for result in spread.map(look_at, jobs): ...
+    for result in runner.map(look_at, jobs): ...
 
 A stage hands over a function of a module and plain values, since both may have to travel, and takes the results in the
 order of its jobs. What comes out does not depend on who did it.
@@ -22,12 +22,12 @@ AHEAD = 2
 """Jobs a thread that may wait for whoever takes the results, so that a hundred thousand of them are not in memory."""
 
 
-class Spread(Protocol):
+class JobRunner(Protocol):
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """The result of each job, in their order; raises what a job raised."""
 
 
-class Threads:
+class ThreadRunner:
     """Threads of this process: what the stages do for long (numpy, Pillow, hashing, disks) lets the others go on."""
 
     def __init__(self, count: int = 0) -> None:

@@ -22,10 +22,9 @@ from sp_data import manifest as manifests
 from sp_data.errors import LakeFull, StageError
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.recipe import Recipe
-from sp_data.runtime.progress import SILENT, TOLD, Progress
+from sp_data.runtime.progress import TOLD, Progress
 from sp_data.runtime.subprocesses import python_child, tail
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
 
 if TYPE_CHECKING:
     from sp_data.training.checkpoints import Checkpoint
@@ -42,59 +41,44 @@ def run_name(kind: str, identity: str) -> str:
     return f"{kind}-{identity[:RUN_DIGITS]}"
 
 
-def settings_of(kind: str, recipe: Recipe) -> dict[str, Any]:
-    """The part of the recipe that names what a training makes."""
-    return (recipe.prior if kind == "prior" else recipe.decoder).what()
-
-
-def train(
-    kind: str,
-    verified: Manifest,
-    recipe: Recipe,
-    lake: Lake,
-    *,
-    resume: str = LATEST,
-    progress: Progress = SILENT,
-) -> StageResult:
-    """Train until the recipe's last step; publish the best checkpoint.
+def train(run: StageRun, *, resume: str = LATEST) -> StageResult:
+    """Train the run's model, prior or decoder, until the recipe's last step; publish the best checkpoint.
 
     `resume`: `latest` goes on from this run's latest checkpoint, if there is one; a path, from that one.
 
     Raises StageError if the training fails, UsageError if `resume` names no checkpoint.
     """
-    inputs = {"verify": verified.digest}
-    recipe_part = settings_of(kind, recipe)
-    identity = manifests.identity_of(kind, VERSION_OF[kind], recipe_part, inputs)
-    run = run_name(kind, identity)
+    kind, verified, recipe, lake, progress = run.stage, run.inputs["verify"], run.recipe, run.lake, run.progress
+    folder = run_name(kind, run.identity)
     # A lock of its own: the dataset may be scraped again while a training of days goes on.
     with lake.writer(kind):
-        before = manifests.load(lake, kind, identity)
+        before = manifests.load(lake, kind, run.identity)
         done = before if before and not manifests.missing_files(lake, before.files) else None
         if done and resume == LATEST:
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
+            return run.unchanged(done)
         # Imported late: a run that is unchanged needs no torch.
         from sp_data.training import checkpoints
 
         settings = recipe.prior if kind == "prior" else recipe.decoder
-        checkpoints.prune(lake, run, settings.keep_checkpoints)
-        begin = _latest(lake, run, before) if resume == LATEST else _named(lake, run, resume, kind, settings.steps)
+        checkpoints.prune(lake, folder, settings.keep_checkpoints)
+        begin = (
+            _latest(lake, folder, before) if resume == LATEST else _named(lake, folder, resume, kind, settings.steps)
+        )
         if done and begin.forget_after is None and begin.ancestor == done.details["ancestor"]:
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
+            return run.unchanged(done)
         start = begin.checkpoint.step if begin.checkpoint else 0
         job = {
             "kind": kind,
             "recipe": recipe.model_dump(mode="json"),
             "lake": lake.url,
             "dataset": verified.identity,
-            "run": run,
+            "run": folder,
             "resume": begin.checkpoint.folder if begin.checkpoint else None,
             "forget_after": begin.forget_after,
             "ancestor": begin.ancestor,
         }
-        config = {"kind": kind, "run": run, "settings": recipe_part, "dataset": verified.digest}
-        config_entry = lake.write_bytes(f"runs/{run}/config.json", json.dumps(config, indent=1).encode() + b"\n")
+        config = {"kind": kind, "run": folder, "settings": run.identity_fields, "dataset": verified.digest}
+        config_entry = lake.write_bytes(f"runs/{folder}/config.json", json.dumps(config, indent=1).encode() + b"\n")
         progress.begin(kind, settings.steps, "steps")
         if begin.checkpoint:
             progress.advance(start)
@@ -104,11 +88,10 @@ def train(
             )
         if start < settings.steps:
             _run_child(job, lake, progress, start)
-        made = _manifest(kind, run, recipe_part, inputs, verified, lake, config_entry)
-        manifests.publish(lake, made)
-        best = made.details["best"]
+        result = run.publish(_output(folder, verified, lake, config_entry))
+        best = result.manifest.details["best"]
         log.info("%s: best is step %s, validation loss %s", kind, f"{best['step']:,}", _four(best["val_loss"]))
-        return StageResult(made, "done")
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,15 +194,7 @@ def follow(child_log: Path, process: subprocess.Popen[bytes]) -> Iterator[str]:
             time.sleep(POLL_S)
 
 
-def _manifest(
-    kind: str,
-    run: str,
-    recipe_part: dict[str, Any],
-    inputs: dict[str, str],
-    verified: Manifest,
-    lake: Lake,
-    config: FileEntry,
-) -> Manifest:
+def _output(run: str, verified: Manifest, lake: Lake, config: FileEntry) -> StageOutput:
     from sp_data.training import checkpoints
     from sp_data.training.metrics import Metrics, metrics_path
 
@@ -238,11 +213,7 @@ def _manifest(
         Metrics(lake, run).write_all([{"step": one.step, "loss": one.loss, "val_loss": one.val_loss} for one in whole])
     # Only weights are proof: how torch writes down an optimizer depends on whether that one was ever loaded.
     record = lake.entry(f"{best.folder}/{checkpoints.RECORD}", timed=True)
-    return Manifest.make(
-        stage=kind,
-        version=VERSION_OF[kind],
-        recipe=recipe_part,
-        inputs=inputs,
+    return StageOutput(
         counts=Counts(in_=total, out=best.num_samples, dropped=held_out),
         files=[config, record, *best.files, lake.entry(metrics_path(run), timed=True)],
         details={
@@ -255,7 +226,6 @@ def _manifest(
             "ancestor": best.ancestor,
         },
         versions=library_versions("dalle2-pytorch", "torch", "numpy"),
-        previous=manifests.latest(lake, kind),
     )
 
 

@@ -14,7 +14,7 @@ from sp_data.errors import CorruptFile, LakeBusy
 from sp_data.lake import Lake
 
 CONFIG, RECORD = "config.json", "checkpoint.json"
-KINDS = ("prior", "decoder")
+TRAINED_MODELS = ("prior", "decoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ def under_way(lake: Lake) -> dict[str, str]:
     run's configuration. The lock does not tell the run, so every run of that kind counts.
     """
     paths = [path for path in lake.list("runs") if path.endswith(f"/{CONFIG}") and path.count("/") == 2]
-    busy = {kind for kind in KINDS if any(_kind_of(path) == kind for path in paths) and _is_trained(lake, kind)}
+    busy = {
+        kind for kind in TRAINED_MODELS if any(_kind_of(path) == kind for path in paths) and _is_trained(lake, kind)
+    }
     return {
         path.split("/")[1]: _read(lake.read_bytes(path), lake.full(path))["dataset"]
         for path in paths

@@ -85,7 +85,7 @@ def train(job: Job) -> None:
             num_samples=len(samples),
             dataset=verified.digest,
             clip=str(verified.details["clip"]),
-            settings=settings.what(),
+            settings=settings.identity_fields(),
             model=task.config,
             num_parameters=num_parameters(task.model),
             ancestor=job.ancestor,

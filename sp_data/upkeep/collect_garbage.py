@@ -31,13 +31,13 @@ from pydantic import ValidationError
 from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_dropped, read_kept
 from sp_data.dataset.loader.tar_index import index_path
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.find import holds_forgotten
 from sp_data.dataset.shards.stage import read_columns
 from sp_data.errors import UsageError
 from sp_data.keys import KeyLayout
 from sp_data.lake import NUM_AT_ONCE, Lake, is_alive, is_temporary
-from sp_data.manifest import Manifest, Part
+from sp_data.manifest import Manifest, ShardPart
 from sp_data.pipeline import DATASET_STAGES, stand
 from sp_data.recipe import Recipe
 from sp_data.training.trained import trained, under_way
@@ -234,7 +234,7 @@ def _files_of(kept: _Kept, lake: Lake, warnings: list[str]) -> Iterator[str]:
         elif manifest.stage == "verify":
             layout = KeyLayout.parse(manifest.details["layout"])
             for listed in manifest.details["shards"]:
-                yield from (listed[name]["path"] for name in ("tar", "parquet", *KINDS))
+                yield from (listed[name]["path"] for name in ("tar", "parquet", *EMBEDDING_KINDS))
                 yield f"shards/{layout.shard_name(listed['number'])}_stats.json"
                 yield index_path(listed, layout)
                 shards.add(listed["parquet"]["path"])
@@ -257,7 +257,7 @@ def _files_of_parts(lake: Lake, paths: list[str]) -> Iterator[tuple[str, set[str
     """Each part's path with the files it names; none if it cannot be read."""
     for path, data in zip(paths, lake.read_all(paths), strict=True):
         try:
-            yield path, {entry.path for entry in Part.model_validate_json(data).files}
+            yield path, {entry.path for entry in ShardPart.model_validate_json(data).files}
         except ValidationError:
             yield path, set()
 

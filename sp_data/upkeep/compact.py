@@ -20,12 +20,11 @@ from dataclasses import dataclass
 
 from sp_data import manifest as manifests
 from sp_data.dataset.shards.find import sightings
-from sp_data.dataset.shards.stage import shard
 from sp_data.errors import StageError
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import as_far_as_before, made, run_stages
+from sp_data.pipeline import as_far_as_before, done_manifest, run_stage, run_stages
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import SILENT, Progress
 from sp_data.stage import State
@@ -87,15 +86,14 @@ def compact_shards(recipe: Recipe, lake: Lake, *, progress: Progress = SILENT) -
             "of the imported folder what shall go, remove the dataset, and run `sp-data import` again"
         )
     with lake.writer():
-        newest = made("shard", recipe, lake, for_what="compact")
+        newest = done_manifest("shard", recipe, lake, for_what="compact")
         # A kill may have come between the two files of a snapshot; this one is then the newer.
         newest = manifests.load(lake, "shard", newest.identity) or newest
         manifests.make_latest(lake, newest)
         why = victims(newest, lake, read_forgotten(lake))
         if not why:
             return Compacted(newest, "unchanged", {}, (), 0)
-        curated = made("curate", recipe, lake, for_what="compact")
-        result = shard(curated, recipe.shard, lake, leave_out=frozenset(why), progress=progress)
+        result = run_stage("shard", recipe, lake, leave_out=frozenset(why), progress=progress)
     before = {one["number"] for one in newest.details["shards"]}
     added = [one for one in result.manifest.details["shards"] if one["number"] not in before]
     return Compacted(

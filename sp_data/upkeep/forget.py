@@ -12,7 +12,6 @@ tars that were written before go with `compact` and `gc`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
@@ -25,27 +24,24 @@ import pyarrow.compute as pc
 from markupsafe import escape
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curate.tables import read_dropped, read_kept
+from sp_data.dataset.curate.tables import COPIES_VERSION, read_dropped, read_kept
 from sp_data.dataset.shards.find import Sighting, sightings
-from sp_data.errors import CorruptFile, StageNotDone, UsageError
+from sp_data.errors import CorruptFile, StageNotDone
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import DATASET_STAGES, as_far_as_before, run_stages
+from sp_data.pipeline import DATASET_STAGES, STAGES, as_far_as_before, run_stages
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import VERSION_OF
 from sp_data.training.trained import Trained, lineage, trained
+from sp_data.upkeep.titles import resolve_title
 from sp_data.wiki import state as memory
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import Forgotten, read_forgotten, write_forgotten
-from sp_data.wiki.parse.titles import file_title, normal_name
 from sp_data.wiki.publish import republish_catalogue
 from sp_data.wiki.tombstones import read_tombstones
 
 log = logging.getLogger(__name__)
 
-TITLES_COMPARED = 100_000
-"""Beyond so many a look for similar ones takes longer than a person waits."""
 PNGS_READ = 10_000
 GENERATED = "generated"
 
@@ -112,10 +108,11 @@ def forget(asked: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progre
     with lake.writer():
         scraped = manifests.latest(lake, "scrape")
         if scraped is None:
-            raise StageNotDone(f"dataset {lake.dataset!r} has no catalogue yet; run `sp-data scrape` first")
+            raise StageNotDone(f"dataset {lake.dataset!r} has no catalogue yet; run {lake.command('scrape')} first")
         before = read_forgotten(lake)
         history = _History.of(lake, scraped)
-        titles = [_resolve(one, history, before, lake) for one in asked]
+        known = history.titles | before.titles
+        titles = [resolve_title(name, known, lake.dataset) for name in asked]
         pairs = history.all_of(titles)
         forgotten = before.joined(pairs, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         gone = {title for title, _ in pairs} | set(titles)
@@ -186,20 +183,9 @@ def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(table["title"].to_pylist(), table["sha1"].to_pylist(), strict=True)
 
 
-def _resolve(asked: str, history: _History, forgotten: Forgotten, lake: Lake) -> str:
-    """The title that a person means. Raises UsageError."""
-    known = history.titles | forgotten.titles
-    for title in (asked, file_title(normal_name(asked.removeprefix("File:")))):
-        if title in known:
-            return title
-    close = difflib.get_close_matches(asked, known, n=3) if len(known) <= TITLES_COMPARED else []
-    hint = f"did you mean {', '.join(close)}?" if close else "`sp-data why` lists all of them"
-    raise UsageError(f"no catalogue of {lake.dataset!r} has {asked!r}; {hint}")
-
-
 def _republish(recipe: Recipe, lake: Lake, forgotten: Forgotten) -> None:
     newest = manifests.latest(lake, "scrape")
-    if newest is None or newest.version != VERSION_OF["scrape"]:
+    if newest is None or newest.version != STAGES["scrape"].version:
         return  # the next scrape makes its rows anew in any case
     if newest.recipe.get("imported") is not None:
         from sp_data.upkeep.forget_imported import republish_import
@@ -232,7 +218,7 @@ def _remove_reports(lake: Lake, titles: set[str]) -> None:
 
 
 def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
-    copies = [f"normalised/{version}" for version in range(1, VERSION_OF["curate"] + 1)]
+    copies = [f"normalised/{version}" for version in range(1, COPIES_VERSION + 1)]
     for sha1 in sorted(sha1s):
         for folder in ("originals", *copies):
             for path in lake.list(f"{folder}/{sha1[:2]}"):

@@ -19,7 +19,8 @@ from sp_data.dataset.shards.find import sightings
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest
 from sp_data.parquet import DENSE
-from sp_data.stage import VERSION_OF, library_versions
+from sp_data.pipeline import STAGES
+from sp_data.stage import library_versions
 from sp_data.wiki.catalogue import OK, SCHEMA, read_catalogue
 from sp_data.wiki.forgotten import FORGOTTEN, Forgotten
 
@@ -50,7 +51,7 @@ def _scrape(lake: Lake, before: Manifest, inputs: dict[str, str], forgotten: For
     table = _with(table, "status", pc.if_else(gone, FORGOTTEN, table["status"]))
     table = _with(table, "original", pc.if_else(gone, pa.scalar(None, pa.string()), table["original"]))
     dropped = Counter(status for status in table["status"].to_pylist() if status != OK)
-    identity = manifests.identity_of("scrape", VERSION_OF["scrape"], before.recipe, inputs)
+    identity = manifests.identity_of("scrape", STAGES["scrape"].version, before.recipe, inputs)
     return _publish(
         lake,
         before,
@@ -68,7 +69,7 @@ def _curate(lake: Lake, before: Manifest, scraped: Manifest, forgotten: Forgotte
     kept, dropped = (table.filter(pc.invert(_covered(table, forgotten))) for table in (kept, dropped))
     splits = Counter(gone["split"].to_pylist())
     reasons = Counter(dropped["reason"].to_pylist())
-    stem = f"curated/{manifests.identity_of('curate', VERSION_OF['curate'], before.recipe, inputs)[:16]}"
+    stem = f"curated/{manifests.identity_of('curate', STAGES['curate'].version, before.recipe, inputs)[:16]}"
     return _publish(
         lake,
         before,
@@ -107,7 +108,7 @@ def _publish(
 ) -> Manifest:
     made = Manifest.make(
         stage=before.stage,
-        version=VERSION_OF[before.stage],
+        version=STAGES[before.stage].version,
         recipe=before.recipe,
         inputs=inputs,
         counts=counts,

@@ -13,6 +13,7 @@ from sp_data.errors import StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
+from sp_data.upkeep.titles import resolve_title
 from sp_data.wiki.catalogue import OK, catalogue_rows, read_catalogue
 from sp_data.wiki.tombstones import Tombstone, read_tombstones
 
@@ -39,7 +40,7 @@ def fates(lake: Lake) -> Iterator[Fate]:
     """The fate of every file in the newest catalogue, by title. Raises StageNotDone if nothing was scraped yet."""
     scraped = manifests.latest(lake, "scrape")
     if scraped is None:
-        raise StageNotDone(f"dataset {lake.dataset!r} has no catalogue yet; run `sp-data scrape` first")
+        raise StageNotDone(f"dataset {lake.dataset!r} has no catalogue yet; run {lake.command('scrape')} first")
     curated, sharded = manifests.latest(lake, "curate"), manifests.latest(lake, "shard")
     dropped = {row["title"]: row for row in read_dropped(lake, curated).to_pylist()} if curated else {}
     kept = {row["title"]: row for row in read_kept(lake, curated).to_pylist()} if curated else {}
@@ -58,6 +59,16 @@ def fates(lake: Lake) -> Iterator[Fate]:
             yield Fate(row.title, "curate", "", "", kept[row.title]["split"], row.caption)
         else:
             yield Fate(row.title, "scrape", "", "", "", row.caption)
+
+
+def fate_of(asked: str, lake: Lake) -> Fate | Tombstone:
+    """What became of one file; `asked` as in `forget`: a title, an address of a list, a key of an import.
+
+    Raises UsageError if no catalogue has it, StageNotDone if nothing was scraped yet.
+    """
+    by_title: dict[str, Fate | Tombstone] = {grave.title: grave for grave in graves(lake)}
+    by_title |= {fate.title: fate for fate in fates(lake)}
+    return by_title[resolve_title(asked, by_title.keys(), lake.dataset)]
 
 
 def graves(lake: Lake) -> list[Tombstone]:

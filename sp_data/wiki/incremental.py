@@ -25,7 +25,7 @@ from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.originals import follows_forgotten, originals_missing
 from sp_data.wiki.publish import STAGE
-from sp_data.wiki.state import Kept, Memory
+from sp_data.wiki.state import KnownFacts, Memory
 from sp_data.wiki.update import TEMPLATE_NAMESPACES, requests_to_gather, requests_to_update, update
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Look:
     """Facts as they are now, and what the next run needs to know of this one (as in Memory)."""
 
     mark: Mark
-    kept: Kept
+    kept: KnownFacts
     reconciled_at: str
     runs: int
     unsettled: tuple[Title, ...]
@@ -123,9 +123,9 @@ class Looker:
         self.client.api.on_answer = self.progress.advance
         mark = Mark.of(self.client.greet())
         facts = gather(self.client)
-        return Look(mark, Kept(facts, {}), reconciled_at=mark.clock, runs=0, unsettled=())
+        return Look(mark, KnownFacts(facts, {}), reconciled_at=mark.clock, runs=0, unsettled=())
 
-    def _apply(self, found: Poll, touched: frozenset[Title], kept: Kept, memory: Memory) -> Look:
+    def _apply(self, found: Poll, touched: frozenset[Title], kept: KnownFacts, memory: Memory) -> Look:
         # The same changes again: what was asked about them holds.
         self.journal.begin(digest_of(["changes", memories.source_digest(self.source), memory.mark.clock, found.name]))
         if found.kinds:
@@ -134,7 +134,7 @@ class Looker:
         facts = update(self.client, kept.facts, touched) if touched else kept.facts
         return Look(
             found.mark,
-            Kept(facts, dict(kept.refused)),
+            KnownFacts(facts, dict(kept.refused)),
             reconciled_at=memory.reconciled_at,
             runs=memory.runs + 1,
             unsettled=tuple(sorted(title for title in found.touched if title.namespace in TEMPLATE_NAMESPACES)),
@@ -143,7 +143,7 @@ class Looker:
     def _is_published(self, memory: Memory) -> bool:
         """Whether the newest catalogue is the one that was made of the facts, and all it names is there."""
         newest = latest(self.lake, STAGE)
-        if newest is None or newest.identity != memory.published or newest.recipe != self.source.what():
+        if newest is None or newest.identity != memory.published or newest.recipe != self.source.identity_fields():
             return False
         whole = is_done(self.lake, STAGE, newest.identity) is not None and not originals_missing(self.lake, newest)
         return whole and follows_forgotten(self.lake, newest)

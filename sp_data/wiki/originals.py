@@ -60,7 +60,7 @@ NO_AI = "noai"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class FetchRefusal:
     """Why a picture was not fetched, and in how many runs it was tried."""
 
     status: str
@@ -102,7 +102,7 @@ class Originals:
         client: WikiClient,
         lake: Lake,
         journal: Journal | None = None,
-        refused: dict[str, Refusal] | None = None,
+        refused: dict[str, FetchRefusal] | None = None,
         usual_host: str | None = None,
     ) -> None:
         self.num_fetched = 0
@@ -155,7 +155,7 @@ class Originals:
 
     def _refuse(self, file: WikiFile, status: str) -> str:
         before = self.refused.get(_key(file))
-        self.refused[_key(file)] = Refusal(status, before.runs + 1 if before else 1)
+        self.refused[_key(file)] = FetchRefusal(status, before.runs + 1 if before else 1)
         return status
 
     def _fetch_from_anywhere(self, file: WikiFile) -> str:

@@ -12,16 +12,14 @@ from typing import Any
 
 from sp_data.errors import CorruptFile
 from sp_data.lake import FileEntry, Lake
-from sp_data.manifest import Counts, Manifest, identity_of, is_done, latest, publish
-from sp_data.recipe import Source
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.manifest import Counts, Manifest, identity_of, is_done, publish
+from sp_data.stage import StageResult, StageRun, library_versions
 from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
 from sp_data.wiki.tombstones import Buried, Tombstone, bury, read_tombstones, write_tombstones
 
 log = logging.getLogger(__name__)
 
 STAGE = "scrape"
-VERSION = VERSION_OF[STAGE]
 NAMED_IN_THE_LOG = 10
 
 Whereabouts = Callable[[list[str]], Mapping[str, str]]
@@ -29,23 +27,26 @@ Whereabouts = Callable[[list[str]], Mapping[str, str]]
 
 
 def publish_catalogue(
-    source: Source, lake: Lake, rows: list[CatalogueRow], *, clock: str, whereabouts: Whereabouts, fetched: bool
+    run: StageRun, rows: list[CatalogueRow], *, clock: str, whereabouts: Whereabouts, fetched: bool
 ) -> StageResult:
     """Make these rows the newest catalogue. `clock`: when they were true (ISO 8601); `fetched`: if pictures came."""
-    newest = latest(lake, STAGE)
-    tombstones = _bury(lake, newest, rows, clock, whereabouts)
-    return _publish(source.what(), source.place, lake, rows, newest, tombstones, fetched=fetched)
+    newest = run.newest()
+    tombstones = _bury(run.lake, newest, rows, clock, whereabouts)
+    wiki = run.recipe.source.place
+    return _publish(run.version, run.identity_fields, wiki, run.lake, rows, newest, tombstones, fetched=fetched)
 
 
 def republish_catalogue(lake: Lake, newest: Manifest, rows: list[CatalogueRow]) -> StageResult:
     """Make rows of the same titles the newest catalogue, without asking the wiki: what is on it did not change."""
     tombstones = [entry for entry in newest.files if entry.path.startswith(TOMBSTONES)]
-    return _publish(newest.recipe, newest.details["wiki"], lake, rows, newest, tombstones, fetched=False)
+    wiki = newest.details["wiki"]
+    return _publish(newest.version, newest.recipe, wiki, lake, rows, newest, tombstones, fetched=False)
 
 
 def _publish(
-    recipe: dict[str, Any],
-    place: str,
+    version: int,
+    recipe: Mapping[str, Any],
+    wiki: str,
     lake: Lake,
     rows: list[CatalogueRow],
     newest: Manifest | None,
@@ -55,7 +56,7 @@ def _publish(
 ) -> StageResult:
     digest = rows_digest(rows)
     inputs = {"wiki": digest}
-    done = is_done(lake, STAGE, identity_of(STAGE, VERSION, recipe, inputs))
+    done = is_done(lake, STAGE, identity_of(STAGE, version, recipe, inputs))
     if done is not None:
         files = (*(file for file in done.files if not file.path.startswith(TOMBSTONES)), *tombstones)
         if newest is None or newest.identity != done.identity or files != done.files:
@@ -68,14 +69,14 @@ def _publish(
     originals = {row.original: row.bytes for row in rows if row.original is not None}
     manifest = Manifest.make(
         stage=STAGE,
-        version=VERSION,
+        version=version,
         recipe=recipe,
         inputs=inputs,
         counts=Counts.model_validate(
             {"in": len(rows), "out": statuses.pop(OK, 0), "dropped": dict(sorted(statuses.items()))}
         ),
         files=[write_catalogue(lake, rows, digest), *tombstones],
-        details={"wiki": place, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
+        details={"wiki": wiki, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
         versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
         previous=newest,
     )

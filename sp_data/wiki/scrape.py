@@ -20,7 +20,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import latest
 from sp_data.recipe import Source
 from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import StageResult
+from sp_data.stage import StageResult, StageRun
 from sp_data.wiki import state as memories
 from sp_data.wiki.catalogue import OK
 from sp_data.wiki.facts import Facts
@@ -39,14 +39,13 @@ log = logging.getLogger(__name__)
 PICTURES_A_LINE = 500
 
 
-def scrape(
-    source: Source, lake: Lake, *, reconcile: bool = False, proxy: str | None = None, progress: Progress = SILENT
-) -> StageResult:
+def scrape(run: StageRun, *, reconcile: bool = False, proxy: str | None = None) -> StageResult:
     """Bring the lake's originals and catalogue up to what the wiki has now.
 
     `reconcile`: gather everything again, whatever the wiki says has changed. `proxy`: as in Transport.
     Raises RecipeError (manners), WikiError, LakeError. What was fetched until then stays.
     """
+    source, lake = run.recipe.source, run.lake
     source.check_manners()
     # The lake first: a busy one must not cost the wiki a request.
     with lake.writer(), _served(source, proxy) as via:
@@ -54,20 +53,20 @@ def scrape(
             from sp_data.wiki.scrape_addresses import scrape_addresses
 
             robots = memories.recall_robots(lake)
-            result = scrape_addresses(source, lake, proxy=via, robots=robots, progress=progress)
+            result = scrape_addresses(run, proxy=via, robots=robots)
             memories.remember_robots(lake, robots)
             return result
         while True:
-            run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
-            result = run.work()
+            look = _Run(source, lake, via, reconcile=reconcile, progress=run.progress)
+            result = look.work(run)
             # A listing that went on after a long interruption is old; what changed meanwhile costs one request to know.
-            if not run.looker.listed_long_ago:
+            if not look.looker.listed_long_ago:
                 return result
             reconcile = False
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ScrapePlan:
     """What a scrape would do. `num_requests` were made to know it."""
 
     num_files: int
@@ -81,7 +80,7 @@ class Plan:
 
 def plan(
     source: Source, lake: Lake, *, reconcile: bool = False, proxy: str | None = None, progress: Progress = SILENT
-) -> Plan:
+) -> ScrapePlan:
     """What `scrape` would fetch now. The wiki is listed and its answers are kept, so the scrape itself does not list
     it again; no picture is fetched and no catalogue published. Raises as `scrape` does."""
     source.check_manners()
@@ -96,12 +95,12 @@ def plan(
             run.journal.clear()
 
 
-def _plan_of_addresses(source: Source, lake: Lake) -> Plan:
+def _plan_of_addresses(source: Source, lake: Lake) -> ScrapePlan:
     from sp_data.wiki.scrape_addresses import addresses_to_fetch
 
     waiting, listed = addresses_to_fetch(source, lake)
     seconds = len(waiting) * Pace(source.requests_per_second).mean_gap_s
-    return Plan(listed, len(waiting), None, 0, seconds)
+    return ScrapePlan(listed, len(waiting), None, 0, seconds)
 
 
 @contextlib.contextmanager
@@ -111,11 +110,11 @@ def _served(source: Source, proxy: str | None) -> Iterator[str | None]:
         yield proxy
         return
     from sp_data.demo.wiki.history import after_weeks
-    from sp_data.demo.wiki.server import DemoWiki
+    from sp_data.demo.wiki.server import DemoWikiServer
     from sp_data.demo.wiki.world import build_world
 
     demo = source.demo
-    with DemoWiki(after_weeks(build_world(demo.num_kids, demo.seed), demo.weeks, demo.seed)) as wiki:
+    with DemoWikiServer(after_weeks(build_world(demo.num_kids, demo.seed), demo.weeks, demo.seed)) as wiki:
         yield wiki.url
 
 
@@ -131,12 +130,12 @@ class _Run:
         self.client = WikiClient(source, proxy, site=site, journal=self.journal, robots=self.robots)
         self.looker = Looker(self.client, lake, self.journal, memory, progress, reconcile)
 
-    def work(self) -> StageResult:
+    def work(self, run: StageRun) -> StageResult:
         started = time.monotonic()
         with self.client, contextlib.ExitStack() as at_the_end:
             at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
             look = self.looker.look()
-            result = self._nothing_new() if look is None else self._bring_up_to_date(look)
+            result = self._nothing_new() if look is None else self._bring_up_to_date(look, run)
         log.info(
             "%d requests to the API, %d to others, %.1f s",
             self.client.api.num_asked,
@@ -145,7 +144,7 @@ class _Run:
         )
         return result
 
-    def plan(self) -> Plan:
+    def plan(self) -> ScrapePlan:
         with self.client, contextlib.ExitStack() as at_the_end:
             at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
             look = self.looker.look()
@@ -160,7 +159,7 @@ class _Run:
             wanted = {file.sha1: file for file in files if originals.outcome(file) is None}
             num_bytes = sum(file.bytes for file in wanted.values())
             seconds = len(wanted) * self.client.transport.seconds_a_request
-            return Plan(len(files), len(wanted), num_bytes, self.client.transport.num_requests, seconds)
+            return ScrapePlan(len(files), len(wanted), num_bytes, self.client.transport.num_requests, seconds)
 
     # 2. to 4.
 
@@ -174,7 +173,7 @@ class _Run:
         log.info("%s: nothing changed", self.source.wiki)
         return StageResult(newest, "unchanged")
 
-    def _bring_up_to_date(self, look: Look) -> StageResult:
+    def _bring_up_to_date(self, look: Look, run: StageRun) -> StageResult:
         facts = look.kept.facts
         host = usual_host(facts.files.values())
         originals = Originals(self.client, self.lake, self.journal, look.kept.refused, host)
@@ -190,8 +189,7 @@ class _Run:
         sources = ", ".join(f"{source} {count}" for source, count in caption_sources(rows).items())
         log.info("captions come from: %s", sources)
         result = publish_catalogue(
-            self.source,
-            self.lake,
+            run,
             rows,
             clock=look.mark.clock,
             whereabouts=lambda titles: self._whereabouts(titles, facts),

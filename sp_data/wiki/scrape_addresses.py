@@ -21,10 +21,9 @@ from sp_data.errors import CorruptFile, WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import latest
 from sp_data.recipe import Source
-from sp_data.runtime.progress import Progress
-from sp_data.stage import StageResult
+from sp_data.stage import StageResult, StageRun
 from sp_data.wiki.addresses import Address, read_addresses
-from sp_data.wiki.captions.candidates import Candidate
+from sp_data.wiki.captions.candidates import CaptionCandidate
 from sp_data.wiki.captions.clip_length import shortened
 from sp_data.wiki.catalogue import OK, Caption, CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import FORGOTTEN, Forgotten, read_forgotten
@@ -55,10 +54,9 @@ class Got:
     height: int = 0
 
 
-def scrape_addresses(
-    source: Source, lake: Lake, *, proxy: str | None, robots: RobotsCache, progress: Progress
-) -> StageResult:
+def scrape_addresses(run: StageRun, *, proxy: str | None, robots: RobotsCache) -> StageResult:
     """Fetch what is new on the list and publish its catalogue. Raises RecipeError, LakeError."""
+    source, lake, progress = run.recipe.source, run.lake, run.progress
     listed = read_addresses(source.addresses)
     forgotten = read_forgotten(lake)
     known = _known(lake)
@@ -79,8 +77,7 @@ def scrape_addresses(
             progress.advance()
         log.info("%d of %d pictures are there, %d new", _num_ok(rows), len(rows), fetcher.num_fetched)
         result = publish_catalogue(
-            source,
-            lake,
+            run,
             sorted(rows, key=lambda row: row.title),
             clock=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             # What is off the list may well be where it was.
@@ -204,8 +201,8 @@ class _Fetcher:
 
 def _row(address: Address, got: Got) -> CatalogueRow:
     name = _name(address.url)
-    found = [Candidate(address.caption, "given", address.url)] if address.caption else []
-    found.append(Candidate(cleaned_name(name), "name", address.url))
+    found = [CaptionCandidate(address.caption, "given", address.url)] if address.caption else []
+    found.append(CaptionCandidate(cleaned_name(name), "name", address.url))
     return CatalogueRow(
         title=address.url,
         name=name,

@@ -27,7 +27,7 @@ from sp_data.wiki.changes import Mark, Title
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.http.client import Site
 from sp_data.wiki.http.politeness import RobotsCache
-from sp_data.wiki.originals import Refusal
+from sp_data.wiki.originals import FetchRefusal
 
 log = logging.getLogger(__name__)
 
@@ -63,19 +63,19 @@ class Memory(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KnownFacts:
     """The large part. `refused`: pictures that could not be fetched, as originals.py names them."""
 
     facts: Facts
-    refused: dict[str, Refusal]
+    refused: dict[str, FetchRefusal]
 
 
-_KEPT = TypeAdapter(Kept)
+_KNOWN_FACTS = TypeAdapter(KnownFacts)
 
 
 def source_digest(source: Source) -> str:
     """Of the fields that facts depend on: what is asked, not what captions are made of it."""
-    what = source.what()
+    what = source.identity_fields()
     return digest_of({name: value for name, value in what.items() if not name.startswith("caption_")})
 
 
@@ -94,10 +94,10 @@ def recall(lake: Lake, source: Source) -> Memory | None:
     return memory if lake.exists(memory.facts) else None
 
 
-def recall_facts(lake: Lake, memory: Memory) -> Kept | None:
+def recall_facts(lake: Lake, memory: Memory) -> KnownFacts | None:
     """The large part, None if it cannot be read."""
     try:
-        return _KEPT.validate_json(gzip.decompress(lake.read_bytes(memory.facts)))
+        return _KNOWN_FACTS.validate_json(gzip.decompress(lake.read_bytes(memory.facts)))
     except (OSError, EOFError, ValidationError):
         log.info("%s cannot be read; everything is gathered again", lake.full(memory.facts))
         # Equal facts would have the same name.
@@ -105,10 +105,10 @@ def recall_facts(lake: Lake, memory: Memory) -> Kept | None:
         return None
 
 
-def write_facts(lake: Lake, kept: Kept) -> str:
+def write_facts(lake: Lake, kept: KnownFacts) -> str:
     """Publish the large part; equal facts give equal bytes and one path. Returns it."""
     facts = Facts(*(dict(sorted(getattr(kept.facts, name).items())) for name in Facts.__slots__))
-    body = _KEPT.dump_json(Kept(facts, dict(sorted(kept.refused.items()))))
+    body = _KNOWN_FACTS.dump_json(KnownFacts(facts, dict(sorted(kept.refused.items()))))
     path = f"{FACTS}{digest_of(body.decode())[:32]}.json.gz"
     if not lake.exists(path):
         lake.write_bytes(path, gzip.compress(body, 6, mtime=0), durable=True)

@@ -76,9 +76,9 @@ def test_what_is_there_is_known_from_listings(lake: Lake, s3: ObjectStore) -> No
     files = tuple(lake.write_bytes(f"shards/{number:05d}.tar", b"kid") for number in range(50))
     assert s3.num_requests(lambda: manifests.missing_files(lake, files)) == 1
     for number, entry in enumerate(files[:20]):
-        part = manifests.Part(name=f"{number:05d}", identity="i", files=(entry,))
+        part = manifests.ShardPart(name=f"{number:05d}", identity="i", files=(entry,))
         manifests.publish_part(lake, "shard", part)
-    assert s3.num_requests(lambda: manifests.Parts(lake, "shard")) == 22  # two listings, and each part
+    assert s3.num_requests(lambda: manifests.ShardParts(lake, "shard")) == 22  # two listings, and each part
 
 
 def test_a_lost_file_comes_back_with_the_same_bytes(s3_lake: Lake, demo_recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sp_data import manifest as manifests
 from sp_data.errors import CorruptFile
 from sp_data.lake import Lake
-from sp_data.manifest import Counts, Manifest, Part, Parts, identity_of
+from sp_data.manifest import Counts, Manifest, ShardPart, ShardParts, identity_of
 
 parts = st.fixed_dictionaries(
     {
@@ -107,12 +107,12 @@ def test_counts_that_do_not_add_up_are_refused(counts: dict[str, Any]) -> None:
 
 
 def test_a_part_is_found_for_its_own_identity_and_with_its_files_only(lake: Lake) -> None:
-    part = Part(name="00007", identity="i", files=(lake.write_bytes("shards/00007.tar", b"tar"),))
+    part = ShardPart(name="00007", identity="i", files=(lake.write_bytes("shards/00007.tar", b"tar"),))
     manifests.publish_part(lake, "shard", part)
-    assert Parts(lake, "shard").find("00007", "i") == part
-    assert Parts(lake, "shard").find("00007", "j") is None
-    assert Parts(lake, "shard").find("00008", "i") is None
+    assert ShardParts(lake, "shard").find("00007", "i") == part
+    assert ShardParts(lake, "shard").find("00007", "j") is None
+    assert ShardParts(lake, "shard").find("00008", "i") is None
     lake.remove("shards/00007.tar")
-    assert Parts(lake, "shard").find("00007", "i") is None
+    assert ShardParts(lake, "shard").find("00007", "i") is None
     lake.write_bytes(manifests.part_path("shard", "00007"), b"half a part")
-    assert Parts(lake, "shard").find("00007", "i") is None
+    assert ShardParts(lake, "shard").find("00007", "i") is None

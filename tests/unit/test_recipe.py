@@ -71,10 +71,10 @@ def test_the_manner_of_work_is_left_out_of_what_names_a_result() -> None:
     demo = recipes.demo()
     slower = load_recipe("demo", ["source.requests_per_second=1", "curate.threads=1", "shard.processes=1"])
     assert slower != demo
-    assert slower.source.what() == demo.source.what()
-    assert slower.curate.what() == demo.curate.what()
-    assert slower.shard.what() == demo.shard.what()
-    assert load_recipe("demo", ["curate.min_side_px=1"]).curate.what() != demo.curate.what()
+    assert slower.source.identity_fields() == demo.source.identity_fields()
+    assert slower.curate.identity_fields() == demo.curate.identity_fields()
+    assert slower.shard.identity_fields() == demo.shard.identity_fields()
+    assert load_recipe("demo", ["curate.min_side_px=1"]).curate.identity_fields() != demo.curate.identity_fields()
 
 
 def test_every_field_either_names_the_result_or_is_marked() -> None:
@@ -83,9 +83,11 @@ def test_every_field_either_names_the_result_or_is_marked() -> None:
         if name != "name" and part.annotation is not None:
             settings = getattr(recipes.demo(), name)
             marked = {
-                field for field, info in type(settings).model_fields.items() if info.json_schema_extra == recipes.HOW
+                field
+                for field, info in type(settings).model_fields.items()
+                if info.json_schema_extra == recipes.EXECUTION_ONLY
             }
-            assert settings.what().keys() == type(settings).model_fields.keys() - marked
+            assert settings.identity_fields().keys() == type(settings).model_fields.keys() - marked
 
 
 def test_a_wiki_elsewhere_wants_a_contact_and_an_acknowledgement() -> None:

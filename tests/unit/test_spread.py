@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sp_data.runtime.jobs import AHEAD, Threads
+from sp_data.runtime.jobs import AHEAD, ThreadRunner
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
@@ -20,7 +20,7 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
             first_may_end.set()
         return job * job
 
-    assert list(Threads(2).map(work, range(50))) == [job * job for job in range(50)]
+    assert list(ThreadRunner(2).map(work, range(50))) == [job * job for job in range(50)]
 
 
 def test_jobs_are_taken_only_a_little_ahead() -> None:
@@ -31,7 +31,7 @@ def test_jobs_are_taken_only_a_little_ahead() -> None:
             taken.append(job)
             yield job
 
-    for number, result in enumerate(Threads(3).map(lambda job: job, jobs())):
+    for number, result in enumerate(ThreadRunner(3).map(lambda job: job, jobs())):
         assert result == number
         assert len(taken) <= number + 1 + AHEAD * 3
 
@@ -42,7 +42,7 @@ def test_an_error_is_raised_after_the_results_before_it() -> None:
             raise ValueError(job)
         return job
 
-    results = Threads(2).map(work, range(10))
+    results = ThreadRunner(2).map(work, range(10))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="3"):
         next(results)
@@ -58,7 +58,7 @@ def test_jobs_that_nobody_waits_for_any_more_are_not_begun() -> None:
             second_runs.set()
             assert second_may_end.wait(10)
 
-    results = Threads(1).map(work, range(10))
+    results = ThreadRunner(1).map(work, range(10))
     next(results)
     assert second_runs.wait(10)
     # Closing waits for the job that runs, and by then has called off the one behind it.

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
-from sp_data import manifest as manifests
 from sp_data.dataset.curate.pictures import REASONS, Refused, read_picture
 from sp_data.dataset.curate.tables import COPIES, picture_sizes, read_dropped, read_kept
 from sp_data.lake import Lake
 from sp_data.manifest import missing_files
 from sp_data.recipe import Curate
-from sp_data.stage import VERSION_OF, library_versions
+from sp_data.stage import StageRun, library_versions
 from sp_data.wiki.catalogue import CatalogueRow
 
 LIBRARIES = ("pillow", "imagehash", "pyarrow")
@@ -26,7 +25,7 @@ COLUMNS = ["sha1", "path", "num_bytes", "width", "height", "phash", "thumb", "pi
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PictureReading:
     """A picture that could be read."""
 
     path: str
@@ -40,30 +39,30 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class PictureRefusal:
     reason: str
     detail: str
 
 
-def known_readings(settings: Curate, lake: Lake) -> dict[str, Reading | Refusal]:
+def known_readings(run: StageRun) -> dict[str, PictureReading | PictureRefusal]:
     """sha1 -> what the newest snapshot knows of it, as far as that would be found again."""
-    newest = manifests.latest(lake, "curate")
-    if newest is None or newest.version != VERSION_OF["curate"] or newest.versions != library_versions(*LIBRARIES):
+    newest, lake = run.newest(), run.lake
+    if newest is None or newest.version != run.version or newest.versions != library_versions(*LIBRARIES):
         return {}
-    if any(newest.recipe.get(name) != value for name, value in settings.what().items() if name in LIMITS):
+    if any(newest.recipe.get(name) != run.identity_fields[name] for name in LIMITS):
         return {}
     if missing_files(lake, newest.files):
         return {}
     sizes = picture_sizes(lake)
     dropped = read_dropped(lake, newest)
-    known: dict[str, Reading | Refusal] = {}
+    known: dict[str, PictureReading | PictureRefusal] = {}
     for row in read_kept(lake, newest, COLUMNS).to_pylist() + dropped.select(COLUMNS).to_pylist():
         sha1 = row.pop("sha1")
         if row["pixels"] is not None and sizes.get(row["path"]) == row["num_bytes"]:
-            known[sha1] = Reading(**row)
+            known[sha1] = PictureReading(**row)
     for row in dropped.select(["sha1", "reason", "detail", "original"]).to_pylist():
         if row["reason"] in REASONS and row["original"] in sizes:
-            known[row["sha1"]] = Refusal(row["reason"], row["detail"])
+            known[row["sha1"]] = PictureRefusal(row["reason"], row["detail"])
     return known
 
 
@@ -77,7 +76,7 @@ class ReadingJob:
     rows: tuple[CatalogueRow, ...]
 
 
-def read_all(job: ReadingJob) -> list[Reading | Refusal]:
+def read_all(job: ReadingJob) -> list[PictureReading | PictureRefusal]:
     """What is read of each picture; publishes a normalised copy where one needs it.
 
     Raises FileNotFoundError if an original is gone.
@@ -86,22 +85,24 @@ def read_all(job: ReadingJob) -> list[Reading | Refusal]:
     return [_read(row, job.settings, lake) for row in job.rows]
 
 
-def known_of(row: CatalogueRow, known: Mapping[str, Reading | Refusal]) -> Reading | Refusal | None:
+def known_of(
+    row: CatalogueRow, known: Mapping[str, PictureReading | PictureRefusal]
+) -> PictureReading | PictureRefusal | None:
     """What is known of a picture, None if it has to be read."""
     before = known.get(row.sha1)
     # The same bytes under a name of another type are another file.
-    fits = isinstance(before, Refusal) or (before is not None and before.path in (row.original, _copy_path(row)))
+    fits = isinstance(before, PictureRefusal) or (before is not None and before.path in (row.original, _copy_path(row)))
     return before if fits else None
 
 
-def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> Reading | Refusal:
+def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> PictureReading | PictureRefusal:
     if row.original is None:
         raise ValueError(f"{row.title} is 'ok' in the catalogue but names no original")
     with lake.local(row.original) as path:
         try:
             picture = read_picture(path, settings)
         except Refused as refused:
-            return Refusal(refused.reason, refused.detail)
+            return PictureRefusal(refused.reason, refused.detail)
     where, size = row.original, row.bytes
     if not picture.as_it_was:
         where = _copy_path(row)
@@ -111,7 +112,7 @@ def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> Reading | Refusal:
         if lake.size(where) != size:
             lake.write_bytes(where, encoded.getvalue())
     width, height = picture.image.size
-    return Reading(where, size, width, height, picture.phash, picture.thumb, picture.pixels)
+    return PictureReading(where, size, width, height, picture.phash, picture.thumb, picture.pixels)
 
 
 def _copy_path(row: CatalogueRow) -> str:

@@ -14,87 +14,76 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
-from sp_data import manifest as manifests
 from sp_data.dataset.curate.boilerplate import Boilerplate
 from sp_data.dataset.curate.duplicates import relatives
-from sp_data.dataset.curate.readings import LIBRARIES, Reading, ReadingJob, Refusal, known_of, known_readings, read_all
+from sp_data.dataset.curate.readings import (
+    LIBRARIES,
+    PictureReading,
+    PictureRefusal,
+    ReadingJob,
+    known_of,
+    known_readings,
+    read_all,
+)
 from sp_data.dataset.curate.tables import (
     COPIES,
     DROPPED_SCHEMA,
     KEPT_SCHEMA,
     SPLITS,
-    Dropped,
-    Kept,
+    DroppedRow,
+    KeptRow,
     copies_missing,
     parquet_of,
 )
 from sp_data.lake import Lake
-from sp_data.manifest import Counts, Manifest
+from sp_data.manifest import Counts
 from sp_data.recipe import Curate
-from sp_data.runtime.jobs import Spread, Threads
-from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.runtime.jobs import JobRunner, ThreadRunner
+from sp_data.runtime.progress import Progress
+from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
 from sp_data.wiki.catalogue import OK, CatalogueRow, catalogue_rows, read_catalogue
 
 log = logging.getLogger(__name__)
 
-STAGE = "curate"
-VERSION = VERSION_OF[STAGE]
 PICTURES_A_JOB = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class PictureCandidate:
     """A picture that could be read, before it is compared with the others."""
 
     row: CatalogueRow
-    read: Reading
+    read: PictureReading
 
 
-def curate(
-    scraped: Manifest,
-    settings: Curate,
-    lake: Lake,
-    *,
-    spread: Spread | None = None,
-    progress: Progress = SILENT,
-) -> StageResult:
+def curate(run: StageRun) -> StageResult:
     """Sort the catalogue's pictures into kept and dropped, and publish both tables."""
-    with lake.writer():
-        inputs = {"scrape": scraped.digest}
-        identity = manifests.identity_of(STAGE, VERSION, settings.what(), inputs)
-        done = manifests.is_done(lake, STAGE, identity)
-        if done and not copies_missing(lake, done):
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
-        rows = [row for row in catalogue_rows(read_catalogue(lake, scraped)) if row.status == OK]
-        progress.begin(STAGE, len(rows), "pictures")
-        known = known_readings(settings, lake)
-        kept, dropped = sort_out(rows, settings, lake, progress, known, spread)
-        stem = f"curated/{identity[:16]}"
-        files = [
-            lake.write_bytes(f"{stem}.parquet", parquet_of(kept, KEPT_SCHEMA)),
-            lake.write_bytes(f"{stem}.dropped.parquet", parquet_of(dropped, DROPPED_SCHEMA)),
-        ]
-        reasons = dict(sorted(Counter(drop.reason for drop in dropped).items()))
-        splits = Counter(keep.split for keep in kept)
-        made = Manifest.make(
-            stage=STAGE,
-            version=VERSION,
-            recipe=settings.what(),
-            inputs=inputs,
-            counts=Counts(in_=len(rows), out=len(kept), dropped=reasons),
-            files=files,
-            details={
-                "splits": {split: splits[split] for split in SPLITS},
-                "num_pictures_bytes": sum(keep.num_bytes for keep in kept if keep.path.startswith(COPIES)),
-            },
-            versions=library_versions(*LIBRARIES),
-            previous=manifests.latest(lake, STAGE),
-        )
-        manifests.publish(lake, made)
-        log.info("curate: kept %d of %d pictures; dropped %s", len(kept), len(rows), reasons or "none")
-        return StageResult(made, "done")
+    return run.once(lambda: _curate(run), is_whole=lambda curated: not copies_missing(run.lake, curated))
+
+
+def _curate(run: StageRun) -> StageOutput:
+    settings, lake, progress = run.recipe.curate, run.lake, run.progress
+    rows = [row for row in catalogue_rows(read_catalogue(lake, run.inputs["scrape"])) if row.status == OK]
+    progress.begin(run.stage, len(rows), "pictures")
+    known = known_readings(run)
+    kept, dropped = sort_out(rows, settings, lake, progress, known, run.runner)
+    stem = f"curated/{run.identity[:16]}"
+    files = [
+        lake.write_bytes(f"{stem}.parquet", parquet_of(kept, KEPT_SCHEMA)),
+        lake.write_bytes(f"{stem}.dropped.parquet", parquet_of(dropped, DROPPED_SCHEMA)),
+    ]
+    reasons = dict(sorted(Counter(drop.reason for drop in dropped).items()))
+    splits = Counter(keep.split for keep in kept)
+    log.info("curate: kept %d of %d pictures; dropped %s", len(kept), len(rows), reasons or "none")
+    return StageOutput(
+        counts=Counts(in_=len(rows), out=len(kept), dropped=reasons),
+        files=files,
+        details={
+            "splits": {split: splits[split] for split in SPLITS},
+            "num_pictures_bytes": sum(keep.num_bytes for keep in kept if keep.path.startswith(COPIES)),
+        },
+        versions=library_versions(*LIBRARIES),
+    )
 
 
 def sort_out(
@@ -102,11 +91,11 @@ def sort_out(
     settings: Curate,
     lake: Lake,
     progress: Progress,
-    known: Mapping[str, Reading | Refusal],
-    spread: Spread | None = None,
-) -> tuple[list[Kept], list[Dropped]]:
+    known: Mapping[str, PictureReading | PictureRefusal],
+    runner: JobRunner | None = None,
+) -> tuple[list[KeptRow], list[DroppedRow]]:
     """Every row ends in exactly one of the two lists; both are sorted by title. What is `known` is not read again."""
-    dropped: list[Dropped] = []
+    dropped: list[DroppedRow] = []
     # The oldest upload is the one that stays: later copies come and go, and the dataset should not follow them.
     by_age = sorted(rows, key=lambda row: (row.uploaded_at, row.title))
     # Who opted a picture out meant the picture, under whatever other name its bytes were uploaded.
@@ -129,20 +118,24 @@ def sort_out(
         else:
             wanted.append(row)
     progress.advance(len(rows) - len(wanted))
-    candidates: list[Candidate] = []
-    for row, read in _readings(wanted, settings, lake, known, spread or Threads(settings.threads)):
+    candidates: list[PictureCandidate] = []
+    for row, read in _readings(wanted, settings, lake, known, runner or ThreadRunner(settings.threads)):
         progress.advance()
-        if isinstance(read, Refusal):
+        if isinstance(read, PictureRefusal):
             dropped.append(_drop(row, read.reason, read.detail))
         else:
-            candidates.append(Candidate(row, read))
+            candidates.append(PictureCandidate(row, read))
     kept, near = _place(candidates, settings)
     return sorted(kept, key=lambda keep: keep.title), sorted(dropped + near, key=lambda drop: drop.title)
 
 
 def _readings(
-    wanted: list[CatalogueRow], settings: Curate, lake: Lake, known: Mapping[str, Reading | Refusal], spread: Spread
-) -> Iterator[tuple[CatalogueRow, Reading | Refusal]]:
+    wanted: list[CatalogueRow],
+    settings: Curate,
+    lake: Lake,
+    known: Mapping[str, PictureReading | PictureRefusal],
+    runner: JobRunner,
+) -> Iterator[tuple[CatalogueRow, PictureReading | PictureRefusal]]:
     """Each row with what is known or read of its picture, in their order."""
     there = [known_of(row, known) for row in wanted]
     unread = [row for row, before in zip(wanted, there, strict=True) if before is None]
@@ -150,7 +143,7 @@ def _readings(
         ReadingJob(lake.url, lake.dataset, settings, tuple(unread[start : start + PICTURES_A_JOB]))
         for start in range(0, len(unread), PICTURES_A_JOB)
     )
-    read = (reading for readings in spread.map(read_all, jobs) for reading in readings)
+    read = (reading for readings in runner.map(read_all, jobs) for reading in readings)
     for row, before in zip(wanted, there, strict=True):
         yield row, next(read) if before is None else before
 
@@ -180,10 +173,10 @@ def _plain(name: str) -> str:
     return name.replace("_", " ").replace("-", " ").strip().lower()
 
 
-def _place(candidates: list[Candidate], settings: Curate) -> tuple[list[Kept], list[Dropped]]:
+def _place(candidates: list[PictureCandidate], settings: Curate) -> tuple[list[KeptRow], list[DroppedRow]]:
     """Splits, and near-duplicates dropped or kept in their oldest relative's split. `candidates` are oldest first."""
-    kept: list[Kept] = []
-    dropped: list[Dropped] = []
+    kept: list[KeptRow] = []
+    dropped: list[DroppedRow] = []
     split_of: dict[int, str] = {}
     first_of: dict[bytes, str] = {}
     found = relatives(
@@ -217,9 +210,9 @@ def split_for(owner: str, settings: Curate) -> str:
     return "test" if place < settings.val_share + settings.test_share else "train"
 
 
-def _keep(one: Candidate, split: str) -> Kept:
+def _keep(one: PictureCandidate, split: str) -> KeptRow:
     row = one.row
-    return Kept(
+    return KeptRow(
         title=row.title,
         sha1=row.sha1,
         split=split,
@@ -241,7 +234,7 @@ def _keep(one: Candidate, split: str) -> Kept:
     )
 
 
-def _drop(row: CatalogueRow, reason: str, detail: str, read: Reading | None = None) -> Dropped:
+def _drop(row: CatalogueRow, reason: str, detail: str, read: PictureReading | None = None) -> DroppedRow:
     """`read` is what was read of it, where it was dropped after that."""
     looks = {} if read is None else {field.name: getattr(read, field.name) for field in fields(read)}
-    return Dropped(row.title, row.sha1, reason, detail, row.original or "", **looks)
+    return DroppedRow(row.title, row.sha1, reason, detail, row.original or "", **looks)

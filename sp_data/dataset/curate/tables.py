@@ -17,16 +17,17 @@ import pyarrow.parquet as pq
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.parquet import DENSE, read_table, table_blocks
-from sp_data.stage import VERSION_OF
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-COPIES = f"normalised/{VERSION_OF['curate']}"
-"""Folder of the normalised copies; another version of the stage may write others."""
+COPIES_VERSION = 3
+"""Of the normalised copies: raised, with the stage's own version, when a copy comes out differently."""
+COPIES = f"normalised/{COPIES_VERSION}"
+"""Folder of the normalised copies."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptRow:
     """A row of the curated table."""
 
     title: str
@@ -52,7 +53,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DroppedRow:
     """A row of the dropped table."""
 
     title: str
@@ -95,7 +96,7 @@ DROPPED_SCHEMA = pa.schema(
 )
 
 
-def parquet_of(rows: Iterable[Kept] | Iterable[Dropped], schema: pa.Schema) -> bytes:
+def parquet_of(rows: Iterable[KeptRow] | Iterable[DroppedRow], schema: pa.Schema) -> bytes:
     """A table as a file; equal rows make equal bytes."""
     out = BytesIO()
     listed: list[dict[str, Any]] = [asdict(row) for row in rows]

@@ -25,7 +25,7 @@ from sp_data.runtime.subprocesses import python_child, tail
 
 SHARDS_A_RUN = 256
 """A run that is killed loses what its call of clip-retrieval had made."""
-KINDS = ("img_emb", "text_emb", "metadata")
+FILE_KINDS = ("img_emb", "text_emb", "metadata")
 
 
 def embed_distributed(tars: list[str], settings: Embed, lake: Lake, scratch: Path) -> Iterator[dict[str, Path]]:
@@ -53,11 +53,13 @@ def embed_distributed(tars: list[str], settings: Embed, lake: Lake, scratch: Pat
     for number, tar in enumerate(tars):
         files = {
             kind: output / kind / f"{kind}_{number:0{digits}d}.{'parquet' if kind == 'metadata' else 'npy'}"
-            for kind in KINDS
+            for kind in FILE_KINDS
         }
         there = {kind: file for kind, file in files.items() if file.exists()}
         stats = output / "stats" / f"{number}.json"
-        if not stats.exists() or len(there) != (len(KINDS) if json.loads(stats.read_text())["sample_count"] else 0):
+        if not stats.exists() or len(there) != (
+            len(FILE_KINDS) if json.loads(stats.read_text())["sample_count"] else 0
+        ):
             raise StageError(
                 f"clip-retrieval ended (exit {child.returncode}) without the embeddings of {lake.full(tar)}; it said: "
                 f"{tail(log)}"

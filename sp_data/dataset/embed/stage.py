@@ -22,26 +22,24 @@ from typing import Any
 import numpy as np
 
 from sp_data import manifest as manifests
-from sp_data.canonical import digest_of
-from sp_data.dataset.embed.clip import Clip, load_clip, unwarned, weights_digest
+from sp_data.dataset.embed.clip import Clip, load_clip, unwarned
 from sp_data.dataset.embed.clip_retrieval import module
 from sp_data.dataset.embed.distributed import SHARDS_A_RUN, embed_distributed
+from sp_data.dataset.embed.folder import clip_folder, shard_identity
 from sp_data.dataset.embed.precision import MIN_COSINE
 from sp_data.dataset.shards.tars import tar_keys
 from sp_data.errors import CorruptFile, StageError
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
-from sp_data.manifest import Counts, Manifest, Part
+from sp_data.manifest import Counts, ShardPart
 from sp_data.parquet import read_table
 from sp_data.recipe import Embed
 from sp_data.runtime.prefetch import ahead
-from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
 
 log = logging.getLogger(__name__)
 
 STAGE = "embed"
-VERSION = VERSION_OF[STAGE]
 NUM_PARTITIONS_NAMED = 99_999
 """clip-retrieval pads a partition's number to the digits of their count: five, as img2dataset pads its shards."""
 MAX_NORM_ERROR = 5e-3
@@ -57,7 +55,7 @@ class Work:
 
     name: str
     number: int
-    made_of: str
+    identity: str
     num_samples: int
 
     @property
@@ -69,90 +67,66 @@ Read = tuple[Work, dict[str, Any] | None]
 """A batch of a shard; None where the shard ends."""
 
 
-def embed(sharded: Manifest, settings: Embed, lake: Lake, *, progress: Progress = SILENT) -> StageResult:
+def embed(run: StageRun) -> StageResult:
     """Embed every shard that has no embeddings of this CLIP yet.
 
     Raises StageError if the model cannot be loaded or has another width than the recipe says, CorruptFile if a shard
     is cut or clip-retrieval wrote something that is no embedding.
     """
-    with lake.writer():
-        inputs = {"shard": sharded.digest}
-        recipe = recipe_part(settings)
-        folder = clip_folder(recipe)
-        identity = manifests.identity_of(STAGE, VERSION, recipe, inputs)
-        if done := manifests.is_done(lake, STAGE, identity):
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
-        layout = KeyLayout.parse(sharded.details["layout"])
-        shards = sharded.details["shards"]
-        progress.begin(STAGE, sum(shard["num_samples"] for shard in shards), "pictures")
-        parts: dict[str, Part] = {}
-        missing: list[Work] = []
-        left = manifests.Parts(lake, STAGE)
-        for shard in shards:
-            name = layout.shard_name(shard["number"])
-            made_of = part_identity(recipe, sharded.file(f"shards/{name}.tar").sha256)
-            if part := left.find(f"{folder}-{name}", made_of):
-                parts[name] = part
-                progress.advance(shard["num_samples"])
-            else:
-                missing.append(Work(name, shard["number"], made_of, shard["num_samples"]))
-        computed = "float32"
-        if missing and settings.distributor != "here":
-            for work, part in _embedded_elsewhere(missing, folder, settings, lake):
-                parts[work.name] = part
-                progress.advance(work.num_samples)
-        elif missing:
-            with unwarned():
-                clip = load_clip(settings.clip_model, settings.dim, settings.precision)
-                clip, computed = checked(clip, missing[0], settings, lake)
-                with clip.computing(), read_ahead(read_batches(missing, clip, settings, lake)) as read:
-                    for work, batches in itertools.groupby(read, key=lambda pair: pair[0]):
-                        of_work = (batch for _, batch in batches)
-                        parts[work.name] = _embed_shard(clip, work, of_work, folder, settings, lake)
-                        progress.advance(work.num_samples)
-        num_rows = sum(int(part.details["num_rows"]) for part in parts.values())
-        num_lost = sum(len(part.details["lost"]) for part in parts.values())
-        made = Manifest.make(
-            stage=STAGE,
-            version=VERSION,
-            recipe=recipe,
-            inputs=inputs,
-            counts=Counts(
-                in_=num_rows + num_lost,
-                out=num_rows,
-                dropped={"clip-retrieval gave no row": num_lost} if num_lost else {},
-            ),
-            files=[entry for part in parts.values() for entry in part.files],
-            details={
-                "clip": folder,
-                "clip_model": settings.clip_model,
-                "dim": settings.dim,
-                "dtype": "float16",
-                "lost": sorted(key for part in parts.values() for key in part.details["lost"]),
-            },
-            versions=library_versions("clip-retrieval", "torch", "transformers", "numpy")
-            | {"precision": f"{computed} computed, float16 stored"},
-            previous=manifests.latest(lake, STAGE),
-        )
-        manifests.publish(lake, made)
-        log.info("embed: %d rows of %d numbers for %d shards", num_rows, settings.dim, len(parts))
-        return StageResult(made, "done")
+    return run.once(lambda: _embed(run))
 
 
-def recipe_part(settings: Embed) -> dict[str, Any]:
-    """What names the embeddings: the settings, and the weights where they lie on this machine."""
-    return {**settings.what(), "weights": weights_digest(settings.clip_model)}
-
-
-def clip_folder(recipe: dict[str, Any]) -> str:
-    """'ViT-L-14-3f2a91bc': another model, other weights or another batch size never share a folder."""
-    return f"{recipe['name']}-{digest_of([VERSION, recipe])[:8]}"
-
-
-def part_identity(recipe: dict[str, Any], tar_sha256: str) -> str:
-    """What one shard's embeddings are made of."""
-    return digest_of([VERSION, recipe, tar_sha256])
+def _embed(run: StageRun) -> StageOutput:
+    sharded, settings, lake, progress = run.inputs["shard"], run.recipe.embed, run.lake, run.progress
+    folder = clip_folder(settings)
+    layout = KeyLayout.parse(sharded.details["layout"])
+    shards = sharded.details["shards"]
+    progress.begin(STAGE, sum(shard["num_samples"] for shard in shards), "pictures")
+    parts: dict[str, ShardPart] = {}
+    missing: list[Work] = []
+    published = manifests.ShardParts(lake, STAGE)
+    for shard in shards:
+        name = layout.shard_name(shard["number"])
+        identity = shard_identity(settings, sharded.file(f"shards/{name}.tar").sha256)
+        if part := published.find(f"{folder}-{name}", identity):
+            parts[name] = part
+            progress.advance(shard["num_samples"])
+        else:
+            missing.append(Work(name, shard["number"], identity, shard["num_samples"]))
+    precision = "float32"
+    if missing and settings.distributor != "here":
+        for work, part in _embedded_elsewhere(missing, folder, settings, lake):
+            parts[work.name] = part
+            progress.advance(work.num_samples)
+    elif missing:
+        with unwarned():
+            clip = load_clip(settings.clip_model, settings.dim, settings.precision)
+            clip, precision = checked(clip, missing[0], settings, lake)
+            with clip.computing(), read_ahead(read_batches(missing, clip, settings, lake)) as batches:
+                for work, pairs in itertools.groupby(batches, key=lambda pair: pair[0]):
+                    of_shard = (batch for _, batch in pairs)
+                    parts[work.name] = _embed_shard(clip, work, of_shard, folder, settings, lake)
+                    progress.advance(work.num_samples)
+    num_rows = sum(int(part.details["num_rows"]) for part in parts.values())
+    num_lost = sum(len(part.details["lost"]) for part in parts.values())
+    log.info("embed: %d rows of %d numbers for %d shards", num_rows, settings.dim, len(parts))
+    return StageOutput(
+        counts=Counts(
+            in_=num_rows + num_lost,
+            out=num_rows,
+            dropped={"clip-retrieval gave no row": num_lost} if num_lost else {},
+        ),
+        files=[entry for part in parts.values() for entry in part.files],
+        details={
+            "clip": folder,
+            "clip_model": settings.clip_model,
+            "dim": settings.dim,
+            "dtype": "float16",
+            "lost": sorted(key for part in parts.values() for key in part.details["lost"]),
+        },
+        versions=library_versions("clip-retrieval", "torch", "transformers", "numpy")
+        | {"precision": f"{precision} computed, float16 stored"},
+    )
 
 
 def checked(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip, str]:
@@ -212,7 +186,7 @@ def read_ahead(batches: Iterator[Read]) -> Iterator[Iterator[Read]]:
 
 def _embed_shard(
     clip: Clip, work: Work, batches: Iterable[dict[str, Any] | None], folder: str, settings: Embed, lake: Lake
-) -> Part:
+) -> ShardPart:
     with lake.scratch(STAGE) as scratch:
         write_partition(clip, batches, scratch, work.number)
         files = {
@@ -223,7 +197,9 @@ def _embed_shard(
         return _publish(work, {kind: file for kind, file in files.items() if file.exists()}, folder, settings, lake)
 
 
-def _embedded_elsewhere(missing: list[Work], folder: str, settings: Embed, lake: Lake) -> Iterator[tuple[Work, Part]]:
+def _embedded_elsewhere(
+    missing: list[Work], folder: str, settings: Embed, lake: Lake
+) -> Iterator[tuple[Work, ShardPart]]:
     """By clip-retrieval's own command, some shards at a time: what one call made is published before the next."""
     for start in range(0, len(missing), SHARDS_A_RUN):
         works = missing[start : start + SHARDS_A_RUN]
@@ -233,7 +209,7 @@ def _embedded_elsewhere(missing: list[Work], folder: str, settings: Embed, lake:
                 yield work, _publish(work, files, folder, settings, lake)
 
 
-def _publish(work: Work, files: dict[str, Path], folder: str, settings: Embed, lake: Lake) -> Part:
+def _publish(work: Work, files: dict[str, Path], folder: str, settings: Embed, lake: Lake) -> ShardPart:
     """Check one shard's files, by kind, and publish them with their part; without files no sample could be read."""
     keys = check_partition(files, settings.dim) if files else []
     with lake.local(work.tar) as tar:
@@ -247,9 +223,9 @@ def _publish(work: Work, files: dict[str, Path], folder: str, settings: Embed, l
         for kind, file in files.items()
     ]
     lost = sorted(expected - set(keys))
-    part = Part(
+    part = ShardPart(
         name=f"{folder}-{work.name}",
-        identity=work.made_of,
+        identity=work.identity,
         files=tuple(entries),
         details={"num_rows": len(keys), "lost": lost},
     )

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sp_data.dataset.loader.tar_index import HEADER_BYTES, read_places
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.errors import CorruptFile
 
 
@@ -51,7 +51,7 @@ class OpenShard:
     def __init__(self, files: ShardFiles) -> None:
         """Raises CorruptFile if a file is not what the manifest says."""
         self.files = files
-        self.rows = dict(zip(KINDS, (map_rows(path, files.shape) for path in files.rows), strict=True))
+        self.rows = dict(zip(EMBEDDING_KINDS, (map_rows(path, files.shape) for path in files.rows), strict=True))
         places = read_places(files.places)
         if places is None:
             raise CorruptFile(f"{files.places} cannot be read any more; delete it, and it is made again")

@@ -29,7 +29,7 @@ from torch.utils.data import Dataset
 
 from sp_data.dataset.loader.open_shard import OpenShard, Place, ShardFiles, map_rows
 from sp_data.dataset.loader.tar_index import find_places, index_path, read_places, to_npy
-from sp_data.dataset.reorder.partitions import KINDS, key_numbers
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS, key_numbers
 from sp_data.errors import CorruptFile, LakeError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
@@ -126,7 +126,7 @@ class Samples(Dataset[Sample]):
     def _add(
         self, listed: dict[str, Any], lake: Lake, dim: int, dead: npt.NDArray[np.int64], kept: dict[str, int]
     ) -> int:
-        tar, image, text = (self._local(lake, listed[name]["path"]) for name in ("tar", *KINDS))
+        tar, image, text = (self._local(lake, listed[name]["path"]) for name in ("tar", *EMBEDDING_KINDS))
         shape = (int(listed["num_rows"]), dim)
         index = index_path(listed, self.layout)
         path = self._stack.enter_context(lake.local(index)) if index in kept else None

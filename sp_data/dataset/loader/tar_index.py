@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sp_data.canonical import digest_of
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard, LayoutError
 from sp_data.keys import KeyLayout
 
@@ -34,7 +34,7 @@ PLACE = np.dtype(
 
 def index_path(listed: dict[str, Any], layout: KeyLayout) -> str:
     """Path in the lake of a shard's places. `listed` is the shard in the dataset manifest."""
-    made_of = [VERSION, str(layout), *(listed[name]["sha256"] for name in ("tar", *KINDS))]
+    made_of = [VERSION, str(layout), *(listed[name]["sha256"] for name in ("tar", *EMBEDDING_KINDS))]
     return f"index/{layout.shard_name(listed['number'])}-{digest_of(made_of)[:12]}.npy"
 
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from sp_data.canonical import digest_of
 from sp_data.dataset.reorder.gather import Sources
-from sp_data.dataset.reorder.layout import Found, layout_of_keys, layout_of_shards
-from sp_data.dataset.reorder.partitions import KINDS, Partition, find_partitions
-from sp_data.dataset.reorder.plan import Plan, keys_of, plan_rows
+from sp_data.dataset.reorder.layout import FoundLayout, layout_of_keys, layout_of_shards
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS, Partition, find_partitions
+from sp_data.dataset.reorder.plan import ReorderPlan, keys_of, plan_rows
 from sp_data.dataset.reorder.stage import Target, log_made, write_target
 from sp_data.errors import CorruptFile, LayoutError, StageError
 from sp_data.keys import KeyLayout
-from sp_data.runtime.jobs import Threads
+from sp_data.runtime.jobs import ThreadRunner
 from sp_data.runtime.progress import SILENT, Progress
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ JOURNAL = ".reordered.jsonl"
 class Reordered:
     """What a stand-alone reordering did."""
 
-    found: Found
+    found: FoundLayout
     kinds: tuple[str, ...]
     num_rows: int
     num_zero_rows: int
@@ -74,7 +74,7 @@ def reorder_folder(
     Raises LayoutError, StageNotDone, CorruptFile, DuplicateKey, KeyOutsideShard; StageError if `output` holds files of
     another run.
     """
-    kinds = tuple(kind for kind in KINDS if _folder_of(embeddings, kind) is not None) or KINDS[:1]
+    kinds = tuple(kind for kind in EMBEDDING_KINDS if _folder_of(embeddings, kind) is not None) or EMBEDDING_KINDS[:1]
     of_kind = {kind: find_partitions(_folder_of(embeddings, kind) or embeddings, metadata, kind) for kind in kinds}
     partitions = of_kind[kinds[0]]
     keys = keys_of(partitions, output.parent)
@@ -99,7 +99,7 @@ def reorder_folder(
     return Reordered(found, kinds, plan.num_placed, num_zero_rows, num_unchanged, seconds)
 
 
-def _found(shards: Path | None, layout: KeyLayout | None) -> Found | None:
+def _found(shards: Path | None, layout: KeyLayout | None) -> FoundLayout | None:
     if shards is None:
         return None
     found = layout_of_shards(shards)
@@ -109,7 +109,7 @@ def _found(shards: Path | None, layout: KeyLayout | None) -> Found | None:
 
 
 def _make(
-    plan: Plan,
+    plan: ReorderPlan,
     sources: Sources,
     partitions: list[Partition],
     kind: str,
@@ -144,7 +144,7 @@ def _make(
     targets = [Target(shard, kind, plan.of_shard(shard)) for shard in sorted(plan.num_rows)]
     # A line at a time: what a kill leaves is whole, but for the last.
     with (output / JOURNAL).open("a", buffering=1) as journal:
-        for target, (name, unchanged) in zip(targets, Threads(threads).map(make, targets), strict=True):
+        for target, (name, unchanged) in zip(targets, ThreadRunner(threads).map(make, targets), strict=True):
             progress.advance()
             num_unchanged += unchanged
             log_made(name, len(target.rows), target.num_zero_rows)

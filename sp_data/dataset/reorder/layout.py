@@ -25,7 +25,7 @@ from sp_data.parquet import column_blocks
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundLayout:
     """A layout, and what it was found from."""
 
     layout: KeyLayout
@@ -47,7 +47,7 @@ class Found:
         )
 
 
-def layout_of(folder: Path) -> Found:
+def layout_of(folder: Path) -> FoundLayout:
     """What the keys below a folder tell: img2dataset's output, or clip-retrieval's (or its metadata/).
 
     Raises StageNotDone if it is neither, LayoutError if the keys prove nothing (with every reading), CorruptFile.
@@ -65,7 +65,9 @@ def layout_of(folder: Path) -> Found:
         return layout_of_keys(numbers, width, f"inferred from {len(files)} metadata files in {metadata}")
 
 
-def layout_of_keys(numbers: npt.NDArray[np.int64], width: int, source: str, layout: KeyLayout | None = None) -> Found:
+def layout_of_keys(
+    numbers: npt.NDArray[np.int64], width: int, source: str, layout: KeyLayout | None = None
+) -> FoundLayout:
     """From keys alone, `(n,)` int64 as numbers of `width` digits; with a `layout`, only the sizes.
 
     Raises LayoutError.
@@ -75,10 +77,10 @@ def layout_of_keys(numbers: npt.NDArray[np.int64], width: int, source: str, layo
         raise LayoutError(f"layout {layout} asks for keys of {layout.width} digits, these have {width}")
     read = reading_of(numbers, layout)
     sizes = dict.fromkeys(range(read.last_shard + 1), read.last_index + 1)
-    return Found(layout, source, len(numbers), sizes, exact=False)
+    return FoundLayout(layout, source, len(numbers), sizes, exact=False)
 
 
-def layout_of_shards(folder: Path) -> Found:
+def layout_of_shards(folder: Path) -> FoundLayout:
     """From img2dataset's output: every key must begin with the name of the file that it lies in.
 
     Raises StageNotDone if the folder holds no shard, LayoutError for a key of another shard or width, CorruptFile.
@@ -111,7 +113,7 @@ def layout_of_shards(folder: Path) -> Found:
     if layout is None:
         raise LayoutError(f"{folder}: none of its {len(stems):,} shards holds a key, so nothing tells their layout")
     what = "parquet files" if exact else "tars"
-    return Found(layout, f"proved by {len(stems):,} {what} in {folder}", num_keys, num_rows, exact)
+    return FoundLayout(layout, f"proved by {len(stems):,} {what} in {folder}", num_keys, num_rows, exact)
 
 
 def _keys_in(path: Path) -> pa.StringArray:

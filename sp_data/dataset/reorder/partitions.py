@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from sp_data.errors import CorruptFile, LayoutError, StageNotDone
 from sp_data.parquet import column_blocks
 
-KINDS = ("img_emb", "text_emb")
+EMBEDDING_KINDS = ("img_emb", "text_emb")
 
 
 @dataclass(frozen=True, slots=True)

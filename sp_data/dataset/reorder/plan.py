@@ -44,7 +44,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReorderPlan:
     """For every shard the row of each of its slots."""
 
     layout: KeyLayout
@@ -90,7 +90,7 @@ def read_numbers(metadata: Sequence[Path], folder: Path, width: int | None = Non
     return numbers, width or 0
 
 
-def plan_rows(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], folder: Path) -> Plan:
+def plan_rows(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], folder: Path) -> ReorderPlan:
     """Give each key its slot. `num_rows` says how many slots each shard has.
 
     Raises DuplicateKey if two rows have one key, KeyOutsideShard for a key beyond its shard or of no shard at all.
@@ -126,7 +126,7 @@ def plan_rows(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], folder: P
                 f"key {key} comes twice: {keys.place(min(start + one, other))} and "
                 f"{keys.place(max(start + one, other))}; embed into a fresh folder"
             )
-    return Plan(layout, num_rows, len(keys.numbers), slots, first_slot)
+    return ReorderPlan(layout, num_rows, len(keys.numbers), slots, first_slot)
 
 
 def _outside(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], row: int) -> KeyOutsideShard:

@@ -26,21 +26,19 @@ import numpy.typing as npt
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
 from sp_data.dataset.reorder.gather import NotFinite, Sources, write_rows
-from sp_data.dataset.reorder.partitions import KINDS, Partition
-from sp_data.dataset.reorder.plan import NO_ROW, Keys, Plan, keys_of, plan_rows
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS, Partition
+from sp_data.dataset.reorder.plan import NO_ROW, Keys, ReorderPlan, keys_of, plan_rows
 from sp_data.errors import CorruptFile
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
-from sp_data.manifest import Counts, Manifest, Part
-from sp_data.recipe import Reorder
-from sp_data.runtime.jobs import Spread, Threads
-from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.manifest import Counts, Manifest, ShardPart
+from sp_data.runtime.jobs import JobRunner, ThreadRunner
+from sp_data.runtime.progress import Progress
+from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
 
 log = logging.getLogger(__name__)
 
 STAGE = "reorder"
-VERSION = VERSION_OF[STAGE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,54 +84,39 @@ class ReorderJob:
     made_of: str
 
 
-def reorder(
-    sharded: Manifest,
-    embedded: Manifest,
-    settings: Reorder,
-    lake: Lake,
-    *,
-    spread: Spread | None = None,
-    progress: Progress = SILENT,
-) -> StageResult:
+def reorder(run: StageRun) -> StageResult:
     """Reorder the embeddings of a dataset. The widths come from the shard manifest and are never asked.
 
     Raises DuplicateKey, KeyOutsideShard, and CorruptFile for a partition that is cut, of another width or dtype, or
     holds NaN.
     """
-    with lake.writer():
-        inputs = {"shard": sharded.digest, "embed": embedded.digest}
-        identity = manifests.identity_of(STAGE, VERSION, settings.what(), inputs)
-        if done := manifests.is_done(lake, STAGE, identity):
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
-        layout = KeyLayout.parse(sharded.details["layout"])
-        num_rows = {shard["number"]: shard["num_rows"] for shard in sharded.details["shards"]}
-        progress.begin(STAGE, len(KINDS) * len(num_rows), "files")
-        with lake.scratch(STAGE) as scratch:
-            names, keys = _read_keys(embedded, layout, lake, scratch)
-            plan = plan_rows(keys, layout, num_rows, scratch)
-            jobs = _jobs(plan, keys, names, embedded, lake)
-            parts = _make(jobs, lake, spread or Threads(settings.threads), progress)
-        made = Manifest.make(
-            stage=STAGE,
-            version=VERSION,
-            recipe=settings.what(),
-            inputs=inputs,
-            counts=Counts(in_=embedded.counts.out, out=plan.num_placed),
-            files=[entry for part in parts for entry in part.files],
-            details={
-                "layout": str(layout),
-                "clip": embedded.details["clip"],
-                "dim": int(embedded.details["dim"]),
-                "dtype": embedded.details["dtype"],
-                "num_zero_rows": sum(num_rows.values()) - plan.num_placed,
-            },
-            versions=library_versions("numpy", "pyarrow"),
-            previous=manifests.latest(lake, STAGE),
-        )
-        manifests.publish(lake, made)
-        log.info("reorder: %d rows into %d files, layout %s", plan.num_placed, len(made.files), layout)
-        return StageResult(made, "done")
+    return run.once(lambda: _reorder(run))
+
+
+def _reorder(run: StageRun) -> StageOutput:
+    sharded, embedded, lake = run.inputs["shard"], run.inputs["embed"], run.lake
+    layout = KeyLayout.parse(sharded.details["layout"])
+    num_rows = {shard["number"]: shard["num_rows"] for shard in sharded.details["shards"]}
+    run.progress.begin(STAGE, len(EMBEDDING_KINDS) * len(num_rows), "files")
+    with lake.scratch(STAGE) as scratch:
+        names, keys = _read_keys(embedded, layout, lake, scratch)
+        plan = plan_rows(keys, layout, num_rows, scratch)
+        jobs = _jobs(plan, keys, names, run)
+        parts = _make(jobs, lake, run.runner or ThreadRunner(run.recipe.reorder.threads), run.progress)
+    files = [entry for part in parts for entry in part.files]
+    log.info("reorder: %d rows into %d files, layout %s", plan.num_placed, len(files), layout)
+    return StageOutput(
+        counts=Counts(in_=embedded.counts.out, out=plan.num_placed),
+        files=files,
+        details={
+            "layout": str(layout),
+            "clip": embedded.details["clip"],
+            "dim": int(embedded.details["dim"]),
+            "dtype": embedded.details["dtype"],
+            "num_zero_rows": sum(num_rows.values()) - plan.num_placed,
+        },
+        versions=library_versions("numpy", "pyarrow"),
+    )
 
 
 def _read_keys(embedded: Manifest, layout: KeyLayout, lake: Lake, scratch: Path) -> tuple[list[str], Keys]:
@@ -142,23 +125,24 @@ def _read_keys(embedded: Manifest, layout: KeyLayout, lake: Lake, scratch: Path)
     names = [Path(path).stem.rpartition("_")[2] for path in paths]
     with contextlib.ExitStack() as files:
         partitions = [
-            Partition(Path(f"{KINDS[0]}_{name}.npy"), files.enter_context(lake.local(path)))
+            Partition(Path(f"{EMBEDDING_KINDS[0]}_{name}.npy"), files.enter_context(lake.local(path)))
             for name, path in zip(names, paths, strict=True)
         ]
         return names, keys_of(partitions, scratch, layout.width)
 
 
-def _jobs(plan: Plan, keys: Keys, names: list[str], embedded: Manifest, lake: Lake) -> Iterator[ReorderJob]:
+def _jobs(plan: ReorderPlan, keys: Keys, names: list[str], run: StageRun) -> Iterator[ReorderJob]:
     """One for each file of the snapshot."""
+    embedded, lake = run.inputs["embed"], run.lake
     clip, dim, dtype = embedded.details["clip"], int(embedded.details["dim"]), embedded.details["dtype"]
     digests = {Path(entry.path).name: entry.sha256 for entry in embedded.files}
-    for kind in KINDS:
+    for kind in EMBEDDING_KINDS:
         for shard in sorted(plan.num_rows):
             rows, used = _within(plan.of_shard(shard), keys.starts)
             named = [digests[f"{kind}_{names[number]}.npy"] for number in used]
             # The rows within the partitions that are used, and the digests of those: a shard that is new does not make
             # the old ones new.
-            made_of = digest_of([VERSION, str(plan.layout), [hashlib.sha256(rows.tobytes()).hexdigest(), *named]])
+            made_of = digest_of([run.version, str(plan.layout), [hashlib.sha256(rows.tobytes()).hexdigest(), *named]])
             yield ReorderJob(
                 url=lake.url,
                 dataset=lake.dataset,
@@ -183,7 +167,7 @@ def _within(rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> tuple
     return np.where(rows == NO_ROW, NO_ROW, rows - starts[of_row] + first[of_row]), used.tolist()
 
 
-def make_file(job: ReorderJob) -> Part:
+def make_file(job: ReorderJob) -> ShardPart:
     """Make one file and publish it, then its part. Raises CorruptFile."""
     lake, kind, name = Lake(job.url, job.dataset), job.target.kind, job.layout.shard_name(job.target.shard)
     file = f"{kind}_{name}.npy"
@@ -200,15 +184,15 @@ def make_file(job: ReorderJob) -> Part:
         scratch = files.enter_context(lake.scratch(STAGE))
         write_target(job.target, job.layout, sources, scratch / file)
         entry = lake.publish_if_new(scratch / file, f"reordered/{job.clip}/{kind}/{file}")
-    part = Part(name=job.part, identity=job.made_of, files=(entry,))
+    part = ShardPart(name=job.part, identity=job.made_of, files=(entry,))
     manifests.publish_part(lake, STAGE, part)
     return part
 
 
-def _make(jobs: Iterable[ReorderJob], lake: Lake, spread: Spread, progress: Progress) -> list[Part]:
+def _make(jobs: Iterable[ReorderJob], lake: Lake, runner: JobRunner, progress: Progress) -> list[ShardPart]:
     """The part of every file; those that are not in the lake yet are made, and published one by one."""
-    parts: list[Part] = []
-    left = manifests.Parts(lake, STAGE)
+    parts: list[ShardPart] = []
+    left = manifests.ShardParts(lake, STAGE)
     told: deque[tuple[int, int]] = deque()
 
     def missing() -> Iterator[ReorderJob]:
@@ -220,7 +204,7 @@ def _make(jobs: Iterable[ReorderJob], lake: Lake, spread: Spread, progress: Prog
                 told.append((len(job.target.rows), job.target.num_zero_rows))
                 yield job
 
-    for part in spread.map(make_file, missing()):
+    for part in runner.map(make_file, missing()):
         parts.append(part)
         progress.advance()
         # From the thread that runs the stage: a Prefect run's log takes lines from no other.

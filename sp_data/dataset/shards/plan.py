@@ -25,9 +25,7 @@ import pyarrow.compute as pc
 
 from sp_data.canonical import canonical_json, digest_of
 from sp_data.dataset.curate.tables import SPLITS
-from sp_data.stage import VERSION_OF
 
-VERSION = VERSION_OF["shard"]
 MADE_OF = ("title", "sha1", "caption", "variants", "split")
 """Columns that make a sample what it is."""
 SAMPLE_BYTES = 16
@@ -36,7 +34,7 @@ SHARDS_A_SPOOL = 16
 MAX_SPOOLS = 256
 """Files that are open at a time; more shards than fit into so many are small ones."""
 
-Samples = npt.NDArray[np.bytes_]
+SampleIds = npt.NDArray[np.bytes_]
 """`(n,)` S16."""
 
 
@@ -59,7 +57,7 @@ class NewShard:
     rows: npt.NDArray[np.int64]
 
 
-def samples_in(table: pa.Table | pa.RecordBatch) -> Samples:
+def samples_in(table: pa.Table | pa.RecordBatch) -> SampleIds:
     """The sample of each row of a table that has the columns `MADE_OF`."""
     columns = [table.column(table.schema.get_field_index(name)).to_pylist() for name in MADE_OF]
     return np.array([_sample(row) for row in zip(*columns, strict=True)], dtype=f"S{SAMPLE_BYTES}")
@@ -74,23 +72,25 @@ def _sample(made_of: Sequence[Any]) -> bytes:
     return hashlib.sha256(canonical_json(made_of)).digest()[:SAMPLE_BYTES]
 
 
-def hex_of(samples: Samples) -> list[str]:
+def hex_of(samples: SampleIds) -> list[str]:
     """Samples as the column `sample` of a shard's parquet has them."""
     # numpy takes zeros at the end of a text for padding, so they are put back.
     return [bytes(one).ljust(SAMPLE_BYTES, b"\0").hex() for one in samples.tolist()]
 
 
-def from_hex(texts: Iterable[str]) -> Samples:
+def from_hex(texts: Iterable[str]) -> SampleIds:
     """The reverse of `hex_of`. Raises ValueError for what is no hex."""
     return np.array([bytes.fromhex(text) for text in texts], dtype=f"S{SAMPLE_BYTES}")
 
 
-def identity_of_shard(number: int, split: str, rows: Iterable[tuple[str, str, str]], what: dict[str, Any]) -> str:
-    """What a shard is made of: its rows as (sample, path, url), and `what` the recipe says of shards."""
-    return digest_of([VERSION, what, number, split, [list(row) for row in rows]])
+def identity_of_shard(
+    number: int, split: str, rows: Iterable[tuple[str, str, str]], version: int, fields: Mapping[str, Any]
+) -> str:
+    """What a shard is made of: its rows as (sample, path, url), the stage's version, what the recipe says of shards."""
+    return digest_of([version, dict(fields), number, split, [list(row) for row in rows]])
 
 
-class Kept:
+class KeptSamples:
     """The samples of a curated table, in the order of its rows and sorted by themselves."""
 
     def __init__(self, blocks: Iterable[pa.RecordBatch]) -> None:
@@ -106,14 +106,14 @@ class Kept:
             order.append(np.array([hashlib.sha256(title.encode()).digest()[:8] for title in titles], dtype="V8"))
         found = np.concatenate(samples) if samples else np.array([], dtype=f"S{SAMPLE_BYTES}")
         self._rows: npt.NDArray[np.int64] = np.argsort(found, kind="stable")
-        self._sorted: Samples = found[self._rows]
+        self._sorted: SampleIds = found[self._rows]
         self._split = np.concatenate(splits) if splits else np.array([], np.uint8)
         self._order = (np.concatenate(order) if order else np.array([], "V8")).view(">u8")
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def places(self, samples: Samples) -> npt.NDArray[np.int64]:
+    def places(self, samples: SampleIds) -> npt.NDArray[np.int64]:
         """Where each of these samples stands among the sorted ones, -1 for one that was not kept."""
         if not len(self):
             return np.full(len(samples), -1)

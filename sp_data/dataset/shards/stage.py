@@ -28,7 +28,7 @@ from sp_data.dataset.curate.tables import copies_missing, kept_blocks
 from sp_data.dataset.shards.img2dataset import INPUT_SCHEMA, Img2datasetRun
 from sp_data.dataset.shards.plan import (
     MADE_OF,
-    Kept,
+    KeptSamples,
     NewShard,
     PlannedShard,
     from_hex,
@@ -41,16 +41,12 @@ from sp_data.dataset.shards.tars import SUCCESS, tidy_parquet, tidy_samples, wri
 from sp_data.errors import StageError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
-from sp_data.manifest import Counts, Manifest, Part
+from sp_data.manifest import Counts, Manifest, ShardPart
 from sp_data.parquet import read_table
-from sp_data.recipe import Shard
-from sp_data.runtime.progress import SILENT, Progress
-from sp_data.stage import VERSION_OF, StageResult, library_versions
+from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
 
 log = logging.getLogger(__name__)
 
-STAGE = "shard"
-VERSION = VERSION_OF[STAGE]
 KEPT_COLUMNS = [name for name in INPUT_SCHEMA.names if name != "sample"]
 COPIED_AT_ONCE = 20_000
 """Pictures of a remote lake that are copied to this machine for one run of img2dataset."""
@@ -69,7 +65,7 @@ class Base:
 class Account:
     """What became of every row, shard by shard: what lives, what failed and why, what is gone."""
 
-    kept: Kept
+    kept: KeptSamples
     num_out: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     tombstones: list[str] = field(default_factory=list)
@@ -94,53 +90,37 @@ class Account:
                 self.reasons[f"img2dataset: {error or status}"[:80]] += 1
 
 
-def shard(
-    curated: Manifest,
-    settings: Shard,
-    lake: Lake,
-    *,
-    leave_out: frozenset[int] = frozenset(),
-    progress: Progress = SILENT,
-) -> StageResult:
+def shard(run: StageRun, *, leave_out: frozenset[int] = frozenset()) -> StageResult:
     """Publish every kept picture that is in no shard yet in new shards, and tombstones for what is gone.
 
     `leave_out` are numbers of shards that the new snapshot shall not have: what lives in them gets new keys
-    (compact.py).
+    (upkeep/compact.py).
 
     Raises StageError if img2dataset fails or nothing was kept, StageNotDone if a picture that curate published is
     missing.
     """
-    with lake.writer():
-        inputs = {"curate": curated.digest}
-        identity = manifests.identity_of(STAGE, VERSION, settings.what(), inputs)
-        done = manifests.is_done(lake, STAGE, identity)
-        if done and not leave_out:
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
-        if missing := copies_missing(lake, curated):
-            raise StageNotDone(f"{lake.full(missing[0])} is missing or cut; run `sp-data curate` first")
-        kept = Kept(kept_blocks(lake, curated, MADE_OF))
-        if not len(kept):
-            raise StageError(
-                f"curate kept none of {curated.counts.in_:,} pictures ({_reasons(curated)}), so there is nothing to "
-                "put into shards; `sp-data why` names them, the fields below `curate` decide"
-            )
-        base = _base(lake, settings, identity, leave_out)
-        size = settings.samples_per_shard or (
-            int(base.snapshot.details["samples_per_shard"]) if base.snapshot else choose_shard_size(len(kept))
+    return run.once(lambda: _shard(run, leave_out), again=bool(leave_out))
+
+
+def _shard(run: StageRun, leave_out: frozenset[int]) -> StageOutput:
+    curated, settings, lake = run.inputs["curate"], run.recipe.shard, run.lake
+    if missing := copies_missing(lake, curated):
+        raise StageNotDone(f"{lake.full(missing[0])} is missing or cut; run {lake.command('curate')} first")
+    kept = KeptSamples(kept_blocks(lake, curated, MADE_OF))
+    if not len(kept):
+        raise StageError(
+            f"curate kept none of {curated.counts.in_:,} pictures ({_reasons(curated)}), so there is nothing to "
+            "put into shards; `sp-data why` names them, the fields below `curate` decide"
         )
-        layout = KeyLayout.of_shards(size)
-        made = _Making(curated, kept, base, layout, size, settings, lake, progress)
-        planned, parts = made.work()
-        manifest = _manifest(kept, planned, parts, layout, size, base.first_new, settings, inputs, lake)
-        manifests.publish(lake, manifest)
-        log.info(
-            "shard: %d samples in %d shards, layout %s",
-            manifest.counts.out,
-            len(manifest.details["shards"]),
-            str(layout),
-        )
-        return StageResult(manifest, "done")
+    base = _base(run, leave_out)
+    size = settings.samples_per_shard or (
+        int(base.snapshot.details["samples_per_shard"]) if base.snapshot else choose_shard_size(len(kept))
+    )
+    layout = KeyLayout.of_shards(size)
+    planned, parts = _Making(run, kept, base, layout, size).work()
+    output = _output(kept, planned, parts, layout, size, base.first_new, lake)
+    log.info("shard: %d samples in %d shards, layout %s", output.counts.out, len(planned), layout)
+    return output
 
 
 def _reasons(curated: Manifest) -> str:
@@ -152,28 +132,29 @@ def choose_shard_size(num_samples: int) -> int:
     return max(10, min(10_000, num_samples // 25))
 
 
-def _base(lake: Lake, settings: Shard, identity: str, leave_out: frozenset[int]) -> Base:
+def _base(run: StageRun, leave_out: frozenset[int]) -> Base:
     """The snapshot whose shards stay, and the number of the first new one.
 
     If this very identity was published before, some of its files are gone: then what stays is what stayed at that time,
     so that the plan, and with it every byte, comes out the same. Where that is not known any more, because a shard that
     stayed lost its parquet, all that is whole stays, and what was in the lost ones gets new keys.
     """
-    published = manifests.all_of(lake, STAGE)
+    lake = run.lake
+    published = manifests.all_of(lake, run.stage)
     # No number is given twice, whatever version of the stage gave it. A compaction that needed no new shard leaves no
     # other trace of the numbers it took out; and those of a dataset that only a checkpoint names are its own.
     named = [*published, *manifests.all_of(lake, "verify")]
     used = [shard["number"] for manifest in named for shard in manifest.details["shards"]]
     used += [int(manifest.details.get("first_new", 0)) - 1 for manifest in published]
-    base = manifests.latest(lake, STAGE)
+    base = run.newest()
     for manifest in published if not leave_out else ():
-        if manifest.identity == identity:
+        if manifest.identity == run.identity:
             first_new = int(manifest.details["first_new"])
             stayed = [one for one in manifest.details["shards"] if one["number"] < first_new]
             if all(has_parquet(lake, manifest, one["number"]) for one in stayed):
                 return Base(manifest, stayed, first_new)
             base = manifest
-    if base is None or base.version != VERSION or base.recipe != settings.what():
+    if base is None or base.version != run.version or base.recipe != run.identity_fields:
         return Base(None, [], max(used, default=-1) + 1)
     stay = [one for one in base.details["shards"] if one["number"] not in leave_out]
     return Base(base, stay, max(used, default=-1) + 1)
@@ -201,30 +182,24 @@ def read_columns(lake: Lake, path: str, columns: list[str]) -> pa.Table:
 class _Making:
     """One snapshot's shards on the way: those that stay, those that are new, and img2dataset for what is not there."""
 
-    def __init__(
-        self,
-        curated: Manifest,
-        kept: Kept,
-        base: Base,
-        layout: KeyLayout,
-        size: int,
-        settings: Shard,
-        lake: Lake,
-        progress: Progress,
-    ) -> None:
-        self.curated, self.kept, self.base, self.layout, self.size = curated, kept, base, layout, size
-        self.settings, self.lake, self.progress = settings, lake, progress
-        self.what = settings.what()
-        self.left = manifests.Parts(lake, STAGE)
+    def __init__(self, run: StageRun, kept: KeptSamples, base: Base, layout: KeyLayout, size: int) -> None:
+        self.run, self.kept, self.base, self.layout, self.size = run, kept, base, layout, size
+        self.curated, self.settings, self.lake, self.progress = (
+            run.inputs["curate"],
+            run.recipe.shard,
+            run.lake,
+            run.progress,
+        )
+        self.left = manifests.ShardParts(run.lake, run.stage)
         self.planned: list[PlannedShard] = []
-        self.parts: dict[int, Part] = {}
+        self.parts: dict[int, ShardPart] = {}
 
-    def work(self) -> tuple[list[PlannedShard], dict[int, Part]]:
+    def work(self) -> tuple[list[PlannedShard], dict[int, ShardPart]]:
         """Every shard of the snapshot and its part; what is not in the lake yet is made, and published one by one."""
         placed, lost = self._stay()
         new = self.kept.plan(placed, self.size, self.base.first_new)
         num_new = sum(len(one.rows) for one in new)
-        self.progress.begin(STAGE, sum(one.num_rows for one in self.planned) + num_new, "pictures")
+        self.progress.begin(self.run.stage, sum(one.num_rows for one in self.planned) + num_new, "pictures")
         for one in self.planned:
             self.progress.advance(one.num_rows if one.number in self.parts else 0)
         with self.lake.scratch("plan") as folder:
@@ -245,13 +220,17 @@ class _Making:
                 continue
             rows = read_columns(self.lake, path, ["sample", "path", "url"])
             columns = [rows[name].to_pylist() for name in ("sample", "path", "url")]
-            identity = identity_of_shard(listed["number"], listed["split"], zip(*columns, strict=True), self.what)
+            identity = self._identity(listed["number"], listed["split"], *columns)
             one = PlannedShard(listed["number"], listed["split"], len(rows), identity)
             places = self.kept.places(from_hex(columns[0]))
             placed[places[places >= 0]] = True
             if not self._find(one):
                 lost.append(one)
         return placed, lost
+
+    def _identity(self, number: int, split: str, samples: list[str], paths: list[str], urls: list[str]) -> str:
+        rows = zip(samples, paths, urls, strict=True)
+        return identity_of_shard(number, split, rows, self.run.version, self.run.identity_fields)
 
     def _find(self, one: PlannedShard) -> bool:
         """Take a planned shard into the snapshot; whether it is in the lake already."""
@@ -272,12 +251,8 @@ class _Making:
         blocks = kept_blocks(self.lake, self.curated, KEPT_COLUMNS)
         for shard, rows in rows_of(new, blocks, len(self.kept), folder):
             samples = hex_of(samples_in(rows))
-            identity = identity_of_shard(
-                shard.number,
-                shard.split,
-                zip(samples, rows["path"].to_pylist(), rows["url"].to_pylist(), strict=True),
-                self.what,
-            )
+            columns = (rows["path"].to_pylist(), rows["url"].to_pylist())
+            identity = self._identity(shard.number, shard.split, samples, *columns)
             one = PlannedShard(shard.number, shard.split, len(rows), identity)
             if self._find(one):
                 self.progress.advance(one.num_rows)
@@ -287,7 +262,7 @@ class _Making:
     def _make(self, missing: Iterator[tuple[PlannedShard, pa.Table]]) -> None:
         following = next(missing, None)
         while following is not None:
-            with self.lake.scratch(STAGE) as scratch:
+            with self.lake.scratch(self.run.stage) as scratch:
                 run = Img2datasetRun(self.layout, self.settings, self.lake, scratch)
                 num_copied = 0
                 while following is not None and (self.lake.is_local or num_copied < COPIED_AT_ONCE):
@@ -299,7 +274,7 @@ class _Making:
                         self.parts[one.number] = self._publish(one, run.addresses(one), raw, scratch)
                         self.progress.advance(one.num_rows)
 
-    def _publish(self, one: PlannedShard, addresses: list[str], raw: Path, scratch: Path) -> Part:
+    def _publish(self, one: PlannedShard, addresses: list[str], raw: Path, scratch: Path) -> ShardPart:
         name, lake = self.layout.shard_name(one.number), self.lake
         table = tidy_parquet(raw / f"{name}.parquet", addresses, self.layout, one.number)
         tidy = scratch / f"tidy-{name}"
@@ -315,8 +290,8 @@ class _Making:
         for left in raw.glob(f"{name}.*"):
             left.unlink()
         num_samples = sum(status == SUCCESS for status in table["status"].to_pylist())
-        part = Part(name=name, identity=one.identity, files=entries, details={"num_samples": num_samples})
-        manifests.publish_part(lake, STAGE, part)
+        part = ShardPart(name=name, identity=one.identity, files=entries, details={"num_samples": num_samples})
+        manifests.publish_part(lake, self.run.stage, part)
         log.info("shard %s (%s): %d of %d pictures", name, one.split, num_samples, one.num_rows)
         return part
 
@@ -324,26 +299,20 @@ class _Making:
         return f"shards/{self.layout.shard_name(number)}.parquet"
 
 
-def _manifest(
-    kept: Kept,
+def _output(
+    kept: KeptSamples,
     planned: list[PlannedShard],
-    parts: dict[int, Part],
+    parts: dict[int, ShardPart],
     layout: KeyLayout,
     size: int,
     first_new: int,
-    settings: Shard,
-    inputs: dict[str, str],
     lake: Lake,
-) -> Manifest:
+) -> StageOutput:
     account = Account(kept)
     for one in planned:
         path = f"shards/{layout.shard_name(one.number)}.parquet"
         account.add(read_columns(lake, path, ["key", "sample", "status", "error_message"]))
-    return Manifest.make(
-        stage=STAGE,
-        version=VERSION,
-        recipe=settings.what(),
-        inputs=inputs,
+    return StageOutput(
         counts=Counts(in_=len(kept), out=account.num_out, dropped=dict(sorted(account.reasons.items()))),
         files=[entry for part in parts.values() for entry in part.files],
         details={
@@ -362,5 +331,4 @@ def _manifest(
             "tombstones": sorted(account.tombstones),
         },
         versions=library_versions("img2dataset", "opencv-python-headless", "pyarrow", "webdataset"),
-        previous=manifests.latest(lake, STAGE),
     )

@@ -22,10 +22,10 @@ SUCCESS = "success"
 LOST = "lost"
 """Status of an input row of which img2dataset wrote nothing at all."""
 EXTENSIONS = ("jpg", "json", "txt")
-Sample = tuple[str, dict[str, bytes]]
+TarSample = tuple[str, dict[str, bytes]]
 
 
-def read_tar(path: Path) -> Iterator[Sample]:
+def read_tar(path: Path) -> Iterator[TarSample]:
     """(key, extension -> bytes) of each sample, in the tar's order. Raises CorruptFile for a cut or foreign tar."""
     try:
         with tarfile.open(path) as tar:
@@ -65,7 +65,7 @@ def tar_keys(path: Path) -> dict[str, set[str]]:
     return found
 
 
-def write_tar(samples: Iterable[Sample], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
+def write_tar(samples: Iterable[TarSample], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, parts in samples:
             for extension in extensions:
@@ -97,7 +97,7 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), name, values)
 
 
-def tidy_samples(raw: Path, table: pa.Table) -> list[Sample]:
+def tidy_samples(raw: Path, table: pa.Table) -> list[TarSample]:
     """img2dataset's samples in key order, `url` in their .json as in `table`.
 
     Raises CorruptFile if the tar and the parquet beside it do not name the same samples.

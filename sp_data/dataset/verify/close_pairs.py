@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sp_data.dataset.shards.stage import read_columns
-from sp_data.dataset.verify.context import Dataset, Look, load_rows
-from sp_data.runtime.jobs import Spread
+from sp_data.dataset.verify.context import CheckContext, Dataset, load_rows
+from sp_data.runtime.jobs import JobRunner
 
 MAX_FAST = 30_000
 """Pictures up to which all pairs are compared without being asked to: some ten seconds on two cores."""
@@ -56,12 +56,12 @@ def close_pairs_path(reordered: str) -> str:
 
 
 def find_close_pairs(
-    dataset: Dataset, numbers: list[int], dead: dict[int, frozenset[str]], min_cosine: float, spread: Spread
+    dataset: Dataset, numbers: list[int], dead: dict[int, frozenset[str]], min_cosine: float, runner: JobRunner
 ) -> ClosePairs:
     """Pairs of live pictures in the shards of these numbers, nearest first. Raises CorruptFile, FileNotFoundError."""
     jobs = (PairsJob(dataset, numbers[place:], dead, min_cosine) for place in range(len(numbers)))
     num_pairs, nearest = 0, list[Pair]()
-    for found in spread.map(pairs_of, jobs):
+    for found in runner.map(pairs_of, jobs):
         num_pairs += found.num_pairs
         nearest = heapq.nlargest(MAX_LISTED, [*nearest, *found.nearest])
     return ClosePairs(num_pairs, nearest)
@@ -69,7 +69,7 @@ def find_close_pairs(
 
 def pairs_of(job: PairsJob) -> ClosePairs:
     """Those of the first of the job's shards with itself and the others."""
-    look, first = Look.at(job.dataset), job.numbers[0]
+    look, first = CheckContext.at(job.dataset), job.numbers[0]
     ours, indices = _live(look, first, job.dead)
     num_pairs, nearest = 0, list[Pair]()
     key = job.dataset.layout.key
@@ -96,7 +96,7 @@ def pairs_of(job: PairsJob) -> ClosePairs:
 
 
 def _live(
-    look: Look, number: int, dead: dict[int, frozenset[str]]
+    look: CheckContext, number: int, dead: dict[int, frozenset[str]]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """The image embeddings of a shard's live pictures, `(n, dim)`, and their indices within it."""
     layout = look.of.layout
@@ -107,7 +107,7 @@ def _live(
     return rows[indices], indices
 
 
-def to_csv(look: Look, pairs: Iterable[Pair]) -> bytes:
+def to_csv(look: CheckContext, pairs: Iterable[Pair]) -> bytes:
     """The pairs as a table with titles and splits."""
     listed = list(pairs)
     said = dict(_said(look, {key for _, *keys in listed for key in keys}))
@@ -119,7 +119,7 @@ def to_csv(look: Look, pairs: Iterable[Pair]) -> bytes:
     return out.getvalue().encode()
 
 
-def _said(look: Look, keys: set[str]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+def _said(look: CheckContext, keys: set[str]) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Key -> title and split."""
     layout = look.of.layout
     for number in sorted({layout.split(key)[0] for key in keys}):

@@ -19,7 +19,7 @@ from sp_data.parquet import read_table
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ShardRows:
     """One shard, as each of its files tells it."""
 
     number: int
@@ -70,7 +70,7 @@ class Dataset:
 
 
 @dataclass(slots=True)
-class Look:
+class CheckContext:
     """What is seen of a dataset, or of one shard of it, and the problems so far."""
 
     of: Dataset
@@ -79,7 +79,7 @@ class Look:
     num_checked: int = 0
 
     @classmethod
-    def at(cls, dataset: Dataset) -> Look:
+    def at(cls, dataset: Dataset) -> CheckContext:
         return cls(dataset, Lake(dataset.url, dataset.name))
 
     def found(self, check: str, message: str, *, file: str = "", key: str = "") -> None:
@@ -87,7 +87,7 @@ class Look:
 
 
 @contextlib.contextmanager
-def as_problem(look: Look, check: str, named: Collection[str] = ()) -> Iterator[None]:
+def as_problem(look: CheckContext, check: str, named: Collection[str] = ()) -> Iterator[None]:
     """A file that cannot be read is a problem to list beside the others, not the end of the verification; one that is
     missing is not listed again if it is `named` already."""
     try:
@@ -99,7 +99,7 @@ def as_problem(look: Look, check: str, named: Collection[str] = ()) -> Iterator[
             look.found(check, f"{error.filename} is missing")
 
 
-def read_shard(look: Look, listed: dict[str, Any]) -> Rows:
+def read_shard(look: CheckContext, listed: dict[str, Any]) -> ShardRows:
     """One shard's parquet and metadata. Raises CorruptFile."""
     name = look.of.layout.shard_name(listed["number"])
     embedded: dict[str, tuple[int, str]] = {}
@@ -113,10 +113,10 @@ def read_shard(look: Look, listed: dict[str, Any]) -> Rows:
                 twice.append(said["image_path"])
             embedded[said["image_path"]] = (row, said["caption"])
     rows = read_rows(look.lake, f"shards/{name}.parquet")
-    return Rows(listed["number"], name, listed["split"], listed["num_rows"], rows, embedded, tuple(twice))
+    return ShardRows(listed["number"], name, listed["split"], listed["num_rows"], rows, embedded, tuple(twice))
 
 
-def load_rows(look: Look, path: str) -> npt.NDArray[np.floating[Any]]:
+def load_rows(look: CheckContext, path: str) -> npt.NDArray[np.floating[Any]]:
     """A .npy file of the lake. Raises CorruptFile."""
     with look.lake.local(path) as local:
         try:

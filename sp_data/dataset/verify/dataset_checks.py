@@ -12,25 +12,27 @@ import numpy as np
 from sp_data import manifest as manifests
 from sp_data.dataset.curate.duplicates import relatives
 from sp_data.dataset.curate.tables import kept_blocks, read_kept
-from sp_data.dataset.reorder.partitions import KINDS
-from sp_data.dataset.shards.plan import MADE_OF, Kept, from_hex
-from sp_data.dataset.verify.context import Look
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
+from sp_data.dataset.shards.plan import MADE_OF, KeptSamples, from_hex
+from sp_data.dataset.verify.context import CheckContext
 from sp_data.dataset.verify.shard_checks import ShardSeen
 from sp_data.keys import KeyLayout
 from sp_data.manifest import Manifest
 
-Road = dict[str, Manifest]
+StageManifests = dict[str, Manifest]
 
 
-def check_files(look: Look, road: Road, hints: Mapping[str, str]) -> None:
+def check_files(look: CheckContext, road: StageManifests, hints: Mapping[str, str]) -> None:
     for manifest in road.values():
         for entry, what in manifests.missing_files(look.lake, manifest.files, deep=look.of.deep):
-            hint = next((hints[kind] for kind in KINDS if f"reordered/{look.of.clip}/{kind}/" in entry.path), "")
+            hint = next(
+                (hints[kind] for kind in EMBEDDING_KINDS if f"reordered/{look.of.clip}/{kind}/" in entry.path), ""
+            )
             look.found("files", f"{what} ({manifest.stage}){hint}", file=entry.path)
     # Earlier snapshots too: what a compaction left behind is theirs until gc removes it.
     snapshots = [road["reorder"], *manifests.all_of(look.lake, "reorder")]
     named = {entry.path for manifest in snapshots for entry in manifest.files}
-    for kind in KINDS:
+    for kind in EMBEDDING_KINDS:
         for path in look.lake.list(f"reordered/{look.of.clip}/{kind}"):
             if path not in named:
                 message = f"no manifest names it, and dalle2-pytorch's loaders would read it{hints[kind]}"
@@ -38,7 +40,7 @@ def check_files(look: Look, road: Road, hints: Mapping[str, str]) -> None:
                 look.found("files", message, file=path)
 
 
-def check_counts(look: Look, road: Road) -> None:
+def check_counts(look: CheckContext, road: StageManifests) -> None:
     for before, after in (("scrape", "curate"), ("curate", "shard"), ("shard", "embed"), ("embed", "reorder")):
         out, into = road[before].counts.out, road[after].counts.in_
         tombstoned = len(road["shard"].details["tombstones"]) if before == "shard" else 0
@@ -48,7 +50,7 @@ def check_counts(look: Look, road: Road) -> None:
             look.found("counts", f"{after} was not made from this {before}; run `sp-data {after}` again")
 
 
-def another_layout(look: Look, sharded: Manifest, kind: str) -> str:
+def another_layout(look: CheckContext, sharded: Manifest, kind: str) -> str:
     """If the files that are there are what another layout would give, say which: the classic wrong width."""
     layout = look.of.layout
     folder = f"reordered/{look.of.clip}/{kind}"
@@ -64,10 +66,10 @@ def another_layout(look: Look, sharded: Manifest, kind: str) -> str:
     return ""
 
 
-class Pages:
+class PageSplits:
     """The split in which each page was seen first, over all shards: no page is in two."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: CheckContext) -> None:
         self._look = look
         self._split_of: dict[str, str] = {}
 
@@ -79,12 +81,12 @@ class Pages:
                     self._look.found("splits", message, file=f"shards/{name}.parquet", key=key)
 
 
-class Samples:
+class SampleJoints:
     """What lives in the shards is what was kept: nothing that is gone without a tombstone, nothing left out."""
 
-    def __init__(self, look: Look, curated: Manifest) -> None:
+    def __init__(self, look: CheckContext, curated: Manifest) -> None:
         self._look, self._curated = look, curated
-        self._kept = Kept(kept_blocks(look.lake, curated, MADE_OF))
+        self._kept = KeptSamples(kept_blocks(look.lake, curated, MADE_OF))
         self._number = np.full(len(self._kept), -1, dtype=np.int64)
         """By place: the key that lives, as a number."""
         self._strangers: list[str] = []
@@ -111,7 +113,7 @@ class Samples:
                 self._look.found("samples", f"{titles[row]} was kept by curate, but is alive in no shard")
 
 
-def check_near_duplicates(look: Look, curated: Manifest) -> None:
+def check_near_duplicates(look: CheckContext, curated: Manifest) -> None:
     """No two pictures of different splits are nearly the same: a model would be tested on what it was shown."""
     phashes: list[bytes] = []
     thumbs: list[bytes] = []

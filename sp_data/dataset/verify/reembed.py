@@ -12,9 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from sp_data.dataset.embed.clip import load_clip
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.tars import read_tar
-from sp_data.dataset.verify.context import Dataset, Look, Rows, as_problem, load_rows, read_shard
+from sp_data.dataset.verify.context import CheckContext, Dataset, ShardRows, as_problem, load_rows, read_shard
 from sp_data.errors import Problem
 from sp_data.recipe import Embed
 
@@ -42,7 +42,7 @@ def check_pictures(job: PictureJob) -> list[Problem]:
 
 
 def _check(job: PictureJob) -> list[Problem]:
-    look, clip = Look.at(job.dataset), load_clip(job.embed.clip_model, job.embed.dim, job.embed.precision)
+    look, clip = CheckContext.at(job.dataset), load_clip(job.embed.clip_model, job.embed.dim, job.embed.precision)
     for listed, wanted in job.chosen:
         with as_problem(look, "pictures"):
             rows = read_shard(look, listed)
@@ -58,12 +58,12 @@ def _check(job: PictureJob) -> list[Problem]:
             for start in range(0, len(samples), size):
                 batch = samples[start : start + size]
                 made = clip.embed([picture for _, picture, _ in batch], [caption for _, _, caption in batch])
-                for kind, again in zip(KINDS, made, strict=True):
+                for kind, again in zip(EMBEDDING_KINDS, made, strict=True):
                     _compare(look, rows, kind, [key for key, _, _ in batch], again, job.min_cosine)
     return look.problems
 
 
-def _decode(look: Look, path: str, key: str, parts: dict[str, bytes]) -> Image.Image | None:
+def _decode(look: CheckContext, path: str, key: str, parts: dict[str, bytes]) -> Image.Image | None:
     if not {"jpg", "txt"} <= parts.keys():
         return None  # `check_keys` named it.
     try:
@@ -76,7 +76,7 @@ def _decode(look: Look, path: str, key: str, parts: dict[str, bytes]) -> Image.I
 
 
 def _compare(
-    look: Look, rows: Rows, kind: str, keys: list[str], again: npt.NDArray[np.float16], min_cosine: float
+    look: CheckContext, rows: ShardRows, kind: str, keys: list[str], again: npt.NDArray[np.float16], min_cosine: float
 ) -> None:
     path = look.of.reordered_path(kind, rows.name)
     if not look.lake.exists(path):

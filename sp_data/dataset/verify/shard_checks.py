@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sp_data.dataset.embed.stage import first_not_unit
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.img2dataset import CARRIED
 from sp_data.dataset.shards.plan import sample_of
 from sp_data.dataset.shards.tars import EXTENSIONS, SUCCESS, read_tar, tar_keys, tar_members
-from sp_data.dataset.verify.context import Dataset, Look, Rows, as_problem, load_rows, read_shard
+from sp_data.dataset.verify.context import CheckContext, Dataset, ShardRows, as_problem, load_rows, read_shard
 from sp_data.errors import Problem
 
 
@@ -62,7 +62,7 @@ class ShardSeen:
 
 def look_at(job: ShardJob) -> ShardSeen:
     """Look at one shard and collect what is wrong. Raises only what makes looking impossible."""
-    look, seen = Look.at(job.dataset), ShardSeen()
+    look, seen = CheckContext.at(job.dataset), ShardSeen()
     with as_problem(look, "files", job.named):
         rows = read_shard(look, job.listed)
         check_keys(look, rows, job.lost, job.listed["num_samples"])
@@ -85,13 +85,13 @@ def look_at(job: ShardJob) -> ShardSeen:
     return seen
 
 
-def _lots(rows: Rows, seed: str) -> list[tuple[bytes, str]]:
+def _lots(rows: ShardRows, seed: str) -> list[tuple[bytes, str]]:
     """A lot for each picture, from the data: the same dataset is looked at in the same places, another in others."""
     known = {row["key"] for row in rows.parquet}
     return [(hashlib.sha256(f"{seed} {key}".encode()).digest(), key) for key in rows.embedded if key in known]
 
 
-def check_keys(look: Look, rows: Rows, lost: frozenset[str], num_samples: int) -> None:
+def check_keys(look: CheckContext, rows: ShardRows, lost: frozenset[str], num_samples: int) -> None:
     """Tar, parquet and embeddings name the same keys, and those are of this shard; `lost` have no embedding."""
     for key in rows.twice:
         look.found("keys", "is embedded twice", file=look.of.metadata_path(rows.name), key=key)
@@ -121,7 +121,7 @@ def check_keys(look: Look, rows: Rows, lost: frozenset[str], num_samples: int) -
         look.found("counts", message, file=tar_path)
 
 
-def check_rows(look: Look, rows: Rows, named: frozenset[str], hints: Mapping[str, str]) -> None:
+def check_rows(look: CheckContext, rows: ShardRows, named: frozenset[str], hints: Mapping[str, str]) -> None:
     """Each reordered row is the embeddings' row of its key; every other row is zero.
 
     `named` are files that were found missing already, `hints` what may have become of those of each kind.
@@ -132,7 +132,7 @@ def check_rows(look: Look, rows: Rows, named: frozenset[str], hints: Mapping[str
     keys = [key for key in rows.embedded if key in index_of]
     indices = np.array([index_of[key] for key in keys], dtype=np.int64)
     sources = np.array([rows.embedded[key][0] for key in keys], dtype=np.int64)
-    for kind in KINDS:
+    for kind in EMBEDDING_KINDS:
         path = look.of.reordered_path(kind, rows.name)
         if not look.lake.exists(path):
             if path not in named:
@@ -184,7 +184,7 @@ def _owner_of(
     return f"it is that of key {keys[int(np.flatnonzero(sources == same[0])[0])]}"
 
 
-def check_captions(look: Look, rows: Rows) -> None:
+def check_captions(look: CheckContext, rows: ShardRows) -> None:
     """The caption in the shard is the one that was embedded, and not empty."""
     of_key = {row["key"]: row["caption"] for row in rows.parquet}
     for key, (_, caption) in rows.embedded.items():
@@ -195,7 +195,7 @@ def check_captions(look: Look, rows: Rows) -> None:
             look.found("captions", message, file=look.of.metadata_path(rows.name), key=key)
 
 
-def check_texts(look: Look, rows: Rows, *, planned: bool) -> None:
+def check_texts(look: CheckContext, rows: ShardRows, *, planned: bool) -> None:
     """The tar's own .txt and .json say what the parquet says: caption, title, licence, page, ... The .json of somebody
     else's shards (not `planned` by ours) has other fields."""
     path, of_key = f"shards/{rows.name}.tar", {row["key"]: row for row in rows.parquet}
@@ -223,14 +223,14 @@ def _json_of(data: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def check_split(look: Look, rows: Rows, alive: list[dict[str, Any]]) -> None:
+def check_split(look: CheckContext, rows: ShardRows, alive: list[dict[str, Any]]) -> None:
     for row in alive:
         if row["split"] != rows.split:
             message = f"is of split {row['split']}, its shard of {rows.split}"
             look.found("splits", message, file=f"shards/{rows.name}.parquet", key=row["key"])
 
 
-def check_plan(look: Look, rows: Rows, alive: list[dict[str, Any]]) -> dict[str, str]:
+def check_plan(look: CheckContext, rows: ShardRows, alive: list[dict[str, Any]]) -> dict[str, str]:
     """A row is what it was planned to be: the digest that was planned is that of the row. Gives key -> sample."""
     live = {}
     for row in alive:

@@ -22,97 +22,77 @@ from collections.abc import Iterator
 from typing import Any
 
 from sp_data import manifest as manifests
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.verify.close_pairs import MAX_FAST, close_pairs_path, find_close_pairs, to_csv
-from sp_data.dataset.verify.context import Dataset, Look
+from sp_data.dataset.verify.context import CheckContext, Dataset
 from sp_data.dataset.verify.dataset_checks import (
-    Pages,
-    Road,
-    Samples,
+    PageSplits,
+    SampleJoints,
+    StageManifests,
     another_layout,
     check_counts,
     check_files,
     check_near_duplicates,
 )
+from sp_data.dataset.verify.options import VerifyOptions
 from sp_data.dataset.verify.reembed import EVERY_KEY, PictureJob, check_pictures
 from sp_data.dataset.verify.shard_checks import ShardJob, look_at
 from sp_data.errors import VerifyFailed
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
-from sp_data.manifest import Counts, Manifest
+from sp_data.manifest import Counts
 from sp_data.recipe import Recipe
-from sp_data.runtime.jobs import Spread, Threads
+from sp_data.runtime.jobs import JobRunner, ThreadRunner
 from sp_data.runtime.progress import SILENT, TOLD, Progress
-from sp_data.stage import VERSION_OF, Effort, StageResult, library_versions
+from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
 
 log = logging.getLogger(__name__)
 
 STAGE = "verify"
-VERSION = VERSION_OF[STAGE]
-ROAD = ("scrape", "curate", "shard", "embed", "reorder")
 SHARDS_A_JOB = 16
 """Embedded again with one loading of the CLIP, where all of them are."""
 
 
-def verify(
-    road: Road,
-    recipe: Recipe,
-    lake: Lake,
-    *,
-    effort: Effort | None = None,
-    spread: Spread | None = None,
-    progress: Progress = SILENT,
-) -> StageResult:
+def verify(run: StageRun, *, options: VerifyOptions | None = None) -> StageResult:
     """Check every joint; publish the dataset manifest if all hold.
 
-    `road` maps each earlier stage to its manifest. Without an `effort`, what was verified before and is there with its
-    sizes is not looked at again.
+    Without `options`, what was verified before and is there with its sizes is not looked at again.
 
     Raises VerifyFailed with every problem found.
     """
-    inputs = {stage: road[stage].digest for stage in ROAD}
-    settings = recipe.verify.what()
-    identity = manifests.identity_of(STAGE, VERSION, settings, inputs)
-    spread = spread or Threads()
+    road, lake, runner = dict(run.inputs), run.lake, run.runner or ThreadRunner()
     with lake.writer():
-        done = manifests.is_done(lake, STAGE, identity)
-        newest = manifests.latest(lake, STAGE)
+        done, newest = run.done(), run.newest()
         there = {manifests.manifest_path(one.stage, one.identity): one for one in (*road.values(), done) if one}
         there |= {f"manifests/{STAGE}/latest.json": newest} if newest else {}
         edited = {path: one for path, one in there.items() if not one.is_as_made}
-        if done and effort is None and not edited and not damaged(road, lake):
-            manifests.make_latest(lake, done)
-            return StageResult(done, "unchanged")
-        look = inspect(road, recipe, lake, effort or Effort(), spread=spread, progress=progress)
+        if done and options is None and not edited and not damaged(road, lake):
+            return run.unchanged(done)
+        look = inspect(road, run.recipe, lake, options or VerifyOptions(), runner=runner, progress=run.progress)
         for path, one in edited.items():
             message = f"does not have its digest {one.digest[:12]}…: it was edited; delete it"
-            look.found("files", f"{message} and run `sp-data {one.stage}`", file=path)
+            look.found("files", f"{message} and run {lake.command(one.stage)}", file=path)
         if look.problems:
             raise VerifyFailed(look.problems, look.num_checked)
-        list_close_pairs(look, road, recipe, spread)
-        made = Manifest.make(
-            stage=STAGE,
-            version=VERSION,
-            recipe=settings,
-            inputs=inputs,
+        list_close_pairs(look, road, run.recipe, runner)
+        output = StageOutput(
             counts=Counts(in_=look.num_checked, out=look.num_checked),
             files=[],
             details=dataset_details(road, look.of.layout),
             versions=library_versions("clip-retrieval", "torch", "numpy"),
-            previous=manifests.latest(lake, STAGE),
         )
-        if done and done.digest == made.digest and newest and newest.identity == identity:
+        made = run.manifest_of(output)
+        if done and done.digest == made.digest and newest and newest.identity == run.identity:
             return StageResult(done, "done")
-        manifests.publish(lake, made)
         log.info("verify: %d samples in %d shards hold", look.num_checked, len(made.details["shards"]))
-        return StageResult(made, "done")
+        return run.publish(output)
 
 
-def damaged(road: Road, lake: Lake) -> bool:
+def damaged(road: StageManifests, lake: Lake) -> bool:
     return any(manifests.missing_files(lake, manifest.files) for manifest in road.values())
 
 
-def dataset_details(road: Road, layout: KeyLayout) -> dict[str, Any]:
+def dataset_details(road: StageManifests, layout: KeyLayout) -> dict[str, Any]:
     """What training takes: every shard with its files and their digests, the layout, the CLIP, the tombstones."""
     clip = road["embed"].details["clip"]
 
@@ -125,7 +105,7 @@ def dataset_details(road: Road, layout: KeyLayout) -> dict[str, Any]:
         files = {
             "tar": listed("shard", f"shards/{name}.tar"),
             "parquet": listed("shard", f"shards/{name}.parquet"),
-            **{kind: listed("reorder", f"reordered/{clip}/{kind}/{kind}_{name}.npy") for kind in KINDS},
+            **{kind: listed("reorder", f"reordered/{clip}/{kind}/{kind}_{name}.npy") for kind in EMBEDDING_KINDS},
         }
         shards.append({**shard, **files})
     return {
@@ -141,32 +121,32 @@ def dataset_details(road: Road, layout: KeyLayout) -> dict[str, Any]:
 
 
 def inspect(
-    road: Road,
+    road: StageManifests,
     recipe: Recipe,
     lake: Lake,
-    effort: Effort,
+    options: VerifyOptions,
     *,
-    spread: Spread | None = None,
+    runner: JobRunner | None = None,
     progress: Progress = SILENT,
-) -> Look:
+) -> CheckContext:
     """Look at everything and collect what is wrong. Raises only what makes looking impossible."""
-    spread = spread or Threads()
-    look = Look(Dataset.of(road, lake, deep=effort.deep), lake)
+    runner = runner or ThreadRunner()
+    look = CheckContext(Dataset.of(road, lake, deep=options.deep), lake)
     shards = road["shard"].details["shards"]
     progress.begin(STAGE, len(shards), "shards")
-    hints = {kind: another_layout(look, road["shard"], kind) for kind in KINDS}
+    hints = {kind: another_layout(look, road["shard"], kind) for kind in EMBEDDING_KINDS}
     check_files(look, road, hints)
     check_counts(look, road)
     # The curated table of an imported dataset was made from its shards: it could say nothing else.
     planned = recipe.source.imported is None
-    pages, samples = Pages(look), Samples(look, road["curate"]) if planned else None
-    wanted = effort.reembed if effort.reembed is not None or effort.deep else recipe.verify.reembed
+    pages, samples = PageSplits(look), SampleJoints(look, road["curate"]) if planned else None
+    wanted = options.reembed if options.reembed is not None or options.deep else recipe.verify.reembed
     dead = _by_shard(look.of.layout, road["shard"].details["tombstones"])
     drawn: list[Drawn] = []
     readable: list[dict[str, Any]] = []
     num_problems = len(look.problems)
     jobs = _jobs(look, road, dead, hints, wanted, planned=planned)
-    for listed, seen in zip(shards, spread.map(look_at, jobs), strict=True):
+    for listed, seen in zip(shards, runner.map(look_at, jobs), strict=True):
         name = look.of.layout.shard_name(listed["number"])
         look.problems += seen.problems
         look.num_checked += seen.num_checked
@@ -183,7 +163,7 @@ def inspect(
             samples.finish()
         check_near_duplicates(look, road["curate"])
     picture_jobs = _picture_jobs(look, readable, drawn, recipe, every=wanted is None)
-    for problems in spread.map(check_pictures, picture_jobs):
+    for problems in runner.map(check_pictures, picture_jobs):
         look.problems += problems
     return look
 
@@ -200,8 +180,8 @@ def _by_shard(layout: KeyLayout, keys: list[str]) -> dict[int, frozenset[str]]:
 
 
 def _jobs(
-    look: Look,
-    road: Road,
+    look: CheckContext,
+    road: StageManifests,
     dead: dict[int, frozenset[str]],
     hints: dict[str, str],
     num_drawn: int | None,
@@ -227,7 +207,7 @@ def _jobs(
 
 
 def _picture_jobs(
-    look: Look, shards: list[dict[str, Any]], drawn: list[Drawn], recipe: Recipe, *, every: bool
+    look: CheckContext, shards: list[dict[str, Any]], drawn: list[Drawn], recipe: Recipe, *, every: bool
 ) -> Iterator[PictureJob]:
     chosen: list[tuple[dict[str, Any], frozenset[str] | None]]
     if every:
@@ -240,13 +220,13 @@ def _picture_jobs(
         yield PictureJob(look.of, chosen[start:end], recipe.embed, recipe.verify.min_cosine)
 
 
-def list_close_pairs(look: Look, road: Road, recipe: Recipe, spread: Spread) -> str | None:
+def list_close_pairs(look: CheckContext, road: StageManifests, recipe: Recipe, runner: JobRunner) -> str | None:
     """Write down which pictures the CLIP finds nearly the same; gives the file, None where nothing was compared."""
     if not recipe.verify.close_cosine or (look.num_checked > MAX_FAST and not look.of.deep):
         return None
     numbers = [listed["number"] for listed in road["shard"].details["shards"]]
     dead = _by_shard(look.of.layout, road["shard"].details["tombstones"])
-    found = find_close_pairs(look.of, numbers, dead, recipe.verify.close_cosine, spread)
+    found = find_close_pairs(look.of, numbers, dead, recipe.verify.close_cosine, runner)
     path = close_pairs_path(road["reorder"].digest)
     look.lake.write_bytes(path, to_csv(look, found.nearest))
     if found.num_pairs:

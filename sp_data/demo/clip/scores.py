@@ -38,7 +38,7 @@ class Scores:
     held_out: float  # held-out pairs whose caption lies nearest to where pictures of that coat and that hat point
 
 
-class Clip:
+class DemoClip:
     """The model behind a `hf_clip:` folder; vectors have unit length, float32, one row an input."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +58,7 @@ class Clip:
 @torch.inference_mode()
 def score(folder: Path, num_kids: int = 512) -> Scores:
     """Measures the CLIP in `folder` on `num_kids` kids that it was not trained on."""
-    clip, unseen = Clip(folder), kids(num_kids, SEED)
+    clip, unseen = DemoClip(folder), kids(num_kids, SEED)
     images = clip.images(unseen)
     zero_shot = {}
     for attribute, prompt in PROMPTS.items():
@@ -83,7 +83,7 @@ def score(folder: Path, num_kids: int = 512) -> Scores:
     )
 
 
-def _held_out(clip: Clip, seen: list[Kid], images: Vectors) -> float:
+def _held_out(clip: DemoClip, seen: list[Kid], images: Vectors) -> float:
     """Which of all 64 pairs a held-out pair's caption is nearest to, without a picture of it.
 
     A pair's place among the images is (mean of its coat) + (mean of its hat) - (mean of all).

@@ -53,7 +53,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class DemoWiki:
+class DemoWikiServer:
     """The wiki on 127.0.0.1 while the `with` block runs. `port` 0 takes a free one.
 
     `requests` counts what was asked for: api, image, robots, page, fault, refused. `fault`, if set, sees each path
@@ -174,7 +174,7 @@ def _copy(file: File, mime: str, width_px: int) -> tuple[bytes, str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # clients keep their connections open; leaving the `with` block must not wait for them
-    wiki: DemoWiki
+    wiki: DemoWikiServer
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -225,7 +225,9 @@ def main() -> None:
     parser.add_argument("--kids", type=int, default=200)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with DemoWiki(build_world(arguments.kids), arguments.port, origin=f"http://127.0.0.1:{arguments.port}") as wiki:
+    with DemoWikiServer(
+        build_world(arguments.kids), arguments.port, origin=f"http://127.0.0.1:{arguments.port}"
+    ) as wiki:
         logger.info("%s%s  (Ctrl-C stops it)", wiki.url, article_path("Main Page"))
         try:
             threading.Event().wait()

@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sp_data.dataset.curate.tables import SPLITS
-from sp_data.dataset.reorder.partitions import KINDS
-from sp_data.dataset.shards.tars import EXTENSIONS, Sample, write_tar
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
+from sp_data.dataset.shards.tars import EXTENSIONS, TarSample, write_tar
 from sp_data.errors import LayoutError
 from sp_data.exchange.export.base import Written
 from sp_data.exchange.export.dalle2_config import SEED, decoder_training, prior_training, shares
@@ -63,7 +63,7 @@ class Dalle2Shards:
         else:
             # A sample without a row ends its loader, unless that was told to go on (its script tells it).
             write_tar(shard.samples(), work / "tar")
-        for kind in KINDS:
+        for kind in EMBEDDING_KINDS:
             rows = np.asarray(shard.embeddings[kind])
             placed = np.zeros_like(rows)
             placed[shard.indices] = rows[shard.indices]
@@ -137,7 +137,7 @@ class Dalle2:
         """Move a shard's files to where their numbers say, which are known only once all shards are counted."""
         placed = {"tar": folder / "shards" / f"{number}.tar"}
         ordered = f"{SPLITS.index(one.split)}-{one.split}_{number}"
-        for kind in KINDS:
+        for kind in EMBEDDING_KINDS:
             if not self.in_tars:
                 placed[f"decoder-{kind}.npy"] = folder / "decoder" / kind / f"{kind}_{number}.npy"
             placed[f"prior-{kind}.npy"] = folder / "prior" / kind / f"{kind}_{ordered}.npy"
@@ -160,10 +160,10 @@ def numbers(written: list[Written]) -> dict[int, int]:
     return found
 
 
-def _with_embeddings(shard: LiveShard) -> Iterator[Sample]:
+def _with_embeddings(shard: LiveShard) -> Iterator[TarSample]:
     index_of = dict(zip(shard.keys, shard.indices.tolist(), strict=True))
     for key, parts in shard.samples():
-        image, text = (_npy(shard.embeddings[kind][index_of[key]]) for kind in KINDS)
+        image, text = (_npy(shard.embeddings[kind][index_of[key]]) for kind in EMBEDDING_KINDS)
         yield key, {**parts, "npy": image, "img_emb": image, "text_emb": text}
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.stage import read_rows
-from sp_data.dataset.shards.tars import SUCCESS, Sample, read_tar
+from sp_data.dataset.shards.tars import SUCCESS, TarSample, read_tar
 from sp_data.errors import CorruptFile
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
@@ -53,7 +53,7 @@ class LiveShard:
         """Whether every sample of the tar is alive."""
         return not self.dropped
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Iterator[TarSample]:
         """(key, extension -> bytes) of each live sample, in the tar's order. Raises CorruptFile."""
         for key, parts in read_tar(self.tar):
             if key in self.said:
@@ -76,7 +76,7 @@ def open_shard(
         tar = files.enter_context(lake.local(listed["tar"]["path"]))
         embeddings = {
             kind: _mapped(files.enter_context(lake.local(listed[kind]["path"])), listed[kind]["path"], shape)
-            for kind in KINDS
+            for kind in EMBEDDING_KINDS
         }
         has_row = np.logical_and.reduce([rows.any(axis=1) for rows in embeddings.values()])
         said: dict[str, dict[str, Any]] = {}

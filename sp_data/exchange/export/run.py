@@ -29,7 +29,7 @@ from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
-from sp_data.runtime.jobs import Spread, Threads
+from sp_data.runtime.jobs import JobRunner, ThreadRunner
 from sp_data.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def write_shard(job: ExportJob) -> Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportResult:
     """What an export did: samples by split, and why others were left out."""
 
     to: str
@@ -108,9 +108,9 @@ def export(
     *,
     to: str,
     splits: tuple[str, ...] = SPLITS,
-    spread: Spread | None = None,
+    runner: JobRunner | None = None,
     progress: Progress = SILENT,
-) -> Exported:
+) -> ExportResult:
     """Write the live samples of these splits to `target`; an earlier export there is replaced.
 
     Raises UsageError for a split that there is not, StageError if `target` holds anything else or if there is nothing
@@ -141,7 +141,7 @@ def export(
         )
         progress.begin("export", sum(listed["num_samples"] for listed in shards), "pictures")
         written: list[Written] = []
-        for listed, one in zip(shards, (spread or Threads()).map(write_shard, jobs), strict=True):
+        for listed, one in zip(shards, (runner or ThreadRunner()).map(write_shard, jobs), strict=True):
             written.append(one)
             progress.advance(listed["num_samples"])
             log.info("export %s: %d samples, %d left out", one.name, one.num_samples, sum(one.dropped.values()))
@@ -154,7 +154,7 @@ def export(
         shutil.rmtree(folder / WORK)
         mark = {"dataset": lake.dataset, "digest": verified.digest, "to": to, "sp-data": version("sp-data")}
         (folder / MARK).write_text(json.dumps({**mark, **noted}, indent=1, ensure_ascii=False) + "\n")
-    return Exported(
+    return ExportResult(
         to=to,
         folder=target,
         num_shards=len(alive),

@@ -25,18 +25,19 @@ import pyarrow.parquet as pq
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of, sha256_of
 from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA, SPLITS
-from sp_data.dataset.embed import stage as embedding
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.embed.folder import clip_folder, shard_identity
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.img2dataset import INPUT_SCHEMA
 from sp_data.dataset.shards.tars import SUCCESS
 from sp_data.exchange.imports.img2dataset_folder import EmbeddedCaptions, ForeignShard, read_shard, with_columns
 from sp_data.exchange.imports.rows import Row, catalogue_row, dropped_row, kept_row, shard_columns
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
-from sp_data.manifest import Counts, Manifest, Part
+from sp_data.manifest import Counts, Manifest, ShardPart
 from sp_data.parquet import table_of
+from sp_data.pipeline import STAGES
 from sp_data.recipe import Recipe
-from sp_data.stage import VERSION_OF, library_versions
+from sp_data.stage import library_versions
 from sp_data.wiki.catalogue import SCHEMA
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Tally:
     tombstones: list[str] = field(default_factory=list)
     listed: list[Row] = field(default_factory=list)
     files: list[FileEntry] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[ShardPart] = field(default_factory=list)
     held_out: dict[str, str] = field(default_factory=dict)
     """Digest of a picture in val or test -> its key: it may not be in another split."""
 
@@ -74,8 +75,7 @@ class Importer:
     ) -> None:
         self.recipe, self.lake, self.layout, self.scratch, self.captions = recipe, lake, layout, scratch, captions
         self.tally = Tally()
-        self.embedding = embedding.recipe_part(recipe.embed)
-        self.clip = embedding.clip_folder(self.embedding)
+        self.clip = clip_folder(recipe.embed)
 
     def take(self, shard: ForeignShard, split: str) -> None:
         """Publish one shard with its embeddings. Raises CorruptFile."""
@@ -131,11 +131,11 @@ class Importer:
         self.tally.num_strays += len(said.keys() - why.keys())
         keys = sorted(key for key in said.keys() & why.keys() if (why[key] or ("",))[0] != NO_CAPTION)
         indices = np.array([self.layout.split(key)[1] for key in keys], dtype=np.int64)
-        rows = {kind: self._sorted_rows(kind, shard.name, indices) for kind in KINDS}
+        rows = {kind: self._sorted_rows(kind, shard.name, indices) for kind in EMBEDDING_KINDS}
         there = np.logical_and.reduce([of_kind.any(axis=1) for of_kind in rows.values()])
         keys = [key for key, has_row in zip(keys, there, strict=True) if has_row]
         entries = []
-        for kind in KINDS:
+        for kind in EMBEDDING_KINDS:
             np.save(self.scratch / "rows.npy", rows[kind][there].astype(np.float16))
             path = f"embeddings/{self.clip}/{kind}/{kind}_{shard.name}.npy"
             entries.append(self.lake.publish_if_new(self.scratch / "rows.npy", path))
@@ -145,13 +145,13 @@ class Importer:
         entries.append(self.lake.publish_if_new(self.scratch / "metadata", path))
         lost = sorted(why.keys() - set(keys))
         self.tally.num_lost += len(lost)
-        part = Part(
+        part = ShardPart(
             name=f"{self.clip}-{shard.name}",
-            identity=embedding.part_identity(self.embedding, tar.sha256),
+            identity=shard_identity(self.recipe.embed, tar.sha256),
             files=tuple(entries),
             details={"num_rows": len(keys), "lost": lost},
         )
-        manifests.publish_part(self.lake, embedding.STAGE, part)
+        manifests.publish_part(self.lake, "embed", part)
         self.tally.parts.append(part)
         return set(keys)
 
@@ -186,17 +186,17 @@ class Importer:
         num_kept = num_samples - tally.dropped.total()
         scraped = self._make(
             "scrape",
-            source.what(),
+            source.identity_fields(),
             {"import": digest},
             Counts(in_=tally.num_rows, out=num_samples, dropped=dict(sorted(tally.failed.items()))),
             [self._join(CATALOGUE, f"catalogue/{digest[:16]}.parquet", SCHEMA)],
             {"wiki": source.place, "rows": tally.num_rows, "num_pictures_bytes": 0, "strays": tally.num_strays},
         )
         inputs = {"scrape": scraped.digest}
-        stem = manifests.identity_of("curate", VERSION_OF["curate"], recipe.curate.what(), inputs)[:16]
+        stem = manifests.identity_of("curate", STAGES["curate"].version, recipe.curate.identity_fields(), inputs)[:16]
         curated = self._make(
             "curate",
-            recipe.curate.what(),
+            recipe.curate.identity_fields(),
             inputs,
             Counts(in_=num_samples, out=num_kept, dropped=dict(sorted(tally.dropped.items()))),
             [
@@ -207,7 +207,7 @@ class Importer:
         )
         self._make(
             "shard",
-            recipe.shard.what(),
+            recipe.shard.identity_fields(),
             {"curate": curated.digest},
             Counts(in_=num_kept, out=num_kept),
             tally.files,
@@ -226,7 +226,7 @@ class Importer:
     ) -> Manifest:
         made = Manifest.make(
             stage=stage,
-            version=VERSION_OF[stage],
+            version=STAGES[stage].version,
             recipe=settings,
             inputs=inputs,
             counts=counts,

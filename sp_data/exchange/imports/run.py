@@ -21,13 +21,14 @@ import numpy as np
 from PIL import Image
 
 from sp_data import manifest as manifests
-from sp_data import pipeline as road
+from sp_data import pipeline
 from sp_data.dataset.reorder.folder import reorder_folder
-from sp_data.dataset.reorder.partitions import KINDS
+from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.tars import read_tar
 from sp_data.errors import StageError, UsageError
 from sp_data.exchange.imports.img2dataset_folder import EmbeddedCaptions, ForeignShard, find_shards, splits_of
 from sp_data.exchange.imports.importer import Importer, Tally
+from sp_data.kept_recipe import recall_recipe, remember_recipe
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe, build
@@ -56,7 +57,7 @@ def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> 
     Raises UsageError if the dataset is there already, LayoutError, StageNotDone, CorruptFile, DuplicateKey for what is
     wrong with the folders, VerifyFailed with every joint that is.
     """
-    kept = road.recall_recipe(lake)
+    kept = recall_recipe(lake)
     if manifests.latest(lake, "verify") or (kept and kept.source.imported is None):
         raise UsageError(f"{lake.url} holds a dataset {lake.dataset!r} already; choose another --name")
     shards, layout = find_shards(given.shards, given.layout)
@@ -79,28 +80,28 @@ def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> 
                 "are they of one run?"
             )
         recipe = importer.publish()
-    road.remember_recipe(recipe, lake)
-    embedded = road.run_stage("embed", recipe, lake, progress=progress)
+    remember_recipe(recipe, lake)
+    embedded = pipeline.run_stage("embed", recipe, lake, progress=progress)
     if {*embedded.manifest.files} != {entry for part in tally.parts for entry in part.files}:
         raise StageError(
             f"dataset {lake.dataset!r} holds embeddings of another import; remove {lake.root} or choose another --name"
         )
-    road.run_stage("reorder", recipe, lake, progress=progress)
-    return road.run_stage("verify", recipe, lake, progress=progress), tally
+    pipeline.run_stage("reorder", recipe, lake, progress=progress)
+    return pipeline.run_stage("verify", recipe, lake, progress=progress), tally
 
 
 def _reorder(given: Given, layout: KeyLayout, into: Path, progress: Progress) -> int:
     """Sort the embeddings by shard; gives their width. Raises what `reorder_folder` raises, StageError."""
     reorder_folder(given.embeddings, given.embeddings / "metadata", into, layout, progress=progress)
     widths = {}
-    for kind in KINDS:
+    for kind in EMBEDDING_KINDS:
         first = next((into / kind).glob("*.npy"), None) if (into / kind).is_dir() else None
         if first is None:
             raise StageError(f"{given.embeddings} holds no {kind}/: run clip-retrieval with pictures and text enabled")
         widths[kind] = int(np.load(first, mmap_mode="r").shape[1])
     if len(set(widths.values())) > 1:
         raise StageError(f"{given.embeddings} holds embeddings of two widths {widths}: they are not of one CLIP")
-    return widths[KINDS[0]]
+    return widths[EMBEDDING_KINDS[0]]
 
 
 def _picture_side(shards: list[ForeignShard]) -> int:

@@ -67,7 +67,7 @@ LONGEST_CAPTION = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class CaptionCandidate:
     text: str
     source: SourceKind
     page: str
@@ -132,30 +132,30 @@ class Index:
 
         return min(self._owners.get(name, ()), key=preference, default=None)
 
-    def candidates(self, name: str, summary: str) -> list[Candidate]:
+    def candidates(self, name: str, summary: str) -> list[CaptionCandidate]:
         """Every caption of a file, best first, none twice. `summary`: what its own page says.
 
         Among equals the owning page speaks first, then pages by title.
         """
         owner = self.owner(name)
-        found: list[Candidate] = []
+        found: list[CaptionCandidate] = []
         for page, use in self._uses.get(name, ()):
-            found.append(Candidate(use.caption, _KIND[use.kind], page.title))
+            found.append(CaptionCandidate(use.caption, _KIND[use.kind], page.title))
             if use.alt != use.caption:
-                found.append(Candidate(use.alt, "alt", page.title))
+                found.append(CaptionCandidate(use.alt, "alt", page.title))
             if use.section.lower() not in NOTHING_SAID:
-                found.append(Candidate(use.section, "section", page.title))
+                found.append(CaptionCandidate(use.section, "section", page.title))
         if owner is not None:
             title = owner.page.title
-            found.append(Candidate(_sentence(owner), "infobox", title))
-            found.append(Candidate(title, "title", title))
-            found.append(Candidate(owner.page.lead, "lead", title))
-            found.append(Candidate(", ".join(owner.page.categories), "categories", title))
-        found.append(Candidate(summary, "summary", file_title(name)))
-        found.append(Candidate(cleaned_name(name), "name", file_title(name)))
+            found.append(CaptionCandidate(_sentence(owner), "infobox", title))
+            found.append(CaptionCandidate(title, "title", title))
+            found.append(CaptionCandidate(owner.page.lead, "lead", title))
+            found.append(CaptionCandidate(", ".join(owner.page.categories), "categories", title))
+        found.append(CaptionCandidate(summary, "summary", file_title(name)))
+        found.append(CaptionCandidate(cleaned_name(name), "name", file_title(name)))
         own = owner.page.title if owner else ""
         said = dict.fromkeys(
-            Candidate(c.text[:LONGEST_CAPTION], c.source, c.page) for c in found if _says(c.text, name)
+            CaptionCandidate(c.text[:LONGEST_CAPTION], c.source, c.page) for c in found if _says(c.text, name)
         )
         return sorted(said, key=lambda c: (RANK[c.source], c.page != own, c.page))
 

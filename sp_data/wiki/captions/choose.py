@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sp_data.wiki.captions.candidates import TELLING, Candidate, Owner
+from sp_data.wiki.captions.candidates import TELLING, CaptionCandidate, Owner
 from sp_data.wiki.captions.clip_length import shortened
 from sp_data.wiki.parse.page import field_name
 from sp_data.wiki.parse.titles import cleaned_name, owner_key
@@ -31,7 +31,7 @@ class Words:
     """All that is said of one picture. `candidates` are best first and never empty."""
 
     name: str
-    candidates: Sequence[Candidate]
+    candidates: Sequence[CaptionCandidate]
     owner: Owner | None
 
     @cached_property
@@ -88,7 +88,7 @@ def variants(words: Words, templates: Sequence[str], number: int, *, dropout: fl
     return tuple(made)[1:]
 
 
-def _best(words: Words) -> Candidate:
+def _best(words: Words) -> CaptionCandidate:
     for candidate in words.candidates:
         if candidate.source in TELLING and not words.is_only_a_name(candidate.text):
             return candidate

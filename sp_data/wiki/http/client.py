@@ -22,7 +22,7 @@ from sp_data.wiki.http.api import Api, Json, NoSuchPlace, Params
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import RobotsCache
 from sp_data.wiki.http.transport import Transport, unreachable
-from sp_data.wiki.http.xml_export import Exported, read_export
+from sp_data.wiki.http.xml_export import ExportedPage, read_export
 from sp_data.wiki.parse.titles import Namespaces
 
 log = logging.getLogger(__name__)
@@ -125,9 +125,9 @@ class WikiClient:
                 merged.setdefault(name, []).extend(entries)
         return merged
 
-    def _batches(self, params: Params, once: Params) -> Iterator[tuple[list[Json], dict[int, Exported]]]:
+    def _batches(self, params: Params, once: Params) -> Iterator[tuple[list[Json], dict[int, ExportedPage]]]:
         batch: dict[str, Json] = {}
-        texts: dict[int, Exported] = {}
+        texts: dict[int, ExportedPage] = {}
         for answer in self._answers({"action": "query", **params}, once):
             query = answer.get("query", {})
             for page in query.get("pages", ()):
@@ -143,7 +143,7 @@ class WikiClient:
         if batch:
             yield list(batch.values()), texts
 
-    def _with_text(self, pages: list[Json], exported: Mapping[int, Exported]) -> Iterator[Json]:
+    def _with_text(self, pages: list[Json], exported: Mapping[int, ExportedPage]) -> Iterator[Json]:
         """The pages with `revisions`; those that the export left out are asked for by their ids."""
         ids = {int(page["pageid"]) for page in pages if "pageid" in page}
         if left := sorted(ids - exported.keys()):

@@ -38,7 +38,7 @@ def user_agent(contact: str) -> str:
     return f"{AGENT}/{__version__} ({about})".encode("latin-1", "replace").decode("latin-1")
 
 
-class Patience(Retry):
+class PoliteRetry(Retry):
     """urllib3's Retry for a guest: connection errors, 429 and 5xx, Retry-After obeyed, backoff with jitter.
 
     Waits 0, 1, 2, 4, 8 s (and up to 1 s of jitter) where the wiki does not say how long, and never less than the pace

@@ -18,7 +18,7 @@ from urllib3.exceptions import LocationParseError, MaxRetryError, ReadTimeoutErr
 
 from sp_data.errors import WikiBlocked, WikiError, WikiUnreachable
 from sp_data.recipe import Source
-from sp_data.wiki.http.politeness import Pace, Patience, Robots, RobotsCache, is_private, user_agent
+from sp_data.wiki.http.politeness import Pace, PoliteRetry, Robots, RobotsCache, is_private, user_agent
 
 MAX_REDIRECTS = 5
 MAX_TEXT_BYTES = 256 << 20
@@ -58,7 +58,7 @@ class Transport:
         # A wiki on this machine is never behind the proxy that the environment may name.
         self._session.trust_env = not source.is_loopback
         self._session.headers["User-Agent"] = user_agent(source.contact)
-        adapter = HTTPAdapter(max_retries=Patience.of_a_guest(self._pace.mean_gap_s))
+        adapter = HTTPAdapter(max_retries=PoliteRetry.of_a_guest(self._pace.mean_gap_s))
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 

@@ -13,7 +13,7 @@ from lxml import etree
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportedPage:
     """The newest revision of a page; `text` is None where the wiki hides it."""
 
     revision: int
@@ -28,9 +28,9 @@ class Exported:
         return {"revid": self.revision, "slots": {"main": main}}
 
 
-def read_export(xml: str) -> dict[int, Exported]:
+def read_export(xml: str) -> dict[int, ExportedPage]:
     """Page id -> its newest revision. What breaks off or is no export gives the pages that came whole."""
-    found: dict[int, Exported] = {}
+    found: dict[int, ExportedPage] = {}
     # A wiki is not trusted: no entities are expanded and nothing is loaded from elsewhere.
     pages = etree.iterparse(
         io.BytesIO(xml.encode()), tag="{*}page", resolve_entities=False, no_network=True, huge_tree=True, recover=True
@@ -40,7 +40,7 @@ def read_export(xml: str) -> dict[int, Exported]:
         if revision is not None:
             text = revision.find("{*}text")
             hidden = text is None or text.get("deleted") is not None
-            found[int(page.findtext("{*}id"))] = Exported(
+            found[int(page.findtext("{*}id"))] = ExportedPage(
                 int(revision.findtext("{*}id")),
                 revision.findtext("{*}model") or "wikitext",
                 None if hidden else text.text or "",

@@ -13,14 +13,14 @@ from sp_data import manifest as manifests
 from sp_data.dataset.embed import stage as embeddings
 from sp_data.dataset.embed.clip import Clip
 from sp_data.demo.wiki.history import after_changes
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World, build_world
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe
-from sp_data.stage import Effort
+from sp_data.stage import VerifyOptions
 from sp_data.wiki.scrape import scrape
 
 Sample = tuple[str, str]
@@ -40,7 +40,7 @@ def latest(lake: Lake, stage: str) -> Manifest:
     return manifest
 
 
-def run_road(recipe: Recipe, lake: Lake, wiki: DemoWiki) -> set[str]:
+def run_road(recipe: Recipe, lake: Lake, wiki: DemoWikiServer) -> set[str]:
     """Scrape to verify; the states they end in."""
     states = {scrape(recipe.source, lake, proxy=wiki.url).state}
     return states | {run_stage(stage, recipe, lake).state for stage in DATASET_STAGES[1:]}
@@ -75,7 +75,7 @@ def test_only_what_changed_is_embedded_and_what_is_gone_is_dead(
     before = {stage: latest(lake, stage) for stage in DATASET_STAGES}
     appended = ("shards", "embeddings", "reordered", "originals", "normalised")
     there = tree(lake.root, *appended)
-    with DemoWiki(changed) as wiki:
+    with DemoWikiServer(changed) as wiki:
         assert run_road(demo_recipe, lake, wiki) == {"done"}
         written = tree(lake.root, *appended)
         assert {path: written[path] for path in there} == there, "what was written is not written again"
@@ -95,7 +95,7 @@ def test_only_what_changed_is_embedded_and_what_is_gone_is_dead(
             assert set(before[stage].files) <= set(latest(lake, stage).files), stage
         assert sharded.counts.out == before["shard"].counts.out + len(come) - len(gone)
 
-        run_stage("verify", demo_recipe, lake, effort=Effort(deep=True))
+        run_stage("verify", demo_recipe, lake, effort=VerifyOptions(deep=True))
 
         before_idle = tree(lake.root)
         assert run_road(demo_recipe, lake, wiki) == {"unchanged"}

@@ -23,7 +23,7 @@ from sp_data.dataset.shards.tars import read_tar, write_tar
 from sp_data.errors import StageError, UsageError
 from sp_data.exchange.export.base import Written
 from sp_data.exchange.export.dalle2_config import shares
-from sp_data.exchange.export.run import MARK, Exported, ExportJob, export, form_of, write_shard
+from sp_data.exchange.export.run import MARK, ExportJob, ExportResult, export, form_of, write_shard
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
@@ -147,7 +147,7 @@ def make_shard(lake: Lake, number: int, split: str) -> dict[str, Any]:
     return {"number": number, "split": split, "num_rows": SIZE, "num_samples": SIZE - 1, **listed}
 
 
-def exported(to: str, verified: Manifest, recipe: Recipe, lake: Lake, target: Path, **how: Any) -> Exported:
+def exported(to: str, verified: Manifest, recipe: Recipe, lake: Lake, target: Path, **how: Any) -> ExportResult:
     form = form_of(to, verified, recipe, embeddings_in_tars=how.pop("embeddings_in_tars", False))
     return export(verified, form, lake, target, to=to, **how)
 

@@ -22,7 +22,7 @@ from sp_data.dataset.curate.tables import read_kept
 from sp_data.dataset.loader.samples import Samples
 from sp_data.dataset.shards.tars import tar_keys
 from sp_data.demo.wiki.history import upload
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World, build_world
 from sp_data.errors import CorruptFile, UsageError
 from sp_data.exchange.export.run import export, form_of
@@ -31,7 +31,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, recall_recipe, run_stage, stand
 from sp_data.recipe import Recipe, Source
-from sp_data.stage import Effort
+from sp_data.stage import VerifyOptions
 from sp_data.upkeep.collect_garbage import collect
 from sp_data.upkeep.forget import _remove_reports, forget
 from sp_data.upkeep.why import fates
@@ -108,7 +108,7 @@ def test_it_is_gone_at_once_and_the_dataset_holds(
     assert lake_copy.list("quarantine") == []
     assert [path for path in lake_copy.list("reports") if path.endswith(".html")] == ["reports/verify-2.html"]
 
-    run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True))
+    run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(deep=True))
 
     verified = latest(lake_copy, "verify")
     for split in ("train", "val", "test"):
@@ -156,7 +156,7 @@ def test_neither_its_title_nor_its_bytes_come_back(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"), "kids")
 
     def scraped(world: World) -> dict[str, str]:
-        with DemoWiki(world) as wiki:
+        with DemoWikiServer(world) as wiki:
             source = Source.model_validate({"wiki": wiki.origin, "select": "all", "requests_per_second": 0})
             scrape(source, lake, proxy=wiki.url)
         return {row.title: row.status for row in rows_of(lake).values()}
@@ -257,7 +257,7 @@ def test_a_lost_shard_that_held_it_comes_back_without_it(demo_recipe: Recipe, la
         run_stage(stage, demo_recipe, lake_copy)
     assert states(demo_recipe, lake_copy) == dict.fromkeys(DATASET_STAGES, "done")
     assert key not in tar_keys(Path(lake_copy.full(tar)))
-    run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True, reembed=4))
+    run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(deep=True, reembed=4))
 
 
 def test_what_was_dropped_for_looking_like_it_is_named_when_it_comes_in(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -338,7 +338,7 @@ def test_an_imported_picture_is_forgotten_too(road_lake: Lake, tmp_path: Path) -
     assert set(latest(lake, "verify").details["tombstones"]) == {title, uncaptioned}
     said = {fate.title: fate.reason for fate in fates(lake)}
     assert [said[one] for one in (title, failed, uncaptioned)] == ["forgotten"] * 3
-    run_stage("verify", recipe, lake, effort=Effort(deep=True, reembed=4))
+    run_stage("verify", recipe, lake, effort=VerifyOptions(deep=True, reembed=4))
     again = forget([title], recipe, lake)
     assert (again.is_new, again.stages) == (False, ())
     assert {run_stage(stage, recipe, lake).state for stage in DATASET_STAGES} == {"unchanged"}

@@ -22,7 +22,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe
-from sp_data.stage import Effort
+from sp_data.stage import VerifyOptions
 from sp_data.upkeep.collect_garbage import TEMPORARY, collect
 from sp_data.wiki.catalogue import read_catalogue
 
@@ -86,7 +86,7 @@ def test_the_fourth_snapshot_goes_and_all_that_was_done_is_done(weeks_copy: Lake
         assert oldest[stage] not in there
     check_done(NOW, weeks_copy)
     assert collect(NOW, weeks_copy, delete=True).folders == {}
-    run_stage("verify", NOW, weeks_copy, effort=Effort(deep=True))
+    run_stage("verify", NOW, weeks_copy, effort=VerifyOptions(deep=True))
     assert {run_stage(stage, NOW, weeks_copy).state for stage in DATASET_STAGES} == {"unchanged"}
 
 
@@ -186,7 +186,7 @@ def test_a_kill_in_the_middle_leaves_no_manifest_that_names_what_is_gone(
     check_done(NOW, weeks_copy)
     collect(NOW, weeks_copy, keep=1, delete=True)
     assert collect(NOW, weeks_copy, keep=1).folders == {}
-    run_stage("verify", NOW, weeks_copy, effort=Effort())
+    run_stage("verify", NOW, weeks_copy, effort=VerifyOptions())
 
 
 def test_temporary_names_go_unless_somebody_uses_them(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -213,7 +213,7 @@ def test_what_a_killed_stage_has_made_stays_for_the_next_run(demo_recipe: Recipe
     assert waste.warnings == ["not done: embed, reorder, verify; what was made so far stays for the next run"]
     assert lake_copy.list("embeddings") == there
     # It is worth nothing to a stage that is done.
-    manifests.publish_part(lake_copy, "shard", manifests.Part(name="00099", identity="x", files=()))
+    manifests.publish_part(lake_copy, "shard", manifests.ShardPart(name="00099", identity="x", files=()))
     assert collect(demo_recipe, lake_copy, delete=True).folders["manifests"][0] == 1
 
 

@@ -31,7 +31,7 @@ from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, made_digest
 from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe
-from sp_data.stage import Effort
+from sp_data.stage import VerifyOptions
 
 IMG = f"reordered/{CLIP}/img_emb/img_emb_00000.npy"
 ROAD = DATASET_STAGES[:-1]
@@ -39,7 +39,7 @@ ROAD = DATASET_STAGES[:-1]
 
 def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]:
     with pytest.raises(VerifyFailed) as failed:
-        run_stage("verify", recipe, lake, effort=Effort(deep))
+        run_stage("verify", recipe, lake, effort=VerifyOptions(deep))
     assert str(failed.value.problems[0]) in str(failed.value)
     return failed.value.problems
 
@@ -84,7 +84,7 @@ def zero(rows: np.ndarray) -> np.ndarray:
 
 def test_a_sound_dataset_holds_deep_too(demo_recipe: Recipe, lake_copy: Lake) -> None:
     forge(lake_copy)
-    assert run_stage("verify", demo_recipe, lake_copy, effort=Effort(deep=True)).manifest.counts.out >= 95
+    assert run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(deep=True)).manifest.counts.out >= 95
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_stage_that_was_made_from_another_snapshot_is_found(demo_recipe: Recip
     road = {stage: manifests.latest(road_lake, stage) for stage in ROAD}
     sound = {stage: manifest for stage, manifest in road.items() if manifest}
     sound["embed"] = sound["embed"].model_copy(update={"inputs": {"shard": "another"}})
-    look = inspect(sound, demo_recipe, road_lake, Effort(reembed=0))
+    look = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
     assert [problem.message for problem in look.problems] == [
         "embed was not made from this shard; run `sp-data embed` again"
     ]
@@ -470,7 +470,7 @@ def test_a_licence_changed_in_the_tar_is_found_by_deep(demo_recipe: Recipe, lake
     samples[3] = (key, {**parts, "json": json.dumps({**json.loads(parts["json"]), "licence": "CC0"}).encode()})
     write_tar(samples, path)
     forge(lake_copy)
-    run_stage("verify", demo_recipe, lake_copy, effort=Effort(reembed=0))
+    run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(reembed=0))
     (one,) = problems(demo_recipe, lake_copy, deep=True)
     assert (one.check, one.file, one.key) == ("samples", "shards/00000.tar", key)
     assert "its .json says licence 'CC0'" in one.message
@@ -500,7 +500,7 @@ def test_a_missing_reordered_file_is_named_once(demo_recipe: Recipe, lake_copy: 
 
 def test_pictures_that_a_clip_finds_alike_are_listed_and_nothing_is_wrong(demo_recipe: Recipe, lake_copy: Lake) -> None:
     closer = demo_recipe.model_copy(update={"verify": demo_recipe.verify.model_copy(update={"close_cosine": 0.5})})
-    run_stage("verify", closer, lake_copy, effort=Effort(reembed=0))
+    run_stage("verify", closer, lake_copy, effort=VerifyOptions(reembed=0))
     reordered = manifests.latest(lake_copy, "reorder")
     assert reordered is not None
     rows = list(csv.DictReader(io.StringIO(lake_copy.read_bytes(close_pairs_path(reordered.digest)).decode())))
@@ -528,7 +528,7 @@ def test_the_pictures_that_are_embedded_again_are_of_any_shard(
 
     monkeypatch.setattr("sp_data.dataset.verify.stage.check_pictures", noted)
     sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
-    inspect(sound, demo_recipe, road_lake, Effort(reembed=30))
+    inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=30))
     assert sum(map(len, asked.values())) == 30
     assert len(asked) >= 4
 
@@ -537,7 +537,7 @@ def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe
     sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
     few = Counts(in_=sound["reorder"].counts.in_ - 3, out=sound["reorder"].counts.out - 3)
     sound["reorder"] = sound["reorder"].model_copy(update={"counts": few})
-    look = inspect(sound, demo_recipe, road_lake, Effort(reembed=0))
+    look = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
     assert [problem.message for problem in look.problems] == ["embed let out 106, reorder took in 103"]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sp_data import manifest as manifests
 from sp_data.errors import CorruptFile, UsageError
-from sp_data.generation.dream import CHUNK, How, Order, dream, orders, read_made
+from sp_data.generation.dream import CHUNK, Order, SamplingOptions, dream, orders, read_made
 from sp_data.generation.gallery import nearest
 from sp_data.generation.models import Models, load_models
 from sp_data.judge.stage import judge_folder
@@ -78,15 +78,15 @@ def test_prompts_and_seeds_make_orders_and_names_of_their_own(models: Models) ->
     names = [one.file_name for one in made]
     assert len(set(names)) == len(names)
     assert all(len(name) < 150 and "/" not in name for name in names)
-    fewer = next(iter(dream(models, [Order(RED, 5)], How(steps=4))))
+    fewer = next(iter(dream(models, [Order(RED, 5)], SamplingOptions(steps=4))))
     assert fewer.file_name != names[0]
 
 
 def test_what_cannot_be_done_is_said(models: Models, trained_lake: Lake, quick_recipe: Recipe) -> None:
     with pytest.raises(UsageError, match="can only do 1"):
-        list(dream(models, [Order(RED, 0)], How(cond_scale=3)))
+        list(dream(models, [Order(RED, 0)], SamplingOptions(cond_scale=3)))
     with pytest.raises(UsageError, match="expected 1 to 1000"):
-        list(dream(models, [Order(RED, 0)], How(steps=5000)))
+        list(dream(models, [Order(RED, 0)], SamplingOptions(steps=5000)))
     with pytest.raises(UsageError, match="an empty prompt"):
         list(dream(models, [Order("  ", 0)]))
     with pytest.raises(UsageError, match="no checkpoint at"):

@@ -402,12 +402,12 @@ def test_models_that_look_at_words_train_and_dream(trained_copy: Lake, tmp_path:
     )
     for stage in ("embed", "reorder", "verify", "prior", "decoder"):
         assert run_stage(stage, wordy, trained_copy).state == "done"
-    from sp_data.generation.dream import How, Order, dream
+    from sp_data.generation.dream import Order, SamplingOptions, dream
     from sp_data.generation.models import load_models
 
     models = load_models(wordy, trained_copy)
     (one,) = dream(models, [Order("a kid", 0)])
-    (guided,) = dream(models, [Order("a kid", 0)], How(cond_scale=2.0))
+    (guided,) = dream(models, [Order("a kid", 0)], SamplingOptions(cond_scale=2.0))
     assert one.picture.size == (16, 16)
     assert one.png() != guided.png()
 

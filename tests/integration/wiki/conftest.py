@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from mediawiki.wiki import MediaWiki
 
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World, build_world
 from sp_data.lake import Lake
 from sp_data.recipe import Source
@@ -71,13 +71,13 @@ def world() -> World:
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if request.param == "demo":
         world: World = request.getfixturevalue("world")
-        with DemoWiki(world) as wiki:
+        with DemoWikiServer(world) as wiki:
             yield _demo(wiki, world)
     else:
         yield _sample(request.getfixturevalue("mediawiki"))
 
 
-def _demo(wiki: DemoWiki, world: World) -> Subject:
+def _demo(wiki: DemoWikiServer, world: World) -> Subject:
     kid = world.kids[0].name
     category = "Category:Pictures of kids"
     return Subject(

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sp_data.demo.wiki import history
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World
 from sp_data.errors import WikiError
 from sp_data.wiki.changes import Mark, poll
@@ -73,11 +73,11 @@ def changed(world: World, step: Step) -> World:
 
 @pytest.fixture(scope="module")
 def wiki():
-    with DemoWiki(founded()) as running:
+    with DemoWikiServer(founded()) as running:
         yield running
 
 
-def gathered(wiki: DemoWiki, select: str) -> Facts:
+def gathered(wiki: DemoWikiServer, select: str) -> Facts:
     with WikiClient(source(select), wiki.url) as client:
         return gather(client)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sp_data.demo.wiki import history
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World
 from sp_data.lake import Lake
 from sp_data.wiki import originals
@@ -26,15 +26,15 @@ KILLED = 9
 
 @pytest.fixture(scope="module")
 def wiki():
-    with DemoWiki(founded()) as running:
+    with DemoWikiServer(founded()) as running:
         yield running
 
 
-def digest(wiki: DemoWiki, lake: Lake, select: str = "all", **how: bool) -> str:
+def digest(wiki: DemoWikiServer, lake: Lake, select: str = "all", **how: bool) -> str:
     return scrape(source(select), lake, proxy=wiki.url, **how).manifest.digest
 
 
-def fresh(wiki: DemoWiki, tmp_path: Path, select: str = "all") -> str:
+def fresh(wiki: DemoWikiServer, tmp_path: Path, select: str = "all") -> str:
     place = tmp_path / "fresh"
     shutil.rmtree(place, ignore_errors=True)
     return digest(wiki, Lake(str(place), "kids"), select)
@@ -116,7 +116,7 @@ def test_a_first_scrape_that_is_killed_at_any_write_loses_nothing(wiki, tmp_path
     assert number > 15
 
 
-def interrupted(wiki: DemoWiki, lake: Lake, **how: bool) -> None:
+def interrupted(wiki: DemoWikiServer, lake: Lake, **how: bool) -> None:
     """A scrape that listed the wiki and ended at its first picture."""
 
     class Ends:

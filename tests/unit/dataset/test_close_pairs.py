@@ -13,7 +13,7 @@ from sp_data.dataset.verify.close_pairs import find_close_pairs
 from sp_data.dataset.verify.context import Dataset
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
-from sp_data.runtime.jobs import Threads
+from sp_data.runtime.jobs import ThreadRunner
 
 LAYOUT = KeyLayout(5, 1)
 
@@ -44,7 +44,7 @@ def test_each_pair_comes_once_the_nearest_first(
     dataset: tuple[Dataset, dict[str, np.ndarray]], min_cosine: float
 ) -> None:
     where, rows_of = dataset
-    found = find_close_pairs(where, [0, 1, 2], {}, min_cosine, Threads(2))
+    found = find_close_pairs(where, [0, 1, 2], {}, min_cosine, ThreadRunner(2))
     assert found.num_pairs == len(found.nearest) == len(plainly(rows_of, min_cosine)) > 0
     assert [(one, other) for _, one, other in found.nearest] == plainly(rows_of, min_cosine)
 
@@ -53,7 +53,7 @@ def test_what_has_a_tombstone_is_no_pair(dataset: tuple[Dataset, dict[str, np.nd
     where, rows_of = dataset
     dead = {1: frozenset({"000010", "000014"})}
     alive = {key: row for key, row in rows_of.items() if key not in dead[1]}
-    found = find_close_pairs(where, [0, 1, 2], dead, 0.5, Threads(2))
+    found = find_close_pairs(where, [0, 1, 2], dead, 0.5, ThreadRunner(2))
     assert [(one, other) for _, one, other in found.nearest] == plainly(alive, 0.5)
 
 
@@ -62,6 +62,6 @@ def test_the_list_is_short_and_the_count_is_whole(
 ) -> None:
     where, rows_of = dataset
     monkeypatch.setattr(close_pairs, "MAX_LISTED", 2)
-    found = find_close_pairs(where, [0, 1, 2], {}, 0.5, Threads(2))
+    found = find_close_pairs(where, [0, 1, 2], {}, 0.5, ThreadRunner(2))
     assert [(one, other) for _, one, other in found.nearest] == plainly(rows_of, 0.5)[:2]
     assert found.num_pairs == len(plainly(rows_of, 0.5))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sp_data.canonical import digest_of
 from sp_data.dataset.curate.tables import SPLITS
 from sp_data.dataset.shards import plan as shard_plan
-from sp_data.dataset.shards.plan import MADE_OF, Kept, from_hex, hex_of, rows_of, sample_of, samples_in
+from sp_data.dataset.shards.plan import MADE_OF, KeptSamples, from_hex, hex_of, rows_of, sample_of, samples_in
 
 
 def table_of(numbers: list[int]) -> pa.Table:
@@ -57,7 +57,7 @@ def test_new_shards_hold_what_is_not_placed_in_the_order_of_whole_rows(
     numbers: list[int], placed: set[int], size: int, first: int, block: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     table = table_of(sorted(numbers))
-    kept = Kept(table.to_batches(max_chunksize=block))
+    kept = KeptSamples(table.to_batches(max_chunksize=block))
     there = kept.places(samples_in(table_of(sorted(placed))))
     assert {number for number, place in zip(sorted(placed), there, strict=True) if place >= 0} == placed & set(numbers)
     taken = np.zeros(len(kept), dtype=bool)
@@ -92,7 +92,7 @@ def test_however_many_shards_there_are_few_files_are_open(tmp_path: Path, monkey
     monkeypatch.setattr(shard_plan, "MAX_SPOOLS", 2)
     monkeypatch.setattr(shard_plan, "SHARDS_A_SPOOL", 1)
     table = table_of(list(range(30)))
-    kept = Kept(table.to_batches())
+    kept = KeptSamples(table.to_batches())
     shards = kept.plan(np.zeros(30, dtype=bool), 2, 0)
     following = rows_of(shards, table.to_batches(), 30, tmp_path)
     made = [next(following)]

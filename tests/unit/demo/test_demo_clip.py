@@ -13,7 +13,7 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from sp_data.demo import clip_folder
-from sp_data.demo.clip.scores import Clip, Scores, score
+from sp_data.demo.clip.scores import DemoClip, Scores, score
 from sp_data.demo.clip.train import contrastive_loss
 from sp_data.demo.kids.kid import caption, kids
 from sp_data.demo.kids.phrases import FACTS, WORDS, facts_of, full_phrase, random_phrase
@@ -25,8 +25,8 @@ def scores() -> Scores:
 
 
 @pytest.fixture(scope="module")
-def model() -> Clip:
-    return Clip(clip_folder())
+def model() -> DemoClip:
+    return DemoClip(clip_folder())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_pairs_never_drawn_are_still_put_together() -> None:
 
 
 @torch.inference_mode()
-def test_names_and_unknown_words_change_little(model: Clip) -> None:
+def test_names_and_unknown_words_change_little(model: DemoClip) -> None:
     plain = "a kid in a red coat and a blue beanie at the lake"
     said = [
         plain,
@@ -65,7 +65,7 @@ def test_names_and_unknown_words_change_little(model: Clip) -> None:
 
 
 @torch.inference_mode()
-def test_any_text_can_be_embedded(model: Clip) -> None:
+def test_any_text_can_be_embedded(model: DemoClip) -> None:
     vectors = model.texts(["", "!", "Ada samurai " * 100, "🙂", "a" * 500])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-3)
 

@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 from sp_data.dataset.embed.clip import load_clip
 from sp_data.demo.kids.artist import Kid, draw, kids
 from sp_data.demo.kids.kid import caption
-from sp_data.judge.colours import Reading, read
+from sp_data.judge.colours import CoatAndHat, read
 from sp_data.judge.stage import Question, Verdict, judge_folder, score, second_opinion
 
 CROWD = [kid for kid in kids(60, 21) if kid.coat != kid.hat][:24]
@@ -35,9 +35,9 @@ def test_pictures_of_somebody_else_are_right_by_chance_at_most() -> None:
 
 def test_coat_and_hat_are_not_exchanged() -> None:
     question = Question("", "red", "blue", seen=True)
-    swapped = Verdict(question, Reading("blue", "red"), Reading("red", "red"), "")
+    swapped = Verdict(question, CoatAndHat("blue", "red"), CoatAndHat("red", "red"), "")
     assert score([swapped]) == {"n": 1, "coat": 0.0, "hat": 0.0, "clip_coat": 1.0, "clip_hat": 0.0}
-    missing = Verdict(question, Reading("red", None), Reading("green", "blue"), "")
+    missing = Verdict(question, CoatAndHat("red", None), CoatAndHat("green", "blue"), "")
     assert score([swapped, missing]) == {"n": 2, "coat": 0.5, "hat": 0.0, "clip_coat": 0.5, "clip_hat": 0.5}
     assert score([])["n"] == 0
 

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from sp_data.demo.kids.artist import COLOURS, HELD_OUT, Kid, draw, kids
-from sp_data.judge.colours import Reading, asked, read
+from sp_data.judge.colours import CoatAndHat, asked, read
 from sp_data.judge.stage import questions
 
 CROWD = kids(150, 12)
 
 
 def share_right(pictures: list[tuple[Kid, Image.Image]]) -> float:
-    return sum(read(picture) == Reading(kid.coat, kid.hat) for kid, picture in pictures) / len(pictures)
+    return sum(read(picture) == CoatAndHat(kid.coat, kid.hat) for kid, picture in pictures) / len(pictures)
 
 
 @pytest.mark.parametrize("size_px", [32, 64, 256])
@@ -54,20 +54,20 @@ def test_a_coat_and_a_hat_of_one_colour_are_both_seen() -> None:
 
 
 def test_where_nothing_is_there_nothing_is_read() -> None:
-    assert read(Image.new("RGB", (32, 32), (206, 210, 222))) == Reading(None, None)
+    assert read(Image.new("RGB", (32, 32), (206, 210, 222))) == CoatAndHat(None, None)
 
 
 def test_a_kid_that_lost_its_hat_has_none() -> None:
     kid = CROWD[0]
     picture = draw(kid, 64)
     picture.paste((206, 210, 222), (0, 0, 64, 30))
-    assert read(picture) == Reading(kid.coat, None)
+    assert read(picture) == CoatAndHat(kid.coat, None)
 
 
 def test_a_prompt_is_understood() -> None:
-    assert asked("a kid in a red coat and a blue top hat at the lake") == Reading("red", "blue")
-    assert asked("a kid with a lime hat") == Reading(None, "lime")
-    assert asked("a samurai") == Reading(None, None)
+    assert asked("a kid in a red coat and a blue top hat at the lake") == CoatAndHat("red", "blue")
+    assert asked("a kid with a lime hat") == CoatAndHat(None, "lime")
+    assert asked("a samurai") == CoatAndHat(None, None)
 
 
 def test_half_of_the_questions_are_of_pairs_that_nobody_drew() -> None:
@@ -77,6 +77,6 @@ def test_half_of_the_questions_are_of_pairs_that_nobody_drew() -> None:
     assert len(unseen) == 32
     assert {(one.coat, one.hat) for one in unseen} == set(HELD_OUT)
     assert not {(one.coat, one.hat) for one in asked_for if one.seen} & set(HELD_OUT)
-    assert all(asked(one.prompt) == Reading(one.coat, one.hat) for one in asked_for)
+    assert all(asked(one.prompt) == CoatAndHat(one.coat, one.hat) for one in asked_for)
     assert asked_for == questions(64, 0)
     assert asked_for != questions(64, 1)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sp_data.demo.kids.artist import draw
 from sp_data.demo.kids.kid import Kid
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.titles import ORIGIN, hash_path, normalised
 from sp_data.demo.wiki.world import World, build_world
 
@@ -26,15 +26,15 @@ def world() -> World:
 
 
 @pytest.fixture
-def wiki(world: World) -> Iterator[DemoWiki]:
-    with DemoWiki(world) as wiki:
+def wiki(world: World) -> Iterator[DemoWikiServer]:
+    with DemoWikiServer(world) as wiki:
         yield wiki
 
 
 class Client:
     """Asks the wiki through itself as a proxy, as the scraper does."""
 
-    def __init__(self, wiki: DemoWiki) -> None:
+    def __init__(self, wiki: DemoWikiServer) -> None:
         self.session = requests.Session()
         self.session.proxies = {"http": wiki.url}
 
@@ -62,7 +62,7 @@ class Client:
 
 
 @pytest.fixture
-def client(wiki: DemoWiki) -> Client:
+def client(wiki: DemoWikiServer) -> Client:
     return Client(wiki)
 
 
@@ -276,7 +276,7 @@ def test_parameters_may_be_posted(client: Client) -> None:
     )
 
 
-def test_requests_are_counted_and_keep_their_connection(wiki: DemoWiki, client: Client) -> None:
+def test_requests_are_counted_and_keep_their_connection(wiki: DemoWikiServer, client: Client) -> None:
     client.query(titles="Lake")
     client.get(f"{ORIGIN}/robots.txt")
     client.get(f"{wiki.url}/wiki/Lake")
@@ -284,12 +284,12 @@ def test_requests_are_counted_and_keep_their_connection(wiki: DemoWiki, client: 
     assert wiki.requests == {"api": 1, "robots": 1, "page": 1, "image": 1}
 
 
-def test_it_is_no_proxy_to_elsewhere(wiki: DemoWiki, client: Client) -> None:
+def test_it_is_no_proxy_to_elsewhere(wiki: DemoWikiServer, client: Client) -> None:
     assert client.get("http://elsewhere.invalid/").status_code == 403
     assert wiki.requests == {"refused": 1}
 
 
-def test_a_fault_takes_the_place_of_an_answer(wiki: DemoWiki, client: Client) -> None:
+def test_a_fault_takes_the_place_of_an_answer(wiki: DemoWikiServer, client: Client) -> None:
     wiki.fault = lambda path: (429, {"Retry-After": "1"}, b"") if path.startswith("/api.php?") else None
     busy = client.get(f"{ORIGIN}/api.php?action=query")
     assert (busy.status_code, busy.headers["Retry-After"]) == (429, "1")
@@ -327,7 +327,7 @@ def test_titles_follow_mediawikis_rules(text: str, title: str) -> None:
 def test_who_asks_only_what_changed_waits_for_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Kid] = []
     monkeypatch.setattr("sp_data.demo.wiki.world.draw", lambda kid, *_: drawn.append(kid) or draw(kid))
-    with DemoWiki(build_world(NUM_KIDS)) as wiki:
+    with DemoWikiServer(build_world(NUM_KIDS)) as wiki:
         asked = {"action": "query", "format": "json", "formatversion": "2", "meta": "siteinfo"}
         lists = {"list": "recentchanges|logevents", "siprop": "general|namespaces|statistics"}
         answer = Client(wiki).get(f"{ORIGIN}/api.php", params=asked | lists).json()

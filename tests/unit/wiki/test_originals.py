@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from pytest_httpserver import HTTPServer
 
-from sp_data.demo.wiki.server import DemoWiki
+from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World
 from sp_data.errors import WikiBlocked, WikiUnreachable
 from sp_data.lake import Lake
@@ -159,7 +159,7 @@ def test_a_redirect_to_no_address_and_rules_that_are_none_are_borne(lake, kid):
         return (200, {}, rules) if path == "/robots.txt" else (302, {"Location": "http://[x"}, b"")
 
     source = Source.model_validate({"wiki": "http://paper-kids.localhost", "requests_per_second": 0})
-    with DemoWiki(World("Nothing", {}, {}, ())) as wiki, WikiClient(source, wiki.url) as client:
+    with DemoWikiServer(World("Nothing", {}, {}, ())) as wiki, WikiClient(source, wiki.url) as client:
         wiki.fault = answer
         originals = Originals(client, lake)
         moved = replace(kid, url="http://paper-kids.localhost/kid.png")

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 
 from sp_data.errors import StageError
 from sp_data.recipe import Machines
-from sp_data.runtime.jobs import Job, Result, Spread
+from sp_data.runtime.jobs import Job, JobRunner, Result
 
 if TYPE_CHECKING:
     from prefect_ray import RayTaskRunner
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TASKS_AHEAD = 4
 """Task runs that wait, for each processor Ray has."""
 
-_current: Spread | None = None
+_current: JobRunner | None = None
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
@@ -98,13 +98,13 @@ def _reachable_server() -> Iterator[None]:
         yield
 
 
-def current_spread() -> Spread | None:
+def current_runner() -> JobRunner | None:
     """Who does the jobs of the flow run that is under way; None: threads of this process."""
     return _current
 
 
 @contextlib.contextmanager
-def spreading(machines: Machines) -> Iterator[None]:
+def running_jobs(machines: Machines) -> Iterator[None]:
     """Let the recipe's machines do the jobs of every stage task that runs meanwhile."""
     global _current
     before = _current

@@ -1,0 +1,373 @@
+"""Commands that run the pipeline, whole or a stage at a time, and say how it stands."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sp_data import errors
+from sp_data.cli.options import (
+    DEFAULT_LAKE,
+    DatasetArgument,
+    JsonOption,
+    LakeOption,
+    QuietOption,
+    RecipeArgument,
+    RecipeOption,
+    SetOption,
+)
+from sp_data.cli.output import path_to_open, print_json
+from sp_data.cli.recipes import is_ours, recipe_and_lake
+
+if TYPE_CHECKING:
+    from sp_data.lake import Lake
+    from sp_data.recipe import Recipe
+
+commands = typer.Typer()
+STOCK = "demo"
+"""The recipe of a command that names none, in an empty lake."""
+JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
+
+
+@commands.command()
+def run(
+    recipe: RecipeArgument = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    until: Annotated[str | None, typer.Option(help="The last stage to run; default: all of them.")] = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Run the whole pipeline as a Prefect flow run."""
+    from sp_data.pipeline import STAGES
+
+    last = until or list(STAGES)[-1]
+    if last not in STAGES:
+        raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
+    asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
+    begun = time.monotonic()
+    for package in ("flows", "tasks"):
+        if not is_ours(package):
+            raise errors.StageError(
+                f"another package named {package!r} hides sp-data's own; take its folder out of PYTHONPATH, or install "
+                "sp-data into an environment of its own"
+            )
+    # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.local_server import start_local_server
+    from flows.pipeline import pipeline
+    from sp_data.cli.terminal import shown, stage_table
+
+    with shown(quiet=quiet):
+        start_local_server()
+        result = pipeline(recipe=asked, lake=lake, until=last)
+    seconds = round(time.monotonic() - begun, 1)
+    report = path_to_open(place, result.report)
+    judged = _judged(place, {stage.name: stage.identity for stage in result.stages})
+    if json_:
+        stages = [stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS) for stage in result.stages]
+        print_json({"seconds": seconds, "dataset": asked.name, "report": report, "stages": stages, "judge": judged})
+    elif not quiet:
+        stage_table([stage.model_dump(by_alias=True) for stage in result.stages])
+        unchanged = all(stage.state == "unchanged" for stage in result.stages)
+        if judged:
+            typer.echo(_judge_sentence(judged))
+        typer.echo(f"{asked.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
+
+
+def _judged(lake: Lake, identities: dict[str, str]) -> dict[str, Any] | None:
+    """What the judge of a run found, None where it had none."""
+    from sp_data import manifest as manifests
+
+    manifest = manifests.load(lake, "judge", identities["judge"]) if "judge" in identities else None
+    if manifest is None:
+        return None
+    score = manifest.details["table"]["all"]
+    return {"n": score["n"], "coat": score["coat"], "hat": score["hat"], "chance": manifest.details["chance"]}
+
+
+def _judge_sentence(judged: dict[str, Any]) -> str:
+    return (
+        f"judge: of {judged['n']} pictures made from words, {judged['coat']:.0%} have the right coat and "
+        f"{judged['hat']:.0%} the right hat (chance {judged['chance']:.1%})"
+    )
+
+
+def run_one_stage(name: str, recipe: Recipe, lake: Lake, *, quiet: bool, json_: bool, **options: Any) -> None:
+    """Run one stage without Prefect and print its line."""
+    from sp_data.cli.terminal import shown, stage_table
+    from sp_data.kept_recipe import remember_recipe
+    from sp_data.pipeline import run_stage
+    from sp_data.runtime.progress import onlooker
+
+    begun = time.monotonic()
+    with shown(quiet=quiet):
+        remember_recipe(recipe, lake)
+        result = run_stage(name, recipe, lake, progress=onlooker(), **options)
+    counts = result.manifest.counts
+    line = {
+        "name": name,
+        "in": counts.in_,
+        "out": counts.out,
+        "dropped": counts.num_dropped,
+        "seconds": round(time.monotonic() - begun, 1),
+        "state": result.state,
+    }
+    if json_:
+        print_json({"dataset": recipe.name, "stages": [line]})
+    elif not quiet:
+        stage_table([line])
+
+
+@commands.command()
+def scrape(
+    recipe: RecipeArgument = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched and how long it takes; fetch no picture.")
+    ] = False,
+    reconcile: Annotated[
+        bool, typer.Option("--reconcile", help="List the whole wiki, not only what it says has changed.")
+    ] = False,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """List the wiki's pictures with their captions and fetch the originals; after the first time, what changed."""
+    asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=not dry_run, default=STOCK)
+    if dry_run:
+        _plan_scrape(asked, place, reconcile=reconcile, quiet=quiet, json_=json_)
+    else:
+        run_one_stage("scrape", asked, place, quiet=quiet, json_=json_, reconcile=reconcile)
+
+
+def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, quiet: bool, json_: bool) -> None:
+    from sp_data.cli.terminal import duration, shown
+    from sp_data.runtime.progress import onlooker
+    from sp_data.wiki.scrape import plan
+
+    with shown(quiet=quiet):
+        planned = plan(recipe.source, lake, reconcile=reconcile, progress=onlooker())
+    if json_:
+        print_json({"dataset": recipe.name, **asdict(planned)})
+        return
+    rate = recipe.source.requests_per_second
+    pace = f"at {rate:g} requests a second" if rate else "as fast as the wiki answers"
+    size = "" if planned.num_bytes is None else f" ({planned.num_bytes / 1e6:,.1f} MB)"
+    typer.echo(
+        f"{recipe.name}: {planned.num_files:,} files, {planned.num_pictures:,} pictures to fetch{size}: "
+        f"about {duration(planned.seconds)} {pace}\n"
+        f"{planned.num_requests} requests to know that; the answers are kept for the run, no picture was fetched"
+    )
+
+
+def _add_stage_command(name: str, summary: str) -> None:
+    """The command of a stage that has no options of its own."""
+
+    @commands.command(name, help=summary)
+    def command(
+        recipe: RecipeArgument = None,
+        set_: SetOption = None,
+        lake: LakeOption = DEFAULT_LAKE,
+        quiet: QuietOption = False,
+        json_: JsonOption = False,
+    ) -> None:
+        asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
+        run_one_stage(name, asked, place, quiet=quiet, json_=json_)
+
+
+@commands.command()
+def reorder(
+    recipe: RecipeArgument = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Stand-alone: folder with img_emb_N.npy, or with img_emb/ and text_emb/.")
+    ] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Stand-alone: folder with metadata_N.parquet.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Stand-alone: folder for img_emb/ and text_emb/.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(metavar="S+I", help="Stand-alone: digits of a key for shard and index, e.g. 5+4.")
+    ] = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Stand-alone: img2dataset's folder, which proves layout and sizes.")
+    ] = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Put the embeddings in the order of the pictures, of a dataset or of any clip-retrieval output."""
+    given = {"--embeddings": embeddings, "--metadata": metadata, "--output": output}
+    if not any(given.values()):
+        if layout or shards:
+            raise errors.UsageError(
+                f"{'--layout' if layout else '--shards'} is for --embeddings; a dataset's own layout comes from its "
+                "shard manifest"
+            )
+        asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
+        run_one_stage("reorder", asked, place, quiet=quiet, json_=json_)
+        return
+    if embeddings is None or metadata is None or output is None:
+        lacking = next(name for name, value in given.items() if value is None)
+        raise errors.UsageError(f"{lacking} is missing: --embeddings, --metadata and --output belong together")
+    from sp_data.cli.terminal import shown
+    from sp_data.dataset.reorder import reorder_folder
+    from sp_data.keys import KeyLayout
+    from sp_data.runtime.progress import onlooker
+
+    key_layout = KeyLayout.parse(layout) if layout else None
+    with shown(quiet=quiet):
+        reordered = reorder_folder(embeddings, metadata, output, key_layout, shards=shards, progress=onlooker())
+    if json_:
+        print_json(
+            {
+                "layout": str(reordered.layout),
+                "kinds": list(reordered.kinds),
+                "shards": reordered.num_shards,
+                "rows": reordered.num_rows,
+                "zero_rows": reordered.num_zero_rows,
+                "unchanged": reordered.num_unchanged,
+            }
+        )
+    elif not quiet:
+        typer.echo(
+            f"reordered {reordered.num_rows:,} rows into {reordered.num_shards:,} shards "
+            f"({', '.join(reordered.kinds)}), layout {reordered.layout}, {reordered.num_zero_rows:,} rows zero: "
+            f"{output}"
+        )
+
+
+@commands.command()
+def verify(
+    recipe: DatasetArgument = None,
+    recipe_option: RecipeOption = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte and embed every picture again.")] = False,
+    reembed: Annotated[int | None, typer.Option(min=0, help="How many pictures to embed again.")] = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Check every joint of the dataset; exit 1 with the first that is wrong."""
+    from sp_data.cli.terminal import shown
+    from sp_data.pipeline import run_stage
+    from sp_data.runtime.progress import onlooker
+
+    asked, place = recipe_and_lake(recipe or recipe_option, set_, lake, quiet=quiet)
+    try:
+        with shown(quiet=quiet):
+            from sp_data.dataset.verify import VerifyOptions
+
+            result = run_stage("verify", asked, place, progress=onlooker(), options=VerifyOptions(deep, reembed))
+    except errors.VerifyFailed as failed:
+        if not json_:
+            raise
+        problems = [asdict(problem) for problem in failed.problems]
+        print_json({"ok": False, "checked": failed.num_checked, "problems": problems})
+        raise typer.Exit(1) from failed
+    checked = result.manifest.counts.out
+    if json_:
+        print_json({"ok": True, "checked": checked, "problems": []})
+    elif not quiet:
+        typer.echo(f"{asked.name}: {checked:,} samples hold")
+
+
+@commands.command()
+def train(
+    model: Annotated[str, typer.Argument(metavar="prior|decoder", help="What to train.")],
+    recipe: RecipeArgument = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    resume: Annotated[
+        str, typer.Option(metavar="latest|PATH", help="The checkpoint to go on from; latest: this run's own, if any.")
+    ] = "latest",
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Train on the verified dataset; a run that was killed goes on from its last checkpoint."""
+    from sp_data.pipeline import TRAININGS
+
+    if model not in TRAININGS:
+        raise errors.UsageError(f"train {model}: expected {' or '.join(TRAININGS)}")
+    asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
+    run_one_stage(model, asked, place, quiet=quiet, json_=json_, resume=resume)
+
+
+@commands.command()
+def report(
+    recipe: DatasetArgument = None,
+    recipe_option: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write the page: what was kept and dropped, how training went, what the models draw."""
+    from sp_data.cli.terminal import shown
+    from sp_data.pipeline import stages_of
+    from sp_data.report.page import load_manifests, write_report
+
+    asked, place = recipe_and_lake(recipe or recipe_option, None, lake, quiet=quiet)
+    manifests = load_manifests(place, stages_of(asked))
+    if not manifests:
+        raise errors.StageNotDone(f"dataset {asked.name!r} has no manifest yet; run {place.command('run')} first")
+    with shown(quiet=quiet or json_):
+        path = path_to_open(place, write_report(asked, place, manifests))
+    if json_:
+        print_json({"dataset": asked.name, "report": path})
+    else:
+        typer.echo(path)
+
+
+@commands.command()
+def status(
+    recipe: DatasetArgument = None,
+    recipe_option: RecipeOption = None,
+    set_: SetOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Say what is done, stale, damaged or missing, with sizes."""
+    from sp_data.cli.terminal import status_table
+    from sp_data.pipeline import stand
+
+    asked, place = recipe_and_lake(recipe or recipe_option, set_, lake, quiet=quiet)
+    standing = stand(asked, place).values()
+    rows = [
+        {
+            "name": stage.name,
+            "state": stage.state,
+            "digest": stage.manifest.digest if stage.manifest else None,
+            "made_at": stage.manifest.made_at if stage.manifest else None,
+            "bytes": stage.manifest.num_bytes if stage.manifest else None,
+        }
+        for stage in standing
+    ]
+    if json_:
+        print_json({"stages": rows})
+    else:
+        typer.echo(asked.name)
+        status_table([{**row, "reason": stage.reason} for row, stage in zip(rows, standing, strict=True)])
+
+
+def add_stage_commands() -> None:
+    """`curate`, `shard`, `embed`, …: a command for each stage of a dataset that has none above, in their order.
+
+    Called when the command runs, not when this module is imported: the list of stages takes longer to import.
+    """
+    from sp_data.pipeline import PIPELINE
+
+    names = [_name_of(command) for command in commands.registered_commands]
+    for stage in PIPELINE:
+        if stage.group == "dataset" and stage.name not in names:
+            _add_stage_command(stage.name, stage.summary)
+    order = {name: place for place, name in enumerate(("run", *(stage.name for stage in PIPELINE)))}
+    commands.registered_commands.sort(key=lambda command: order.get(_name_of(command), len(order)))
+
+
+def _name_of(command: typer.models.CommandInfo) -> str:
+    return command.name or str(getattr(command.callback, "__name__", ""))

@@ -1,0 +1,130 @@
+"""Commands that look after a dataset: what became of a picture, what is to be forgotten, what can be removed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sp_data.cli.options import DEFAULT_LAKE, DatasetArgument, JsonOption, LakeOption, QuietOption, RecipeOption
+from sp_data.cli.output import print_json
+from sp_data.cli.recipes import recipe_and_lake
+
+commands = typer.Typer()
+
+
+@commands.command()
+def why(
+    file: Annotated[
+        str | None,
+        typer.Argument(help='Such as "File:Kenny.png", or an address of a list; default: every file.'),
+    ] = None,
+    recipe: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Say what became of a file: its key and caption, or the stage that dropped it and why."""
+    from sp_data.upkeep.why import Fate, fate_of, fates
+
+    asked, place = recipe_and_lake(recipe, None, lake, quiet=quiet)
+    files = [fate_of(file, place)] if file else list(fates(place))
+    if not json_:
+        for fate in files:
+            typer.echo(str(fate))
+        return
+    gone = [asdict(fate) for fate in files if not isinstance(fate, Fate)]
+    kept = [asdict(fate) for fate in files if isinstance(fate, Fate)]
+    print_json({"dataset": asked.name, "files": kept, **({"gone": gone[0]} if gone else {})})
+
+
+@commands.command()
+def forget(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help='Such as "File:Kenny.png", or an address of a list.')
+    ],
+    recipe: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Take pictures out for good: never fetched again, left out of the dataset; lists the checkpoints that saw them."""
+    from sp_data.cli.terminal import shown
+    from sp_data.runtime.progress import onlooker
+    from sp_data.upkeep.forget import forget as take_out
+
+    asked, place = recipe_and_lake(recipe, None, lake, quiet=quiet)
+    with shown(quiet=quiet or json_):
+        outcome = take_out(files, asked, place, progress=onlooker())
+    cure = outcome.cure(asked)
+    if json_:
+        fields = asdict(outcome)
+        for name in ("checkpoints", "checkpoints_unknown"):
+            fields[name] = [checkpoint.folder for checkpoint in getattr(outcome, name)]
+        print_json({"dataset": asked.name, **fields, "next": cure})
+    else:
+        typer.echo(f"{asked.name}: {outcome}")
+        for line in filter(None, (*outcome.lines(), cure)):
+            typer.echo(line)
+
+
+@commands.command()
+def compact(
+    recipe: DatasetArgument = None,
+    recipe_option: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Put what lives in half-dead, forgotten or tiny shards into new, full ones; then embed, reorder and verify."""
+    from sp_data.cli.terminal import shown
+    from sp_data.runtime.progress import onlooker
+    from sp_data.upkeep.compact import compact as compact_dataset
+
+    asked, place = recipe_and_lake(recipe or recipe_option, None, lake, quiet=quiet)
+    with shown(quiet=quiet or json_):
+        compacted = compact_dataset(asked, place, progress=onlooker())
+    if json_:
+        print_json(
+            {
+                "dataset": asked.name,
+                "state": compacted.state,
+                "removed": [{"shard": number, "reason": reason} for number, reason in compacted.why.items()],
+                "added": list(compacted.added),
+                "moved": compacted.num_moved,
+                "stages": list(compacted.stages),
+            }
+        )
+    elif not quiet:
+        typer.echo(f"{asked.name}: {compacted}")
+
+
+@commands.command()
+def gc(
+    recipe: DatasetArgument = None,
+    recipe_option: RecipeOption = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    keep: Annotated[int, typer.Option(help="Snapshots of each stage that stay; checkpoints' datasets do too.")] = 3,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only listed.")] = False,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Say, or remove, what neither the latest snapshots nor a checkpoint's dataset names."""
+    from sp_data.cli.terminal import shown
+    from sp_data.upkeep.collect_garbage import collect
+
+    asked, place = recipe_and_lake(recipe or recipe_option, None, lake, quiet=quiet)
+    with shown(quiet=True):
+        waste = collect(asked, place, keep=keep, delete=delete)
+    if json_:
+        folders = {name: {"files": files, "bytes": size} for name, (files, size) in waste.folders.items()}
+        total = {"files": waste.num_files, "bytes": waste.num_bytes}
+        print_json({"dataset": asked.name, "deleted": delete, **total, "folders": folders, "warnings": waste.warnings})
+        return
+    for name, (files, size) in waste.folders.items():
+        typer.echo(f"{name:<16} {files:>9,} files {size / 1e6:>12,.1f} MB")
+    for warning in waste.warnings:
+        typer.echo(f"sp-data: {warning}", err=True)
+    outcome = "removed" if delete else "may be removed (--delete does it)" if waste.num_files else "may be removed"
+    typer.echo(f"{asked.name}: {waste.num_files:,} files, {waste.num_bytes / 1e6:,.1f} MB {outcome}")
