@@ -39,11 +39,15 @@ RUN = """
 import json, os, sys, time
 from pathlib import Path
 import pyarrow.parquet as pq
-from sp_data import road
-from sp_data.dataset import curate, embeddings, reorder, shards, verify
+from sp_data.dataset.curate import stage as _
+from sp_data.dataset.embed import stage as embeddings
+from sp_data.dataset.reorder import stage as _
+from sp_data.dataset.shards import stage as _
+from sp_data.dataset.verify import stage as _
+from sp_data.wiki import scrape as _
 from sp_data.lake import Lake
+from sp_data.pipeline import run_stage
 from sp_data.recipe import load_recipe
-from sp_data.wiki.scrape import scrape
 
 def tree(root):
     paths = [path for path in root.rglob("*") if path.is_file()]
@@ -64,7 +68,7 @@ if __name__ == "__main__":
     for stage in sys.argv[4:]:
         started = time.perf_counter()
         # The one stage that has to be told where the wiki is served; else it serves the demo's own.
-        result = scrape(recipe.source, lake, proxy=proxy) if stage == "scrape" else road.run_stage(stage, recipe, lake)
+        result = run_stage(stage, recipe, lake, **({"proxy": proxy} if stage == "scrape" else {}))
         seconds = time.perf_counter() - started
         after = tree(root)
         written = {path: said for path, said in after.items() if before.get(path) != said}

@@ -60,8 +60,8 @@ from sp_data.dataset.shards.tars import write_tar
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.recipe import Embed
-from sp_data.stage import VERSION_OF
+from sp_data.pipeline import STAGES, stage_run
+from sp_data.recipe import Embed, Recipe, Source
 
 SIZE_PX = 256
 BATCH_SIZE = 64
@@ -69,13 +69,15 @@ DIM = 512
 STAGE = """
 import sys
 from sp_data import manifest as manifests
-from sp_data.dataset.embeddings import embed
+from sp_data.dataset.embed.stage import embed
 from sp_data.lake import Lake
-from sp_data.recipe import Embed
+from sp_data.pipeline import stage_run
+from sp_data.recipe import Embed, Recipe, Source
 if __name__ == "__main__":
     lake = Lake(sys.argv[1], "bench")
     settings = Embed(clip_model=sys.argv[2], name="ViT-B-32", dim=int(sys.argv[3]), batch_size=int(sys.argv[4]))
-    print(embed(manifests.latest(lake, "shard"), settings, lake).manifest.counts.out)
+    recipe = Recipe(name="bench", source=Source(wiki="http://bench.localhost"), embed=settings)
+    print(embed(stage_run("embed", recipe, lake, {"shard": manifests.latest(lake, "shard")})).manifest.counts.out)
 """
 PEER = (
     "clip-retrieval inference --input_dataset {tars} --output_folder {output} --clip_model {model} "
@@ -247,7 +249,9 @@ def stage(sharded: Manifest, lake: Lake, model: Path, num_pictures: int, precisi
 
     embeddings.read_ahead = timed_reading
     try:
-        delivered = embeddings.embed(sharded, settings_of(model, precision), lake).manifest.counts.out
+        settings = settings_of(model, precision)
+        recipe = Recipe(name="bench", source=Source(wiki="http://bench.localhost"), embed=settings)
+        delivered = embeddings.embed(stage_run("embed", recipe, lake, {"shard": sharded})).manifest.counts.out
     finally:
         embeddings.read_ahead = read_ahead
     if delivered != num_pictures:
@@ -290,7 +294,7 @@ def write_shards(root: Path, num_shards: int, size: int) -> Lake:
         shards.append({"number": number, "split": "train", "num_samples": size})
     made = Manifest.make(
         stage="shard",
-        version=VERSION_OF["shard"],
+        version=STAGES["shard"].version,
         recipe={},
         inputs={},
         counts=Counts(in_=num_shards * size, out=num_shards * size),

@@ -51,8 +51,8 @@ from sp_data.dataset.verify.stage import dataset_details
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, ShardPart
+from sp_data.pipeline import STAGES
 from sp_data.recipe import Shard
-from sp_data.stage import VERSION_OF
 from sp_data.training.sampler import between
 
 SIZE = 10_000
@@ -135,12 +135,12 @@ def step_plan(lake: Lake, num_rows: int) -> str:
     kept = KeptSamples(kept_blocks(lake, curated, MADE_OF))
     new = kept.plan(np.zeros(len(kept), dtype=bool), SIZE, 0)
     blocks = kept_blocks(lake, curated, shards.KEPT_COLUMNS)
-    what, written = SETTINGS.identity_fields(), 0.0
+    version, fields, written = STAGES["shard"].version, SETTINGS.identity_fields(), 0.0
     with lake.scratch("plan") as folder:
         for one, rows in rows_of(new, blocks, len(kept), folder):
             samples = hex_of(samples_in(rows))
             columns = zip(samples, rows["path"].to_pylist(), rows["url"].to_pylist(), strict=True)
-            assert identity_of_shard(one.number, one.split, columns, what)
+            assert identity_of_shard(one.number, one.split, columns, version, fields)
             began = time.perf_counter()
             _write_shard(lake, one.number, samples)
             written += time.perf_counter() - began
@@ -227,7 +227,7 @@ def step_epoch(lake: Lake, num_rows: int) -> str:
 def _made(stage: str, num_rows: int, files: list[FileEntry], **details: object) -> Manifest:
     return Manifest.make(
         stage=stage,
-        version=VERSION_OF[stage],
+        version=STAGES[stage].version,
         recipe={},
         inputs={},
         counts=Counts(in_=num_rows, out=num_rows),

@@ -46,10 +46,10 @@ IDLE = """
 import sys, time
 from sp_data.lake import Lake
 from sp_data.recipe import load_recipe
-from sp_data.wiki.scrape import scrape
+from sp_data.pipeline import run_stage
 recipe = load_recipe(sys.argv[1], [])
 started = time.perf_counter()
-assert scrape(recipe.source, Lake(sys.argv[2], recipe.name)).state == "unchanged"
+assert run_stage("scrape", recipe, Lake(sys.argv[2], recipe.name)).state == "unchanged"
 print(time.perf_counter() - started)
 """
 

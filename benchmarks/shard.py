@@ -31,23 +31,26 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curate.stage import VERSION
 from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
+from sp_data.pipeline import STAGES
 
 SIDE_PX = 400
 PROCESSES = 2
 STAGE = """
 import sys
 from sp_data import manifest as manifests
-from sp_data.dataset.shards import shard
+from sp_data.dataset.shards.stage import shard
 from sp_data.lake import Lake
-from sp_data.recipe import Shard
+from sp_data.pipeline import stage_run
+from sp_data.recipe import Recipe, Shard, Source
 if __name__ == "__main__":
     lake = Lake(sys.argv[1], "bench")
     settings = Shard(samples_per_shard=int(sys.argv[2]), processes=int(sys.argv[3]))
-    print(shard(manifests.latest(lake, "curate"), settings, lake).manifest.counts.out)
+    recipe = Recipe(name="bench", source=Source(wiki="http://bench.localhost"), shard=settings)
+    run = stage_run("shard", recipe, lake, {"curate": manifests.latest(lake, "curate")})
+    print(shard(run).manifest.counts.out)
 """
 PEER = """
 import sys
@@ -129,7 +132,7 @@ def write_pictures(root: Path, num_pictures: int) -> Lake:
         ]
     made = Manifest.make(
         stage="curate",
-        version=VERSION,
+        version=STAGES["curate"].version,
         recipe={},
         inputs={},
         counts=Counts(in_=num_pictures, out=num_pictures),

@@ -11,7 +11,7 @@ To add a stage: its folder, its part of the recipe (sp_data/recipe/), and an ent
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -214,9 +214,23 @@ def run_stage(
     if recipe.source.imported is not None and stage.is_imported:
         return StageResult(_as_imported(standing[name], lake), "unchanged")
     inputs = {before: _usable(standing[before], lake, for_what=name) for before in stage.inputs}
-    run = StageRun(name, stage.version, recipe, stage.fields_of(recipe), inputs, lake, progress, runner)
+    run = stage_run(name, recipe, lake, inputs, progress=progress, runner=runner)
     result: StageResult = _function(stage.function)(run, **options)
     return result
+
+
+def stage_run(
+    name: str,
+    recipe: Recipe,
+    lake: Lake,
+    inputs: Mapping[str, Manifest],
+    *,
+    progress: Progress = SILENT,
+    runner: JobRunner | None = None,
+) -> StageRun:
+    """What a stage is called with, for these very manifests, whatever else there is in the lake."""
+    stage = stage_named(name)
+    return StageRun(name, stage.version, recipe, stage.fields_of(recipe), inputs, lake, progress, runner)
 
 
 def run_stages(names: Iterable[str], recipe: Recipe, lake: Lake, progress: Progress = SILENT) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
-from sp_data.pipeline import DATASET_STAGES, remember_recipe, run_stage
+from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe, load_recipe
 
 # How long an example takes says how busy the machine is.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sp_data.dataset.embed.stage import clip_folder, recipe_part
+from sp_data.dataset.embed.folder import clip_folder
 from sp_data.recipe import demo
 
-CLIP = clip_folder(recipe_part(demo().embed))
+CLIP = clip_folder(demo().embed)
 """Folder of the tiny CLIP below embeddings/ and reordered/."""

@@ -106,7 +106,7 @@ def test_the_pipeline_runs_with_other_parameters(
 
 
 def load_recipe_of(lake: Path) -> dict[str, Any]:
-    from sp_data.pipeline import recall_recipe
+    from sp_data.kept_recipe import recall_recipe
 
     kept = recall_recipe(Lake(str(lake), "demo"))
     assert kept is not None

@@ -14,7 +14,7 @@ from sp_data.exchange.export.run import export, form_of
 from sp_data.lake import Lake
 from sp_data.pipeline import DATASET_STAGES
 from sp_data.recipe import Recipe
-from sp_data.report.page import load_road
+from sp_data.report.page import load_manifests
 
 ON_RAY = ["machines.runner=ray", "machines.jobs_a_task=3", "shard.distributor=ray"]
 
@@ -35,7 +35,7 @@ def on_ray(demo_recipe: Recipe, server: str, tmp_path_factory: pytest.TempPathFa
 
 
 def test_digests_are_those_of_one_process(on_ray: Lake, road_lake: Lake) -> None:
-    there, here = (load_road(lake, DATASET_STAGES) for lake in (on_ray, road_lake))
+    there, here = (load_manifests(lake, DATASET_STAGES) for lake in (on_ray, road_lake))
     assert {stage: made.digest for stage, made in there.items()} == {stage: made.digest for stage, made in here.items()}
 
 
@@ -61,7 +61,7 @@ def test_an_export_on_ray_is_that_of_threads(on_ray: Lake, demo_recipe: Recipe, 
     home = environment(tmp_path / "home", PREFECT_API_URL=server)
     done = subprocess.run(command, capture_output=True, text=True, env=home, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    verified = load_road(on_ray, DATASET_STAGES)["verify"]
+    verified = load_manifests(on_ray, DATASET_STAGES)["verify"]
     form = form_of("kohya", verified, demo_recipe)
     done_here = export(verified, form, on_ray, tmp_path / "threads", to="kohya", splits=("val", "test"))
     assert done_here.splits.keys() == {"val", "test"}

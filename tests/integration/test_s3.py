@@ -21,11 +21,12 @@ from s3fs import S3FileSystem
 
 from sp_data import manifest as manifests
 from sp_data.errors import LakeBusy, LakeError
+from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake, datasets
 from sp_data.lake import lease as leases
-from sp_data.pipeline import DATASET_STAGES, remember_recipe, run_stage, stand
+from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe
-from sp_data.report.page import load_road, write_report
+from sp_data.report.page import load_manifests, write_report
 from sp_data.upkeep.why import fates
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
@@ -42,7 +43,7 @@ def lake(url: str) -> Lake:
 
 
 def digests(lake: Lake) -> dict[str, tuple[str, str]]:
-    road = load_road(lake, DATASET_STAGES)
+    road = load_manifests(lake, DATASET_STAGES)
     return {stage: (made.identity, made.digest) for stage, made in road.items()}
 
 
@@ -94,7 +95,7 @@ def test_status_why_and_the_report_read_a_lake_on_s3(s3_lake: Lake, demo_recipe:
     done = subprocess.run([COMMAND, "status", "--lake", s3_lake.url], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {fate.title: fate.reason for fate in fates(s3_lake)}["File:Theme song.ogg"].startswith("mime-not-wanted")
-    page = write_report(demo_recipe, s3_lake, load_road(s3_lake, DATASET_STAGES))
+    page = write_report(demo_recipe, s3_lake, load_manifests(s3_lake, DATASET_STAGES))
     assert b"<img" in s3_lake.read_bytes(page)
 
 

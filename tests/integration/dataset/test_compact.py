@@ -20,13 +20,14 @@ from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_kept
 from sp_data.dataset.loader.samples import Samples
 from sp_data.dataset.shards.tars import read_tar
+from sp_data.dataset.verify import VerifyOptions
 from sp_data.errors import StageError, StageNotDone
 from sp_data.exchange.imports.run import import_dataset
+from sp_data.kept_recipe import recall_recipe
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import DATASET_STAGES, recall_recipe, run_stage, stand
+from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe
-from sp_data.stage import VerifyOptions
 from sp_data.upkeep.collect_garbage import collect
 from sp_data.upkeep.compact import DEAD, FORGOTTEN, SMALL_ONES, compact, victims
 from sp_data.upkeep.forget import forget
@@ -71,7 +72,7 @@ def pairs(lake: Lake) -> dict[str, tuple[str, bytes, bytes]]:
 def check_done(recipe: Recipe, lake: Lake) -> None:
     states = {name: status.state for name, status in stand(recipe, lake, until="verify").items()}
     assert states == dict.fromkeys(DATASET_STAGES, "done")
-    run_stage("verify", recipe, lake, effort=VerifyOptions(deep=True, reembed=4))
+    run_stage("verify", recipe, lake, options=VerifyOptions(deep=True, reembed=4))
 
 
 def in_shard(lake: Lake, number: int) -> list[str]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from stages import scrape
 
 from sp_data import manifest as manifests
 from sp_data.dataset.embed import stage as embeddings
 from sp_data.dataset.embed.clip import Clip
+from sp_data.dataset.verify import VerifyOptions
 from sp_data.demo.wiki.history import after_changes
 from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World, build_world
@@ -20,8 +22,6 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe
-from sp_data.stage import VerifyOptions
-from sp_data.wiki.scrape import scrape
 
 Sample = tuple[str, str]
 """Title and sha1."""
@@ -95,7 +95,7 @@ def test_only_what_changed_is_embedded_and_what_is_gone_is_dead(
             assert set(before[stage].files) <= set(latest(lake, stage).files), stage
         assert sharded.counts.out == before["shard"].counts.out + len(come) - len(gone)
 
-        run_stage("verify", demo_recipe, lake, effort=VerifyOptions(deep=True))
+        run_stage("verify", demo_recipe, lake, options=VerifyOptions(deep=True))
 
         before_idle = tree(lake.root)
         assert run_road(demo_recipe, lake, wiki) == {"unchanged"}

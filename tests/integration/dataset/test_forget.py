@@ -16,28 +16,29 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pytest_httpserver import HTTPServer
+from stages import scrape
 
 from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_kept
 from sp_data.dataset.loader.samples import Samples
 from sp_data.dataset.shards.tars import tar_keys
+from sp_data.dataset.verify import VerifyOptions
 from sp_data.demo.wiki.history import upload
 from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World, build_world
 from sp_data.errors import CorruptFile, UsageError
 from sp_data.exchange.export.run import export, form_of
 from sp_data.exchange.imports.run import import_dataset
+from sp_data.kept_recipe import recall_recipe
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import DATASET_STAGES, recall_recipe, run_stage, stand
+from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe, Source
-from sp_data.stage import VerifyOptions
 from sp_data.upkeep.collect_garbage import collect
 from sp_data.upkeep.forget import _remove_reports, forget
 from sp_data.upkeep.why import fates
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import PATH, read_forgotten
-from sp_data.wiki.scrape import scrape
 
 from .conftest import checkpoint, interrupted_after
 from .test_import import foreign
@@ -108,7 +109,7 @@ def test_it_is_gone_at_once_and_the_dataset_holds(
     assert lake_copy.list("quarantine") == []
     assert [path for path in lake_copy.list("reports") if path.endswith(".html")] == ["reports/verify-2.html"]
 
-    run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(deep=True))
+    run_stage("verify", demo_recipe, lake_copy, options=VerifyOptions(deep=True))
 
     verified = latest(lake_copy, "verify")
     for split in ("train", "val", "test"):
@@ -257,7 +258,7 @@ def test_a_lost_shard_that_held_it_comes_back_without_it(demo_recipe: Recipe, la
         run_stage(stage, demo_recipe, lake_copy)
     assert states(demo_recipe, lake_copy) == dict.fromkeys(DATASET_STAGES, "done")
     assert key not in tar_keys(Path(lake_copy.full(tar)))
-    run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(deep=True, reembed=4))
+    run_stage("verify", demo_recipe, lake_copy, options=VerifyOptions(deep=True, reembed=4))
 
 
 def test_what_was_dropped_for_looking_like_it_is_named_when_it_comes_in(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -338,7 +339,7 @@ def test_an_imported_picture_is_forgotten_too(road_lake: Lake, tmp_path: Path) -
     assert set(latest(lake, "verify").details["tombstones"]) == {title, uncaptioned}
     said = {fate.title: fate.reason for fate in fates(lake)}
     assert [said[one] for one in (title, failed, uncaptioned)] == ["forgotten"] * 3
-    run_stage("verify", recipe, lake, effort=VerifyOptions(deep=True, reembed=4))
+    run_stage("verify", recipe, lake, options=VerifyOptions(deep=True, reembed=4))
     again = forget([title], recipe, lake)
     assert (again.is_new, again.stages) == (False, ())
     assert {run_stage(stage, recipe, lake).state for stage in DATASET_STAGES} == {"unchanged"}

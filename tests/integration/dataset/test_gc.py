@@ -17,12 +17,12 @@ from places import CLIP
 from sp_data import manifest as manifests
 from sp_data.dataset.loader.samples import Samples
 from sp_data.dataset.shards.stage import read_rows
+from sp_data.dataset.verify import VerifyOptions
 from sp_data.errors import UsageError
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe
-from sp_data.stage import VerifyOptions
 from sp_data.upkeep.collect_garbage import TEMPORARY, collect
 from sp_data.wiki.catalogue import read_catalogue
 
@@ -86,7 +86,7 @@ def test_the_fourth_snapshot_goes_and_all_that_was_done_is_done(weeks_copy: Lake
         assert oldest[stage] not in there
     check_done(NOW, weeks_copy)
     assert collect(NOW, weeks_copy, delete=True).folders == {}
-    run_stage("verify", NOW, weeks_copy, effort=VerifyOptions(deep=True))
+    run_stage("verify", NOW, weeks_copy, options=VerifyOptions(deep=True))
     assert {run_stage(stage, NOW, weeks_copy).state for stage in DATASET_STAGES} == {"unchanged"}
 
 
@@ -186,7 +186,7 @@ def test_a_kill_in_the_middle_leaves_no_manifest_that_names_what_is_gone(
     check_done(NOW, weeks_copy)
     collect(NOW, weeks_copy, keep=1, delete=True)
     assert collect(NOW, weeks_copy, keep=1).folders == {}
-    run_stage("verify", NOW, weeks_copy, effort=VerifyOptions())
+    run_stage("verify", NOW, weeks_copy, options=VerifyOptions())
 
 
 def test_temporary_names_go_unless_somebody_uses_them(demo_recipe: Recipe, lake_copy: Lake) -> None:

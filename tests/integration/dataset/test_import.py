@@ -18,12 +18,13 @@ import pytest
 from places import CLIP
 
 from sp_data import manifest as manifests
-from sp_data import pipeline as road
+from sp_data import pipeline
 from sp_data.dataset.shards.tars import read_tar, write_tar
 from sp_data.errors import CorruptFile, LayoutError, SpDataError, StageError, StageNotDone, UsageError, VerifyFailed
 from sp_data.exchange.export.run import export, form_of
 from sp_data.exchange.imports.importer import Tally
 from sp_data.exchange.imports.run import Given, import_dataset
+from sp_data.kept_recipe import recall_recipe
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
@@ -99,7 +100,7 @@ def imported(given: Given, tmp_path_factory: pytest.TempPathFactory) -> tuple[La
 
 
 def recipe_of(lake: Lake) -> Recipe:
-    recipe = road.recall_recipe(lake)
+    recipe = recall_recipe(lake)
     assert recipe is not None
     return recipe
 
@@ -109,7 +110,7 @@ def test_every_row_is_accounted_for(imported: tuple[Lake, Manifest, Tally], road
     theirs = manifests.latest(road_lake, "verify")
     assert theirs is not None
     num_rows = sum(shard["num_rows"] for shard in theirs.details["shards"])
-    counts = {stage: manifests.latest(lake, stage).counts for stage in road.DATASET_STAGES}  # type: ignore[union-attr]
+    counts = {stage: manifests.latest(lake, stage).counts for stage in pipeline.DATASET_STAGES}  # type: ignore[union-attr]
     assert (counts["scrape"].in_, counts["scrape"].dropped) == (num_rows, {"img2dataset: HTTP Error 404: Not Found": 1})
     assert (counts["curate"].in_, counts["curate"].dropped) == (num_rows - 1, {"no-caption": 1})
     assert counts["shard"].out == num_rows - 2
@@ -149,10 +150,10 @@ def test_the_stages_stand_and_the_dataset_is_used_like_any_other(
 ) -> None:
     lake, verified, tally = imported
     recipe = recipe_of(lake)
-    states = {name: status.state for name, status in road.stand(recipe, lake, until="verify").items()}
-    assert states == dict.fromkeys(road.DATASET_STAGES, "done")
-    for stage in road.DATASET_STAGES:
-        assert road.run_stage(stage, recipe, lake).state == "unchanged"
+    states = {name: status.state for name, status in pipeline.stand(recipe, lake, until="verify").items()}
+    assert states == dict.fromkeys(pipeline.DATASET_STAGES, "done")
+    for stage in pipeline.DATASET_STAGES:
+        assert pipeline.run_stage(stage, recipe, lake).state == "unchanged"
     assert {shard["split"] for shard in verified.details["shards"]} == {"train", "val", "test"}
     assert recipe.shard.image_size_px == 64
     form = form_of("imagefolder", verified, recipe)
@@ -167,7 +168,7 @@ def test_a_lost_shard_is_not_made_by_our_own_stages(imported: tuple[Lake, Manife
     copy = Lake(str(tmp_path / "lake"), lake.dataset)
     Path(copy.full("shards/00001.parquet")).unlink()
     with pytest.raises(StageNotDone, match=r"was imported, and its shard is damaged .*run `sp-data import` again"):
-        road.run_stage("shard", recipe_of(copy), copy)
+        pipeline.run_stage("shard", recipe_of(copy), copy)
 
 
 def test_a_dataset_that_is_there_is_not_imported_over(imported: tuple[Lake, Manifest, Tally], given: Given) -> None:

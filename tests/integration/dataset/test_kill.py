@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from sp_data import manifest as manifests
+from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
-from sp_data.pipeline import DATASET_STAGES, INPUTS, remember_recipe, run_stage
+from sp_data.pipeline import DATASET_STAGES, STAGES, run_stage
 from sp_data.recipe import Recipe, demo
 
 KILLING = Path(__file__).parents[2] / "killing.py"
@@ -198,4 +199,4 @@ def test_a_killed_run_does_not_do_finished_shards_again(demo_recipe: Recipe, roa
     run_stage("reorder", demo_recipe, lake)
     # The one in hand has no receipt yet; it is made again, with equal bytes, and left as it is.
     assert {path: path.stat().st_ino for path in there} == there
-    assert set(INPUTS["reorder"]) == {"shard", "embed"}
+    assert set(STAGES["reorder"].inputs) == {"shard", "embed"}

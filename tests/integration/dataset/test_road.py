@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from places import CLIP
 
 from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_dropped, read_kept
-from sp_data.dataset.shards import stage as shards
+from sp_data.dataset.shards.stage import _base
 from sp_data.dataset.shards.tars import read_tar
 from sp_data.errors import StageError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import DATASET_STAGES, run_stage, stand
+from sp_data.pipeline import DATASET_STAGES, STAGES, run_stage, stage_run, stand
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.upkeep.why import fates
 
@@ -185,14 +186,18 @@ def test_every_file_of_the_wiki_has_one_fate(road_lake: Lake) -> None:
     )
 
 
-def test_no_number_of_a_shard_is_given_twice(
-    demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_number_of_a_shard_is_given_twice(demo_recipe: Recipe, lake_copy: Lake) -> None:
     """Whatever version of the stage gave it, and though only the dataset that a model was trained on still names it."""
     num_shards = len(latest(lake_copy, "shard").details["shards"])
-    assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards
-    monkeypatch.setattr(shards, "VERSION", 99)
-    assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards
+    stage = STAGES["shard"]
+
+    def first_new(version: int = stage.version) -> int:
+        curated = latest(lake_copy, "curate")
+        run = replace(stage_run("shard", demo_recipe, lake_copy, {"curate": curated}), version=version)
+        return _base(run, frozenset()).first_new
+
+    assert first_new() == num_shards
+    assert first_new(version=99) == num_shards
     for path in lake_copy.list("manifests/shard"):
         lake_copy.remove(path)
-    assert shards._base(lake_copy, demo_recipe.shard, "another", frozenset()).first_new == num_shards
+    assert first_new() == num_shards

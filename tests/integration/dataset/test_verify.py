@@ -22,6 +22,7 @@ from sp_data import manifest as manifests
 from sp_data.dataset.reorder.folder import reorder_folder
 from sp_data.dataset.shards.stage import read_rows
 from sp_data.dataset.shards.tars import read_tar, write_tar
+from sp_data.dataset.verify import VerifyOptions
 from sp_data.dataset.verify.close_pairs import close_pairs_path
 from sp_data.dataset.verify.reembed import PictureJob, is_own
 from sp_data.dataset.verify.stage import inspect
@@ -31,7 +32,6 @@ from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, made_digest
 from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe
-from sp_data.stage import VerifyOptions
 
 IMG = f"reordered/{CLIP}/img_emb/img_emb_00000.npy"
 ROAD = DATASET_STAGES[:-1]
@@ -39,7 +39,7 @@ ROAD = DATASET_STAGES[:-1]
 
 def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]:
     with pytest.raises(VerifyFailed) as failed:
-        run_stage("verify", recipe, lake, effort=VerifyOptions(deep))
+        run_stage("verify", recipe, lake, options=VerifyOptions(deep))
     assert str(failed.value.problems[0]) in str(failed.value)
     return failed.value.problems
 
@@ -84,7 +84,7 @@ def zero(rows: np.ndarray) -> np.ndarray:
 
 def test_a_sound_dataset_holds_deep_too(demo_recipe: Recipe, lake_copy: Lake) -> None:
     forge(lake_copy)
-    assert run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(deep=True)).manifest.counts.out >= 95
+    assert run_stage("verify", demo_recipe, lake_copy, options=VerifyOptions(deep=True)).manifest.counts.out >= 95
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_a_licence_changed_in_the_tar_is_found_by_deep(demo_recipe: Recipe, lake
     samples[3] = (key, {**parts, "json": json.dumps({**json.loads(parts["json"]), "licence": "CC0"}).encode()})
     write_tar(samples, path)
     forge(lake_copy)
-    run_stage("verify", demo_recipe, lake_copy, effort=VerifyOptions(reembed=0))
+    run_stage("verify", demo_recipe, lake_copy, options=VerifyOptions(reembed=0))
     (one,) = problems(demo_recipe, lake_copy, deep=True)
     assert (one.check, one.file, one.key) == ("samples", "shards/00000.tar", key)
     assert "its .json says licence 'CC0'" in one.message
@@ -500,7 +500,7 @@ def test_a_missing_reordered_file_is_named_once(demo_recipe: Recipe, lake_copy: 
 
 def test_pictures_that_a_clip_finds_alike_are_listed_and_nothing_is_wrong(demo_recipe: Recipe, lake_copy: Lake) -> None:
     closer = demo_recipe.model_copy(update={"verify": demo_recipe.verify.model_copy(update={"close_cosine": 0.5})})
-    run_stage("verify", closer, lake_copy, effort=VerifyOptions(reembed=0))
+    run_stage("verify", closer, lake_copy, options=VerifyOptions(reembed=0))
     reordered = manifests.latest(lake_copy, "reorder")
     assert reordered is not None
     rows = list(csv.DictReader(io.StringIO(lake_copy.read_bytes(close_pairs_path(reordered.digest)).decode())))

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
-from sp_data.pipeline import TRAINING_STAGES, remember_recipe, run_stage
+from sp_data.pipeline import TRAINING_STAGES, run_stage
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.training import stage, worker
 

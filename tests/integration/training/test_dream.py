@@ -21,7 +21,7 @@ from sp_data.judge.stage import judge_folder
 from sp_data.lake import Lake
 from sp_data.pipeline import STAGES
 from sp_data.recipe import Recipe
-from sp_data.report.page import load_road, write_report
+from sp_data.report.page import load_manifests, write_report
 
 RED, BLUE = "a kid in a red coat", "a kid in a blue coat"
 
@@ -138,7 +138,7 @@ def test_the_nearest_picture_of_a_training_picture_is_itself(trained_lake: Lake)
 
 
 def test_the_page_shows_prompt_picture_and_neighbour(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    road = load_road(trained_copy, STAGES)
+    road = load_manifests(trained_copy, STAGES)
     page = Path(trained_copy.full(write_report(quick_recipe, trained_copy, road))).read_text("utf-8")
     for verdict in road["judge"].details["verdicts"]:
         assert verdict["prompt"] in page
@@ -153,7 +153,7 @@ def test_the_page_shows_prompt_picture_and_neighbour(trained_copy: Lake, quick_r
 def test_without_a_judge_the_page_shows_captions_that_training_did_not_see(
     trained_copy: Lake, quick_recipe: Recipe
 ) -> None:
-    road = {stage: made for stage, made in load_road(trained_copy, STAGES).items() if stage != "judge"}
+    road = {stage: made for stage, made in load_manifests(trained_copy, STAGES).items() if stage != "judge"}
     page = Path(trained_copy.full(write_report(quick_recipe, trained_copy, road))).read_text("utf-8")
     assert page.count('class="drawn"') > 1
     assert "What the judge says" not in page

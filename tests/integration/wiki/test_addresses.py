@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pytest_httpserver import HTTPServer
+from stages import scrape
 
 from sp_data.errors import RecipeError
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Source
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
-from sp_data.wiki.scrape import plan, scrape
+from sp_data.wiki.scrape import plan
 from sp_data.wiki.tombstones import read_tombstones
 
 

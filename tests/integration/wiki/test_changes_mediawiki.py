@@ -9,12 +9,12 @@ import pytest
 from mediawiki.changes import imports, visible_changes
 from mediawiki.sample import sample_ops
 from mediawiki.wiki import MediaWiki
+from stages import scrape
 
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.originals import originals_missing
-from sp_data.wiki.scrape import scrape
 from sp_data.wiki.tombstones import read_tombstones
 
 from .conftest import source_of

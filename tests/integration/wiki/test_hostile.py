@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pytest_httpserver import HTTPServer
+from stages import scrape
 from werkzeug import Request, Response
 
 from sp_data.errors import WikiBlocked, WikiUnreachable
@@ -20,7 +21,6 @@ from sp_data.lake import Lake
 from sp_data.recipe import Source
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.http import transport
-from sp_data.wiki.scrape import scrape
 
 BODY = b"not a picture, but its sha1 is right"
 SHA1 = hashlib.sha1(BODY).hexdigest()

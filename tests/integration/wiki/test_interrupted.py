@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stages import scrape
 
 from sp_data.demo.wiki import history
 from sp_data.demo.wiki.server import DemoWikiServer
@@ -16,7 +17,7 @@ from sp_data.demo.wiki.world import World
 from sp_data.lake import Lake
 from sp_data.wiki import originals
 from sp_data.wiki.http import journal
-from sp_data.wiki.scrape import plan, scrape
+from sp_data.wiki.scrape import plan
 from sp_data.wiki.tombstones import read_tombstones
 
 from .small_wiki import TEMPLATE_TEXTS, founded, later, png, source

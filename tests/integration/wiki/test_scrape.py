@@ -16,13 +16,14 @@ import pytest
 from mediawiki.fixture import NUM_KIDS
 from mediawiki.sample import NUM_OTHER_FILES
 from mediawiki.wiki import MediaWiki
+from stages import scrape
 
 from sp_data.errors import WikiApiError, WikiBlocked, WikiError, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest, latest
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.originals import originals_missing
-from sp_data.wiki.scrape import plan, scrape
+from sp_data.wiki.scrape import plan
 
 from .conftest import source_of
 
@@ -307,10 +308,10 @@ def test_an_address_without_a_wiki_is_named(mediawiki, lake):
 KILLED = """
 import logging, sys
 from sp_data.lake import Lake
-from sp_data.recipe import Source
-from sp_data.wiki.scrape import scrape
+from sp_data.pipeline import run_stage
+from sp_data.recipe import Recipe, Source
 source = Source.model_validate({"wiki": sys.argv[1], "select": "pages", "requests_per_second": 0})
-scrape(source, Lake(sys.argv[2], "kids"))
+run_stage("scrape", Recipe(name="kids", source=source), Lake(sys.argv[2], "kids"))
 """
 
 

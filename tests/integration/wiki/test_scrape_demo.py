@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from stages import scrape
+
 from sp_data.recipe import load_recipe
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
 from sp_data.wiki.originals import originals_missing
-from sp_data.wiki.scrape import scrape
 
 
 def test_every_kid_gets_its_picture_and_a_caption_from_its_infobox(lake):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stages import curate
 
 from sp_data.dataset.curate import readings
 from sp_data.dataset.curate.boilerplate import Boilerplate
 from sp_data.dataset.curate.pictures import Picture, read_picture
-from sp_data.dataset.curate.stage import curate
 from sp_data.dataset.curate.tables import copies_missing, read_dropped
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
