@@ -4,7 +4,7 @@ demo_recipe     the demo's recipe with 100 kids
 road_lake       (session) a lake in which the whole road ran once on 100 kids; never written to by a test
 lake_copy       a copy of it that a test may damage
 mediawiki       (session) a real MediaWiki on loopback: tests/mediawiki/fixture.py
-s3              (session) a real S3 server on loopback: tests/objects.py
+s3              (session) a real S3 server on loopback: tests/s3_server.py
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from sp_data.recipe import Recipe, load_recipe
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-pytest_plugins = ["mediawiki.fixture", "objects"]
+pytest_plugins = ["mediawiki.fixture", "s3_server"]
 
 NUM_KIDS = 100
 TESTS = Path(__file__).parent
-WEEKS = ("test_compact", "test_forget", "test_gc")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -37,9 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         place = item.path.relative_to(TESTS)
         group = place.parent if place.parts[0] in ("e2e", "integration") else place
-        # Half of the datasets' tests share a lake of several weeks.
-        part = " weeks" if place.stem in WEEKS else ""
-        item.add_marker(pytest.mark.xdist_group(f"{group}{part}"))
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.calls import BIN, answers, environment, run_demo
+from e2e.prefect_api import BIN, answers, environment, run_demo
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.calls import BIN, environment, get, post, wait_for
+from e2e.prefect_api import BIN, environment, get, post, wait_for
 
 from sp_data.lake import Lake
 from sp_data.recipe import load_recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.calls import BIN, environment, post
+from e2e.prefect_api import BIN, environment, post
 
 from sp_data.exchange.export.run import export, form_of
 from sp_data.lake import Lake

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from e2e.calls import post, run_demo
+from e2e.prefect_api import post, run_demo
 
 from sp_data.pipeline import DATASET_STAGES, STAGES
 

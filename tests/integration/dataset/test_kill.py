@@ -25,7 +25,7 @@ from sp_data.lake import Lake
 from sp_data.pipeline import DATASET_STAGES, STAGES, run_stage
 from sp_data.recipe import Recipe, demo
 
-KILLING = Path(__file__).parents[2] / "killing.py"
+KILLING = Path(__file__).parents[2] / "kill.py"
 FIRST_FILES = {
     "scrape": "originals/",
     "curate": "normalised/",
@@ -38,7 +38,7 @@ FIRST_FILES = {
 
 
 STEPS = {"scrape": 1040, "curate": 630, "shard": 265, "embed": 335, "reorder": 255}
-"""How many steps (tests/killing.py) each of these stages takes from its first file to its end, about."""
+"""How many steps (tests/kill.py) each of these stages takes from its first file to its end, about."""
 LOCKS = (".writer", ".writer-recipe")
 IN_TEST = 3
 """Random moments in `make test`; all of them are in `make proof`."""

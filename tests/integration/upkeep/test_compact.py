@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from objects import ObjectStore
+from s3_server import ObjectStore
 
 from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_kept

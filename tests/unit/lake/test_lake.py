@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from objects import ObjectStore
+from s3_server import ObjectStore
 
 from sp_data.errors import LakeBusy, LakeError, LakeFull
 from sp_data.lake import Lake, datasets

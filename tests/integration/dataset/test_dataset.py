@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from places import CLIP
+from demo_clip_folder import CLIP
 
 from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_dropped, read_kept

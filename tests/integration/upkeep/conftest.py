@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from objects import ObjectStore
+from s3_server import ObjectStore
 
 from sp_data.lake import FileEntry, Lake
 from sp_data.pipeline import DATASET_STAGES, run_stage

@@ -14,8 +14,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from objects import ObjectStore
-from places import CLIP
+from s3_server import ObjectStore
+from demo_clip_folder import CLIP
 from pytest_httpserver import HTTPServer
 from s3fs import S3FileSystem
 

@@ -1,6 +1,6 @@
 """Run `sp-data` and kill it, with SIGKILL, at a moment that can be named and so repeated.
 
-    python tests/killing.py FOLDER FILES STEPS DELAY_MS scrape demo --lake ...
+    python tests/kill.py FOLDER FILES STEPS DELAY_MS scrape demo --lake ...
 
 The moment: FILES files were published below a folder of the lake, then STEPS times something was opened, renamed, made
 or removed, then DELAY_MS went by. 0 steps: right after the file. Whatever is left of the moment when the command ends,

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from places import CLIP
+from demo_clip_folder import CLIP
 
 from sp_data import manifest as manifests
 from sp_data import pipeline

@@ -11,8 +11,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from objects import ObjectStore
-from places import CLIP
+from demo_clip_folder import CLIP
+from s3_server import ObjectStore
 
 from sp_data import manifest as manifests
 from sp_data.dataset.loader.samples import Samples
