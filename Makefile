@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 
-.PHONY: install demo test proof check bench clean constraints
+.PHONY: install demo test proof check docs bench clean constraints
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --link-mode hardlink \
-	  --constraints constraints.txt --editable '.[ui,ray,s3,dev]'
+	  --constraints constraints.txt --editable '.[ray,s3,dev]'
 	@touch $@
 
 # Prefect's database of the demo lies in this folder too, unless you have a home or a server of your own.
@@ -40,6 +40,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# docs/cli.md from the commands' help.
+docs: $(STAMP)
+	$(BIN)/python -m sp_data.cli.reference > docs/cli.md
 
 bench: $(STAMP)
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done

@@ -1,18 +1,18 @@
-"""What a week's changes cost, beside the first run: seconds, bytes written, pictures embedded, requests to the wiki.
+"""What a week's changes cost, compared with the first run: seconds, bytes, pictures embedded, requests to the wiki.
 
     python benchmarks/delta.py [--quick] [--json]
 
-The demo's wiki is served; scrape to verify run on it once, then 15 pictures are added, 5 replaced, 5 deleted and 5
-renamed, and they run again; then once more with nothing changed. Each run is a process of its own whose clock starts
-when the stages' modules are imported; what a stage imports by itself (torch, say) counts.
+The benchmark serves the demo's wiki and runs scrape to verify on it. Then 15 pictures are added, 5 replaced, 5 deleted
+and 5 renamed, and the stages run again; then once more with nothing changed. Each run is a process of its own. Its
+clock starts after the stages' modules are imported; what a stage imports later (torch, for example) counts.
 
-Bytes written: the sizes of all files of the lake that are new, or have another inode or time of writing than before the
-stage, whole even where only a byte is another. What is taken away again within the stage (scratch) does not count, nor
-does the lock file's line that says who holds it.
+Bytes written are the sizes of all files in the lake that are new, or whose inode or modification time changed during
+the stage: the whole file, even if a single byte changed. Files that the stage removes again (scratch) do not count, nor
+does the lock file's line that names its holder.
 
-The floor of a week's bytes is what is new: 20 originals, 25 samples with their rows. A renamed picture is a new sample,
-since its name travels with it. The floor of a week's seconds is torch's import and the model, once for embedding and
-once for looking.
+The floor of a week's bytes is the new data: 20 originals, 25 samples with their rows. A renamed picture is a new
+sample, because its name is part of it. The floor of a week's seconds is the import of torch and the loading of the
+model, once to embed and once to verify.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from sp_data.recipe import load_recipe
 
 def tree(root):
     paths = [path for path in root.rglob("*") if path.is_file()]
-    return {path: (found.st_ino, found.st_mtime_ns, found.st_size) for path in paths for found in [path.stat()]}
+    return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path in paths for stat in [path.stat()]}
 
 embedded = []
 write = embeddings.write_partition
@@ -67,14 +67,14 @@ if __name__ == "__main__":
     root, before = Path(lake.root), tree(Path(lake.root))
     for stage in sys.argv[4:]:
         started = time.perf_counter()
-        # The one stage that has to be told where the wiki is served; else it serves the demo's own.
+        # Only scrape needs the address of the served wiki; without it, it would serve the demo's wiki itself.
         result = run_stage(stage, recipe, lake, **({"proxy": proxy} if stage == "scrape" else {}))
         seconds = time.perf_counter() - started
         after = tree(root)
-        written = {path: said for path, said in after.items() if before.get(path) != said}
-        said = {"stage": stage, "state": result.state, "seconds": seconds, "files": len(written)}
-        said |= {"bytes": sum(size for _, _, size in written.values()), "embedded": sum(embedded)}
-        print(json.dumps(said), flush=True)
+        written = {path: stat for path, stat in after.items() if before.get(path) != stat}
+        figures = {"stage": stage, "state": result.state, "seconds": seconds, "files": len(written)}
+        figures |= {"bytes": sum(size for _, _, size in written.values()), "embedded": sum(embedded)}
+        print(json.dumps(figures), flush=True)
         embedded.clear()
         before = after
 """
@@ -89,28 +89,28 @@ def main() -> None:
     num_kids = arguments.kids or (200 if arguments.quick else 1600)
     world = build_world(num_kids, SEED)
     for file in world.files.values():
-        _ = file.data  # drawn now, so that the wiki's own work is in nobody's seconds
+        _ = file.data  # drawn now, so that drawing is not measured
     changed = after_changes(world, SEED, new=NEW, replaced=REPLACED, deleted=DELETED, renamed=RENAMED)
     with tempfile.TemporaryDirectory(prefix="sp-data-delta-") as folder, DemoWikiServer(world) as wiki:
         lake = Path(folder) / "lake"
-        full = run(lake, num_kids, wiki)
+        full = run_stages(lake, num_kids, wiki)
         wiki.world = changed
-        delta = run(lake, num_kids, wiki)
-        if (states := {one["state"] for one in delta.values()}) != {"done"}:
-            sys.exit(f"a week's changes, and the stages were {states}")
-        idles = [run(lake, num_kids, wiki) for _ in range(1 if arguments.quick else IDLE_ROUNDS)]
-    if (states := {one["state"] for idle in idles for one in idle.values()}) != {"unchanged"}:
-        sys.exit(f"there was nothing to do, and the stages were {states}")
-    idle = {stage: {**idles[-1][stage], "seconds": middle(one[stage]["seconds"] for one in idles)} for stage in STAGES}
+        delta = run_stages(lake, num_kids, wiki)
+        if (states := {stage["state"] for stage in delta.values()}) != {"done"}:
+            sys.exit(f"after a week's changes all stages should be 'done', but they were {states}")
+        idles = [run_stages(lake, num_kids, wiki) for _ in range(1 if arguments.quick else IDLE_ROUNDS)]
+    if (states := {stage["state"] for idle in idles for stage in idle.values()}) != {"unchanged"}:
+        sys.exit(f"with nothing to do all stages should be 'unchanged', but they were {states}")
+    idle = {stage: {**idles[-1][stage], "seconds": middle(run[stage]["seconds"] for run in idles)} for stage in STAGES}
     figures = {
         "pictures": total(full, "embedded"),
         "bytes_delta_over_full": round(total(delta, "bytes") / total(full, "bytes"), 4),
         "seconds_delta_over_full": round(total(delta, "seconds") / total(full, "seconds"), 3),
         "pictures_embedded": total(delta, "embedded"),
         "requests": total(delta, "requests"),
-        "seconds_idle": round(middle(total(one, "seconds") for one in idles), 3),
-        "bytes_idle": max(total(one, "bytes") for one in idles),
-        "files_idle": max(total(one, "files") for one in idles),
+        "seconds_idle": round(middle(total(run, "seconds") for run in idles), 3),
+        "bytes_idle": max(total(run, "bytes") for run in idles),
+        "files_idle": max(total(run, "files") for run in idles),
     }
     if arguments.json:
         print(json.dumps(figures))
@@ -119,40 +119,40 @@ def main() -> None:
     print(f"{'':8}{'first run':>31}{'a week later':>31}{'nothing changed':>31}")
     print(f"{'':8}" + 3 * f"{'seconds':>10}{'kB':>11}{'files':>10}")
     for stage in STAGES:
-        print(f"{stage:8}" + "".join(row(one[stage]) for one in (full, delta, idle)))
-    sums = [{name: total(one, name) for name in ("seconds", "bytes", "files")} for one in (full, delta, idle)]
+        print(f"{stage:8}" + "".join(row(run[stage]) for run in (full, delta, idle)))
+    sums = [{name: total(run, name) for name in ("seconds", "bytes", "files")} for run in (full, delta, idle)]
     print(f"{'all':8}" + "".join(map(row, sums)))
     for name in ("embedded", "requests"):
-        print(f"{name:8}" + "".join(f"{total(one, name):>31,}" for one in (full, delta, idle)))
+        print(f"{name:8}" + "".join(f"{total(run, name):>31,}" for run in (full, delta, idle)))
     print(
         f"\nbytes over the first run {figures['bytes_delta_over_full']:.1%}, "
         f"seconds over the first run {figures['seconds_delta_over_full']:.1%}"
     )
 
 
-def run(lake: Path, num_kids: int, wiki: DemoWikiServer) -> dict[str, dict[str, Any]]:
-    """Stage -> what it took."""
-    asked = wiki.requests.total()
+def run_stages(lake: Path, num_kids: int, wiki: DemoWikiServer) -> dict[str, dict[str, Any]]:
+    """Stage -> its state and figures: seconds, bytes, files, pictures embedded, requests."""
+    requests_before = wiki.requests.total()
     command = [sys.executable, "-c", RUN, str(lake), str(num_kids), wiki.url, *STAGES]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    found = {line["stage"]: {**line, "requests": 0} for line in lines}
-    found["scrape"]["requests"] = wiki.requests.total() - asked
-    return found
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    if process.returncode:
+        sys.exit(process.stderr)
+    lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    figures = {line["stage"]: {**line, "requests": 0} for line in lines}
+    figures["scrape"]["requests"] = wiki.requests.total() - requests_before
+    return figures
 
 
 def total(run: dict[str, dict[str, Any]], name: str) -> Any:
-    return sum(one[name] for one in run.values())
+    return sum(stage[name] for stage in run.values())
 
 
 def middle(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 
-def row(one: dict[str, Any]) -> str:
-    return f"{one['seconds']:>10.2f}{one['bytes'] / 1000:>11,.1f}{one['files']:>10,}"
+def row(figures: dict[str, Any]) -> str:
+    return f"{figures['seconds']:>10.2f}{figures['bytes'] / 1000:>11,.1f}{figures['files']:>10,}"
 
 
 main()

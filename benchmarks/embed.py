@@ -1,29 +1,29 @@
-"""How many pictures a second the embed stage gives, beside clip-retrieval's own command and beside the bare model.
+"""Pictures a second of the embed stage, compared with clip-retrieval's own command and with the bare model.
 
     python benchmarks/embed.py [--quick] [--json]
 
-Drawn pictures of 256 px with a caption each, in shards of 100 (--quick: 64); ViT-B/32 with random weights, in OpenAI's
-names; image and caption are embedded. As many OpenMP threads as cores, and batches of 64, on every side.
+Made-up pictures of 256 px with a caption each, in shards of 100 (--quick: 64); ViT-B/32 with random weights under
+OpenAI's names. Pictures and captions are embedded. Every side uses as many OpenMP threads as cores, and batches of 64.
 
-    command   `clip-retrieval inference` on the same tars, beside a process that runs the embed stage on a lake whose
-              shards are done: seconds from start to end, imports and loading the model included
-    loop      the model's two towers in torch.inference_mode(), on batches that are decoded and tokenized before, beside
-              the stage from its first batch until its last shard is published, in one process, which has the model.
-              In float32, and in the precision that the stage chooses
+    command   `clip-retrieval inference` on the same tars, compared with a process that runs the embed stage on a lake
+              whose shards are done: seconds from start to end, including imports and loading the model
+    loop      the model's two towers in torch.inference_mode() on batches that are already decoded and tokenized,
+              compared with the stage from its first batch until its last shard is published; both in one process with
+              the model loaded, in float32 and in the precision that the stage chooses
 
-In inference_mode autocast turns the weights to bfloat16 anew for each batch. In no_grad it can do so once: that loop is
-measured too, as `over_loop_cast_once`, and is the slower one.
+In inference_mode, autocast converts the weights to bfloat16 for each batch again. In no_grad it can convert them once:
+that loop is measured too, as `over_loop_cast_once`, and is slower.
 
-`over_command` and `over_loop` are our rate over theirs, in pictures that were delivered, so that a side that lost some
-cannot look fast; `over_loop_fp32` is the same in float32. The floor is the loop: no stage can be faster than its model.
+`over_command` and `over_loop` are our rate over theirs, in delivered pictures, so that a side that loses some does not
+look fast; `over_loop_fp32` is the same in float32. The loop is the limit: no stage can be faster than its model.
 
-How clip-retrieval is run: as it is by default, four processes that decode included, but for --enable_metadata True,
-because the key of a row is in it, and --batch_size 64 as ours (its own 256 would warm up with 512 pictures, twice what
---quick embeds). There are at least four shards: with fewer shards than processes webdataset raises in those that got
-none, and the command never ends, because it waits at exit for its two loggers, which wait for a last word.
-OMP_WAIT_POLICY is PASSIVE for both: OpenMP's threads spin otherwise, and take the processors from the processes they
-wait for. A run that does not end in time is stopped, and counted as if everything had been delivered then:
-`command_ended` is false, and `over_command` a lower bound.
+clip-retrieval runs with its defaults, including four processes that decode, with two exceptions: --enable_metadata
+True, because the metadata has the key of a row, and --batch_size 64 as ours (its default of 256 would warm up with 512
+pictures, twice as many as --quick embeds). There are at least four shards: with fewer shards than processes, webdataset
+raises in those that get none, and the command never ends, because at exit it waits for its two loggers, which wait for
+a last message. OMP_WAIT_POLICY is PASSIVE for both: otherwise OpenMP's threads spin, and take processor time from the
+processes that they wait for. A run that does not end in time is stopped and counted as if it had delivered everything
+by then: `command_ended` is false, and `over_command` is a lower bound.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def main() -> None:
 def against_command(
     root: Path, lake: Lake, model: Path, num_pictures: int, rounds: int, limit_s: float, say: Any
 ) -> dict[str, Any]:
-    """Whole commands, turn by turn, so that a machine that slows down slows both."""
+    """Whole commands, alternately, so that a machine that slows down slows both."""
     (root / "stage.py").write_text(STAGE)
     output, last = root / "peer", len(lake.list("shards")) - 1
     theirs = PEER.format(
@@ -137,25 +137,26 @@ def against_command(
     ended = True
     for _ in range(rounds):
         for name, command in (("clip-retrieval", theirs), ("sp-data", ours)):
-            taken, done = timed(command, limit_s)
+            run_s, has_ended = timed(command, limit_s)
             if name == "sp-data":
-                if not done:
+                if not has_ended:
                     sys.exit(f"the embed stage did not end within {limit_s} s")
                 delivered[name] = rows_in(Path(lake.full("embeddings")))
-            elif done:
+            elif has_ended:
                 delivered[name] = rows_in(output)
             else:
                 ended, delivered[name] = False, num_pictures
-            seconds[name].append(taken)
-            rates[name].append(delivered[name] / taken)
-        shutil.rmtree(output, ignore_errors=True)  # Stopped early, it may have made none.
+            seconds[name].append(run_s)
+            rates[name].append(delivered[name] / run_s)
+        shutil.rmtree(output, ignore_errors=True)  # A command that was stopped early may have made none.
         clear(lake)
     say("clip-retrieval: " + PEER.format(tars="...", output="...", model="vit-b-32.pt", batch_size=BATCH_SIZE))
     say("sp-data:        embed(...) as in this file's STAGE")
     say(f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} OMP_WAIT_POLICY=PASSIVE for both\n")
     say(f"{'':16}{'seconds':>9}{'delivered':>11}{'a second':>10}")
-    for name, one in rates.items():
-        say(f"{name:16}{statistics.median(seconds[name]):>9.1f}{delivered[name]:>11}{statistics.median(one):>10.1f}")
+    for name, of_rounds in rates.items():
+        rate = statistics.median(of_rounds)
+        say(f"{name:16}{statistics.median(seconds[name]):>9.1f}{delivered[name]:>11}{rate:>10.1f}")
     if not ended:
         say(f"clip-retrieval was stopped after {limit_s} s: it is counted as if it had delivered everything then")
     over = statistics.median(rates["sp-data"]) / statistics.median(rates["clip-retrieval"])
@@ -171,10 +172,10 @@ def against_command(
 
 
 def against_loop(lake: Lake, model: Path, num_pictures: int, rounds: int, say: Any) -> dict[str, Any]:
-    """The stage's own steady state and the bare model's, in this process."""
+    """The steady rates of the stage and of the bare model, in this process."""
     sharded = manifests.latest(lake, "shard")
     if sharded is None:
-        raise RuntimeError("the benchmark's own shards are gone")
+        raise RuntimeError("the shards that the benchmark wrote are missing")
     chosen = load_clip(str(model), DIM, "auto").precision
     precisions = ["fp32", "bf16"] if chosen == "bf16" else ["fp32"]
     batches = decoded(sharded, lake, model)
@@ -187,9 +188,9 @@ def against_loop(lake: Lake, model: Path, num_pictures: int, rounds: int, say: A
             rates["sp-data", precision].append(stage(sharded, lake, model, num_pictures, precision))
             clear(lake)
     say(LOOP + f"\n\n{'':16}{'precision':>16}{'a second':>10}")
-    for (name, precision), one in rates.items():
-        say(f"{name:16}{precision:>16}{statistics.median(one):>10.1f}")
-    # Of each round by itself: a machine that slows down slows both sides of it.
+    for (name, precision), of_rounds in rates.items():
+        say(f"{name:16}{precision:>16}{statistics.median(of_rounds):>10.1f}")
+    # One ratio a round: a machine that slows down slows both sides of a round.
     over = {
         precision: statistics.median(
             ours / bare for ours, bare in zip(rates["sp-data", precision[:4]], rates[name, precision], strict=True)
@@ -210,7 +211,7 @@ def against_loop(lake: Lake, model: Path, num_pictures: int, rounds: int, say: A
 
 
 def decoded(sharded: Manifest, lake: Lake, model: Path) -> list[dict[str, Any]]:
-    """The very batches that the stage makes, in memory."""
+    """The batches that the stage makes, in memory."""
     clip, settings = load_clip(str(model), DIM, "fp32"), settings_of(model, "fp32")
     work = [
         embeddings.Work(f"{shard['number']:05d}", shard["number"], "", shard["num_samples"])
@@ -222,21 +223,21 @@ def decoded(sharded: Manifest, lake: Lake, model: Path) -> list[dict[str, Any]]:
 
 def loop(batches: list[dict[str, Any]], model: Path, num_pictures: int, precision: str) -> float:
     """Pictures a second of the model alone."""
-    bare, delivered = load_clip(str(model), DIM, "fp32").model, 0
+    clip_model, delivered = load_clip(str(model), DIM, "fp32").model, 0
     started = time.perf_counter()
     mode = torch.no_grad() if precision == CAST_ONCE else torch.inference_mode()
     with mode, torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
         for batch in batches:
-            rows = bare.encode_image(batch["image_tensor"]), bare.encode_text(batch["text_tokens"])
+            rows = clip_model.encode_image(batch["image_tensor"]), clip_model.encode_text(batch["text_tokens"])
             delivered += min(map(len, rows))
-    taken = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     if delivered != num_pictures:
         sys.exit(f"the loop gave {delivered} of {num_pictures} rows")
-    return delivered / taken
+    return delivered / seconds
 
 
 def stage(sharded: Manifest, lake: Lake, model: Path, num_pictures: int, precision: str) -> float:
-    """Pictures a second of the embed stage, from the first batch begun to the last shard published."""
+    """Pictures a second of the embed stage, from the start of the first batch to the publication of the last shard."""
     seconds: list[float] = []
     read_ahead = embeddings.read_ahead
 
@@ -264,17 +265,17 @@ def settings_of(model: Path, precision: Any) -> Embed:
 
 
 def write_model(path: Path) -> None:
-    """ViT-B/32 as OpenAI made it, with the weights that it begins with, in float16 as theirs are."""
+    """Write OpenAI's ViT-B/32 with its initial weights, in float16 as OpenAI's files are."""
     with unwarned():
         from clip.model import CLIP
 
     torch.manual_seed(0)
-    made = CLIP(DIM, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
-    torch.save({name: weights.half() for name, weights in made.state_dict().items()}, path)
+    clip = CLIP(DIM, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+    torch.save({name: weights.half() for name, weights in clip.state_dict().items()}, path)
 
 
 def write_shards(root: Path, num_shards: int, size: int) -> Lake:
-    """A lake whose shard stage is done, without the stages before it."""
+    """A lake in which only the shard stage is done."""
     lake = Lake(str(root / "lake"), "bench")
     layout = KeyLayout.of_shards(size)
     dice = np.random.default_rng(0)
@@ -292,7 +293,7 @@ def write_shards(root: Path, num_shards: int, size: int) -> Lake:
         write_tar(samples, Path(lake.full(path)))
         files.append(lake.entry(path))
         shards.append({"number": number, "split": "train", "num_samples": size})
-    made = Manifest.make(
+    manifest = Manifest.make(
         stage="shard",
         version=STAGES["shard"].version,
         recipe={},
@@ -303,14 +304,14 @@ def write_shards(root: Path, num_shards: int, size: int) -> Lake:
         versions={},
         previous=None,
     )
-    manifests.publish(lake, made)
+    manifests.publish(lake, manifest)
     return lake
 
 
 def clear(lake: Lake) -> None:
-    """As it was before the stage ran."""
-    for made in ("embeddings", "manifests/embed"):
-        shutil.rmtree(lake.full(made))
+    """Remove what the stage wrote."""
+    for folder in ("embeddings", "manifests/embed"):
+        shutil.rmtree(lake.full(folder))
 
 
 def rows_in(folder: Path) -> int:
@@ -323,7 +324,7 @@ def rows_in(folder: Path) -> int:
 
 
 def timed(command: list[str], limit_s: float) -> tuple[float, bool]:
-    """Seconds, and whether it ended by itself; its child processes are stopped with it if not."""
+    """Seconds, and whether the command ended by itself; if not, it is stopped with its child processes."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)

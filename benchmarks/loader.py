@@ -1,16 +1,16 @@
-"""How many pictures a second the loader gives, beside dalle2-pytorch's own loader on the same pictures.
+"""Pictures a second of the loader, compared with dalle2-pytorch's own loader on the same pictures.
 
     python benchmarks/loader.py [--quick] [--json]
 
-2,000 drawn pictures of 256 px in 10 shards with embeddings of ViT-L/14's width, in batches of 32, with 0, 1 and 2
-processes that read ahead, one thread each. Ours takes the dataset in its lake; theirs takes the same tars and the same
-.npy files by folder. Both sides are asked for key, picture (float32 in 0..1) and image embedding; ours gives caption
-and text embedding besides. An epoch each, begun anew (files open, processes started), median of three; ours finds the
-places of its samples in a first epoch that does not count.
+2,000 made-up pictures of 256 px in 10 shards with embeddings of ViT-L/14's width, in batches of 32, with 0, 1 and 2
+processes that read ahead, one thread each. Ours reads the dataset in its lake; theirs reads the same tars and the same
+.npy files by folder. Both deliver key, picture (float32 in 0..1) and image embedding; ours also delivers caption and
+text embedding. The time is that of an epoch from its start (opening files and starting processes included), the median
+of three. Ours finds the places of its samples in a first epoch, which does not count.
 
-Theirs has no split by process: each process gives every sample. So the rate that counts is that of distinct samples,
-and what was delivered stands beside it. The floor is the bare decoder: Pillow's, on the same bytes, in one thread;
-it is what theirs uses too.
+Theirs does not split the samples over processes: each process delivers every sample. So the rate is in distinct
+samples, and the number of delivered samples is given beside it. The limit is the bare decoder: Pillow's, on the same
+bytes, in one thread, which theirs uses too.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ THEIRS = (
 
 @dataclass
 class Measured:
-    """Of one loader with one number of processes: seconds of each epoch, and what came in the last."""
+    """One loader with one number of processes: seconds of each epoch, and the number of samples in the last."""
 
     seconds: list[float] = field(default_factory=list)
     num_delivered: int = 0
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object of figures")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    # pin_memory without a GPU, which theirs always asks for, and a package that it imports.
+    # Theirs always asks for pin_memory, also without a GPU, and imports a package that warns.
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory(prefix="sp-data-benchmark-") as folder:
         figures = measure(Lake(folder, "pictures"), 1000 if arguments.quick else 2000, quiet=arguments.json)
@@ -105,15 +105,15 @@ def measure(lake: Lake, num_pictures: int, *, quiet: bool) -> dict[str, float]:
         loaders[name](0)
     for _ in range(3):
         bare.seconds.append(timed(lambda: decode(pictures))[0])
-        # Turn by turn, so that a machine that slows down slows both.
-        for (name, processes), one in measured.items():
+        # Alternately, so that a machine that slows down slows both.
+        for (name, processes), case in measured.items():
             seconds, keys = timed(lambda name=name, processes=processes: loaders[name](processes))
-            one.seconds.append(seconds)
-            one.num_delivered, one.num_distinct = len(keys), len(set(keys))
+            case.seconds.append(seconds)
+            case.num_delivered, case.num_distinct = len(keys), len(set(keys))
     say(f"{'':24}{'processes':>10}{'seconds':>9}{'delivered':>11}{'distinct':>10}{'distinct/s':>12}")
-    for (name, processes), one in measured.items():
-        seconds = statistics.median(one.seconds)
-        say(f"{name:24}{processes:>10}{seconds:>9.2f}{one.num_delivered:>11}{one.num_distinct:>10}{one.rate:>12.0f}")
+    for (name, processes), case in measured.items():
+        seconds = statistics.median(case.seconds)
+        say(f"{name:24}{processes:>10}{seconds:>9.2f}{case.num_delivered:>11}{case.num_distinct:>10}{case.rate:>12.0f}")
     say(f"{'bare decoder':24}{'':>10}{statistics.median(bare.seconds):>9.2f}{'':>11}{'':>10}{bare.rate:>12.0f}")
     ratios = {
         f"over_dalle2_pytorch_{processes}": measured["sp-data", processes].rate
@@ -137,7 +137,7 @@ def measure(lake: Lake, num_pictures: int, *, quiet: bool) -> dict[str, float]:
 
 
 def make_dataset(lake: Lake, num_pictures: int) -> tuple[Manifest, list[bytes]]:
-    """Shards as `shard` and `reorder` leave them, and the pictures' bytes."""
+    """A dataset manifest with shards as `shard` and `reorder` write them, and the pictures' bytes."""
     layout = KeyLayout.of_shards(SAMPLES_PER_SHARD)
     random = np.random.default_rng(0)
     pictures: list[bytes] = []
@@ -162,13 +162,13 @@ def make_dataset(lake: Lake, num_pictures: int) -> tuple[Manifest, list[bytes]]:
         counts = {"num_rows": SAMPLES_PER_SHARD, "num_samples": SAMPLES_PER_SHARD}
         listed.append({"number": number, "split": "train", **counts, **files})
     details = {"layout": str(layout), "dim": DIM, "tombstones": [], "shards": listed}
-    all_of_them = Counts(in_=num_pictures, out=num_pictures)
-    made = Manifest.make(stage="verify", version=1, recipe={}, inputs={}, counts=all_of_them, files=[], details=details)
-    return made, pictures
+    num_all = Counts(in_=num_pictures, out=num_pictures)
+    manifest = Manifest.make(stage="verify", version=1, recipe={}, inputs={}, counts=num_all, files=[], details=details)
+    return manifest, pictures
 
 
 def draw(random: np.random.Generator) -> bytes:
-    """Soft shapes with some grain: about as many bytes as a drawing or a photograph has."""
+    """Soft shapes with some grain: a JPEG of about as many bytes as a drawing's or a photograph's."""
     coarse = Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8))
     smooth = np.array(coarse.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC), np.int16)
     grain = random.integers(-6, 7, (SIZE_PX, SIZE_PX, 3), np.int16)
@@ -178,7 +178,7 @@ def draw(random: np.random.Generator) -> bytes:
 
 
 def ours(lake: Lake, verified: Manifest, processes: int) -> list[str]:
-    """Keys of an epoch."""
+    """The keys of an epoch."""
     keys: list[str] = []
     with Samples(verified, lake, "train", SIZE_PX) as samples:
         order = Batches(0, len(samples), num_samples=len(samples), batch_size=BATCH_SIZE, seed=0)
@@ -204,7 +204,7 @@ def check(images: torch.Tensor, embeddings: torch.Tensor) -> None:
 
 
 def load_theirs(lake: Lake, verified: Manifest) -> Callable[[int], DataLoader]:
-    # Their package prints while it is imported.
+    # Their package prints when it is imported.
     with contextlib.redirect_stdout(io.StringIO()):
         from dalle2_pytorch.dataloaders import create_image_embedding_dataloader
         from dalle2_pytorch.dataloaders.decoder_loader import ImageEmbeddingDataset
@@ -212,7 +212,7 @@ def load_theirs(lake: Lake, verified: Manifest) -> Callable[[int], DataLoader]:
 
     tars = lake.full(f"shards/{{00000..{len(verified.details['shards']) - 1:05d}}}.tar")
     embeddings = lake.full("reordered/img_emb")
-    how = {
+    options = {
         "index_width": KeyLayout.parse(verified.details["layout"]).index_width,
         "img_preproc": ToTensor(),
         "extra_keys": ["__key__"],
@@ -221,10 +221,10 @@ def load_theirs(lake: Lake, verified: Manifest) -> Callable[[int], DataLoader]:
     def make(processes: int) -> DataLoader:
         if processes:
             return create_image_embedding_dataloader(
-                tars, num_workers=processes, batch_size=BATCH_SIZE, img_embeddings_url=embeddings, **how
+                tars, num_workers=processes, batch_size=BATCH_SIZE, img_embeddings_url=embeddings, **options
             )
-        # It always passes prefetch_factor, which torch refuses without processes: so what it does, without that.
-        data = ImageEmbeddingDataset(tars, img_embedding_folder_url=embeddings, shuffle_shards=True, **how)
+        # Their function always passes prefetch_factor, which torch refuses without processes. This does the rest of it.
+        data = ImageEmbeddingDataset(tars, img_embedding_folder_url=embeddings, shuffle_shards=True, **options)
         return DataLoader(data, batch_size=BATCH_SIZE, pin_memory=torch.cuda.is_available())
 
     return make
@@ -237,8 +237,8 @@ def decode(pictures: list[bytes]) -> None:
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
-    made = work()
-    return time.perf_counter() - started, made
+    result = work()
+    return time.perf_counter() - started, result
 
 
 main()

@@ -1,19 +1,19 @@
-"""What planning a very large dataset takes: manifests and keys only, no picture and no embedding.
+"""Time and memory of planning a very large dataset: manifests and keys only, no picture and no embedding.
 
     python benchmarks/scale.py [--rows 10000000] [--quick] [--json]
 
-A made-up curated table of so many rows, shards of 10,000, one partition of keys a shard. Each step is the project's own
-code in a process of its own, which tells its time and the most memory it had (resident, with the 100 to 200 MB that
-Python and the libraries take; files that are mapped count as well).
+A made-up curated table with --rows rows, shards of 10,000, one partition of keys a shard. Each step runs the project's
+own code in a process of its own, which reports its time and its peak memory (resident, including mapped files and the
+100 to 200 MB of Python and the libraries).
 
-    plan        curated table read block by block: digests, new shards, their rows, what each shard is made of
-    account     every shard's parquet read back: what lives, what failed, what is gone; the shard manifest
-    reorder     keys of all partitions read, each given its slot; what each reordered file is made of
-    dataset     the dataset manifest: made, written, read again
+    plan        read the curated table block by block: digests, new shards, their rows, each shard's identity
+    account     read back every shard's parquet: what is alive, failed or removed; make the shard manifest
+    reorder     read the keys of all partitions, give each its slot, list the sources of each reordered file
+    dataset     make the dataset manifest, write it, read it back
     epoch       the order of one epoch
 
-The floor is to read each row once and to hash what names it: 1 microsecond of sha256 and 4 of JSON. All that is done
-with pictures comes on top, and is spread over as many machines as there are (docs/scaling.md).
+The floor is to read each row once and to hash what identifies it: 1 microsecond of sha256 and 4 of JSON. Work on
+pictures is additional, and is spread over any number of machines (docs/scaling.md).
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--quick", action="store_true", help="300,000 rows")
     parser.add_argument("--json", action="store_true", help="one object of figures")
-    parser.add_argument("--folder", type=Path, help="where the files lie meanwhile; default: the system's")
+    parser.add_argument("--folder", type=Path, help="folder for temporary files; default: the system's")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     num_rows = 300_000 if arguments.quick else arguments.rows
     if arguments.step:
         started = time.perf_counter()
-        said = globals()[f"step_{arguments.step}"](Lake(str(arguments.folder), "scale"), num_rows)
+        summary = globals()[f"step_{arguments.step}"](Lake(str(arguments.folder), "scale"), num_rows)
         seconds = time.perf_counter() - started
-        most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "most_mb": most_mb, "said": said}))
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "summary": summary}))
         return
     figures: dict[str, float] = {"rows": num_rows}
     if not arguments.json:
@@ -86,24 +86,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sp-data-scale-", dir=arguments.folder) as folder:
         for step in ("table", *STEPS):
             command = [sys.executable, __file__, "--step", step, "--folder", folder, "--rows", str(num_rows)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(done.stderr)
-            one = json.loads(done.stdout)
+            process = subprocess.run(command, capture_output=True, text=True)
+            if process.returncode:
+                sys.exit(process.stderr)
+            result = json.loads(process.stdout)
             if step == "table":
                 continue
-            figures |= {f"seconds_{step}": round(one["seconds"], 2), f"mb_{step}": round(one["most_mb"])}
+            figures |= {f"seconds_{step}": round(result["seconds"], 2), f"mb_{step}": round(result["peak_mb"])}
             if not arguments.json:
-                rate = 1e6 * one["seconds"] / num_rows
-                print(
-                    f"{step:<10} {one['seconds']:>8.1f} {rate:>9.2f} {one['most_mb']:>7.0f}   {one['said']}", flush=True
+                numbers = (
+                    f"{result['seconds']:>8.1f} {1e6 * result['seconds'] / num_rows:>9.2f} {result['peak_mb']:>7.0f}"
                 )
+                print(f"{step:<10} {numbers}   {result['summary']}", flush=True)
     if arguments.json:
         print(json.dumps(figures))
 
 
 def step_table(lake: Lake, num_rows: int) -> str:
-    """The curated table, sorted by title, without the looks of the pictures, which no plan reads."""
+    """The curated table, sorted by title, without the columns about the pictures' looks, which no plan reads."""
     path = Path(lake.full("curated/scale.parquet"))
     path.parent.mkdir(parents=True)
     with pq.ParquetWriter(path, KEPT_SCHEMA) as writer:
@@ -125,8 +125,10 @@ def step_table(lake: Lake, num_rows: int) -> str:
                 field.name: pa.nulls(len(numbers), field.type) for field in KEPT_SCHEMA if field.name not in columns
             }
             writer.write_table(pa.table({**nulls, **columns}).select(KEPT_SCHEMA.names).cast(KEPT_SCHEMA))
-    made = _made("curate", num_rows, [lake.entry("curated/scale.parquet"), _entry("curated/scale.dropped.parquet")])
-    manifests.publish(lake, made)
+    manifest = _manifest(
+        "curate", num_rows, [lake.entry("curated/scale.parquet"), _entry("curated/scale.dropped.parquet")]
+    )
+    manifests.publish(lake, manifest)
     return ""
 
 
@@ -135,20 +137,20 @@ def step_plan(lake: Lake, num_rows: int) -> str:
     kept = KeptSamples(kept_blocks(lake, curated, MADE_OF))
     new = kept.plan(np.zeros(len(kept), dtype=bool), SIZE, 0)
     blocks = kept_blocks(lake, curated, shards.KEPT_COLUMNS)
-    version, fields, written = STAGES["shard"].version, SETTINGS.identity_fields(), 0.0
+    version, fields, written_s = STAGES["shard"].version, SETTINGS.identity_fields(), 0.0
     with lake.scratch("plan") as folder:
-        for one, rows in rows_of(new, blocks, len(kept), folder):
+        for shard, rows in rows_of(new, blocks, len(kept), folder):
             samples = hex_of(samples_in(rows))
             columns = zip(samples, rows["path"].to_pylist(), rows["url"].to_pylist(), strict=True)
-            assert identity_of_shard(one.number, one.split, columns, version, fields)
-            began = time.perf_counter()
-            _write_shard(lake, one.number, samples)
-            written += time.perf_counter() - began
-    return f"{len(new):,} shards; {written:.1f} s of it for what img2dataset would have left"
+            assert identity_of_shard(shard.number, shard.split, columns, version, fields)
+            started = time.perf_counter()
+            _write_shard(lake, shard.number, samples)
+            written_s += time.perf_counter() - started
+    return f"{len(new):,} shards; {written_s:.1f} s of it to write what img2dataset would have written"
 
 
 def _write_shard(lake: Lake, number: int, samples: list[str]) -> None:
-    """What the later steps read of a shard: its parquet, and the keys of its embeddings. One picture in 50 failed."""
+    """Write what later steps read of a shard: its parquet and the keys of its embeddings. One picture in 50 failed."""
     first = number * 10**LAYOUT.index_width
     keys = pc.utf8_lpad(pc.cast(pa.array(np.arange(first, first + len(samples))), pa.string()), LAYOUT.width, "0")
     failed = np.arange(len(samples)) % 50 == 49
@@ -161,7 +163,7 @@ def _write_shard(lake: Lake, number: int, samples: list[str]) -> None:
         }
     )
     name = LAYOUT.shard_name(number)
-    for path, one in (
+    for path, rows in (
         (f"shards/{name}.parquet", table),
         (
             f"embeddings/{CLIP}/metadata/metadata_{name}.parquet",
@@ -170,22 +172,24 @@ def _write_shard(lake: Lake, number: int, samples: list[str]) -> None:
     ):
         file = Path(lake.full(path))
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(one, file)
+        pq.write_table(rows, file)
 
 
 def step_account(lake: Lake, num_rows: int) -> str:
     curated = _latest(lake, "curate")
     kept = KeptSamples(kept_blocks(lake, curated, MADE_OF))
     planned, parts = [], {}
-    for one in kept.plan(np.zeros(len(kept), dtype=bool), SIZE, 0):
-        name = LAYOUT.shard_name(one.number)
-        planned.append(PlannedShard(one.number, one.split, len(one.rows), SHA256))
+    for shard in kept.plan(np.zeros(len(kept), dtype=bool), SIZE, 0):
+        name = LAYOUT.shard_name(shard.number)
+        planned.append(PlannedShard(shard.number, shard.split, len(shard.rows), SHA256))
         files = tuple(_entry(f"shards/{name}{end}") for end in (".tar", ".parquet", "_stats.json"))
-        parts[one.number] = ShardPart(name=name, identity=SHA256, files=files, details={"num_samples": len(one.rows)})
-    made = shards._manifest(kept, planned, parts, LAYOUT, SIZE, 0, SETTINGS, {"curate": curated.digest}, lake)
-    manifests.publish(lake, made)
+        parts[shard.number] = ShardPart(
+            name=name, identity=SHA256, files=files, details={"num_samples": len(shard.rows)}
+        )
+    manifest = shards._manifest(kept, planned, parts, LAYOUT, SIZE, 0, SETTINGS, {"curate": curated.digest}, lake)
+    manifests.publish(lake, manifest)
     size = (lake.size("manifests/shard/latest.json") or 0) / 1e6
-    return f"manifest of {size:.1f} MB, {made.counts.num_dropped:,} of {made.counts.in_:,} failed"
+    return f"manifest of {size:.1f} MB, {manifest.counts.num_dropped:,} of {manifest.counts.in_:,} failed"
 
 
 def step_reorder(lake: Lake, num_rows: int) -> str:
@@ -195,7 +199,7 @@ def step_reorder(lake: Lake, num_rows: int) -> str:
         for name in _names(sharded)
         for kind, end in (("img_emb", "npy"), ("text_emb", "npy"), ("metadata", "parquet"))
     ]
-    embedded = _made("embed", num_rows, files, clip=CLIP, clip_model="ViT-L/14", dim=768, dtype="float16", lost=[])
+    embedded = _manifest("embed", num_rows, files, clip=CLIP, clip_model="ViT-L/14", dim=768, dtype="float16", lost=[])
     manifests.publish(lake, embedded)
     sizes = {shard["number"]: shard["num_rows"] for shard in sharded.details["shards"]}
     with lake.scratch("reorder") as scratch:
@@ -212,9 +216,9 @@ def step_dataset(lake: Lake, num_rows: int) -> str:
         for name in _names(sharded)
         for kind in ("img_emb", "text_emb")
     ]
-    stages = {"scrape": _made("scrape", num_rows, []), "curate": _latest(lake, "curate"), "shard": sharded}
-    road = {**stages, "embed": _latest(lake, "embed"), "reorder": _made("reorder", num_rows, files)}
-    manifests.publish(lake, _made("verify", num_rows, [], **dataset_details(road, LAYOUT)))
+    stages = {"scrape": _manifest("scrape", num_rows, []), "curate": _latest(lake, "curate"), "shard": sharded}
+    by_stage = {**stages, "embed": _latest(lake, "embed"), "reorder": _manifest("reorder", num_rows, files)}
+    manifests.publish(lake, _manifest("verify", num_rows, [], **dataset_details(by_stage, LAYOUT)))
     assert _latest(lake, "verify").details["shards"]
     return f"manifest of {(lake.size('manifests/verify/latest.json') or 0) / 1e6:.1f} MB"
 
@@ -224,7 +228,7 @@ def step_epoch(lake: Lake, num_rows: int) -> str:
     return f"begins with samples {first}"
 
 
-def _made(stage: str, num_rows: int, files: list[FileEntry], **details: object) -> Manifest:
+def _manifest(stage: str, num_rows: int, files: list[FileEntry], **details: object) -> Manifest:
     return Manifest.make(
         stage=stage,
         version=STAGES[stage].version,
@@ -241,10 +245,10 @@ def _entry(path: str) -> FileEntry:
 
 
 def _latest(lake: Lake, stage: str) -> Manifest:
-    found = manifests.latest(lake, stage)
-    if found is None:
-        sys.exit(f"the step before left no manifest of {stage}")
-    return found
+    manifest = manifests.latest(lake, stage)
+    if manifest is None:
+        sys.exit(f"an earlier step has to write the manifest of {stage}; there is none")
+    return manifest
 
 
 def _names(sharded: Manifest) -> Iterator[str]:

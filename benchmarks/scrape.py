@@ -1,13 +1,14 @@
-"""How many requests, bytes and seconds a scrape takes, beside gallery-dl and a loop over mwclient on the same wiki.
+"""Requests, bytes and seconds of a scrape, compared with gallery-dl and a loop over mwclient on the same wiki.
 
     python benchmarks/scrape.py [--quick] [--json]
 
-A real MediaWiki on this machine (tests/mediawiki) holds the sample wiki: 700 kids with an article each, and 15 awkward
-files. Every tool starts with an empty folder, without pauses between its requests; what it asked for is counted in the
-wiki's access log, and its whole command is timed, start of Python included. The peers come from the package index.
+A real MediaWiki on this machine (tests/mediawiki) serves the sample wiki: 700 kids with an article each, and 15 awkward
+files. Every tool starts with an empty folder and does not pause between requests. Its requests are counted in the
+wiki's access log, and its whole command is timed, including the start of Python. The other tools are installed from the
+package index.
 
-The floor is one request a picture, and 500 files or articles an answer of the API: 2 x 2 answers for this wiki. Seconds
-are mostly the wiki's own: PHP's server takes some 3 ms for a picture.
+The floor is one request a picture, and an API answer for each 500 files or articles: 2 x 2 answers for this wiki. Most
+of the time is the wiki's: PHP's server takes some 3 ms for a picture.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ print(time.perf_counter() - started)
 
 @dataclass
 class Measured:
-    """Of one tool: seconds of each round; requests and bytes of the last."""
+    """Figures of one tool: seconds of each round; requests and bytes of the last."""
 
     keeps: str
     command: str = ""
@@ -130,14 +131,14 @@ def measure(folder: Path, num_kids: int, rounds: int, *, quiet: bool) -> dict[st
         last = folder / f"sp-data-{rounds - 1}"
         for _ in range(3):
             run(wiki, ours[1](last), idle)
-            once = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-c", IDLE, str(recipe), str(last)],
                 capture_output=True,
                 text=True,
                 check=True,
                 env=ENVIRONMENT,
             )
-            beyond_imports.append(float(once.stdout))
+            beyond_imports.append(float(process.stdout))
     for name, (measured, _) in tools.items():
         say(f"{name}\n    {measured.command}")
     say(f"\n{'':22}{'API':>6}{'pictures':>10}{'other':>7}{'MB':>8}{'seconds':>9}{'files':>7}  keeps")
@@ -187,17 +188,17 @@ def gallery_dl(peers: Path, wiki: MediaWiki, place: Path) -> list[str]:
 def run(wiki: MediaWiki, command: list[str], measured: Measured, *, counts: bool = True) -> None:
     wiki.clear_log()
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     seconds = time.perf_counter() - started
     if counts:
         measured.seconds.append(seconds)
-    if done.returncode:
-        sys.exit(f"{command} failed:\n{done.stdout}{done.stderr}")
-    seen = wiki.log()
-    kinds = Counter(access.kind for access in seen)
+    if process.returncode:
+        sys.exit(f"{command} failed:\n{process.stdout}{process.stderr}")
+    accesses = wiki.log()
+    kinds = Counter(access.kind for access in accesses)
     measured.command = " ".join("'...'" if "\n" in word else word for word in command)
     measured.api, measured.pictures = kinds.pop("api", 0), kinds.pop("image", 0)
-    measured.other, measured.bytes = sum(kinds.values()), sum(access.bytes for access in seen)
+    measured.other, measured.bytes = sum(kinds.values()), sum(access.bytes for access in accesses)
 
 
 def is_picture(path: Path, place: Path) -> bool:

@@ -1,16 +1,17 @@
-"""How long the shard stage takes, beside img2dataset's own call on the same pictures.
+"""Seconds of the shard stage, compared with img2dataset's own call on the same pictures.
 
     python benchmarks/shard.py [--quick] [--json]
 
-PNGs of 400 x 400 px on this disk, as a curated table and as a list of file:// addresses; both sides make shards of the
-same number of pictures of 256 px with as many processes, start to end in a process of their own.
+PNGs of 400 x 400 px on this disk, as a curated table and as a list of file:// addresses. Both sides make shards with
+the same number of pictures of 256 px, with the same number of processes; each is timed from start to end in a process
+of its own.
 
     img2dataset    img2dataset.download(...) with the options of the stage, and nothing else
     sp-data        the shard stage: img2dataset, then every shard rewritten in key order, its rows accounted for, hashed
                    and published
 
-`over_img2dataset` is our rate over img2dataset's. The floor is img2dataset's own call: what the stage adds to it, the
-reading and writing of every shard once more, runs beside img2dataset's processes.
+`over_img2dataset` is our rate over img2dataset's. The limit is img2dataset's own call: what the stage adds, reading and
+writing every shard once more, runs beside img2dataset's processes.
 """
 
 from __future__ import annotations
@@ -86,21 +87,21 @@ def main() -> None:
             shutil.rmtree(root / "peer")
             seconds["sp-data"].append(timed(ours))
             count(Path(lake.full("shards")), num_pictures, "sp-data")
-            for made in ("shards", "manifests/shard"):
-                shutil.rmtree(lake.full(made))
-    rate = {name: num_pictures / statistics.median(taken) for name, taken in seconds.items()}
+            for stage_folder in ("shards", "manifests/shard"):
+                shutil.rmtree(lake.full(stage_folder))
+    rate = {name: num_pictures / statistics.median(of_rounds) for name, of_rounds in seconds.items()}
     figures = {"pictures": num_pictures, "over_img2dataset": round(rate["sp-data"] / rate["img2dataset"], 3)}
     if arguments.json:
         print(json.dumps(figures))
         return
     print(f"{num_pictures:,} pictures, {rounds} round(s) each; img2dataset.download as in this file's PEER\n")
-    for name, one in rate.items():
-        print(f"{name:<12} {statistics.median(seconds[name]):>6.1f} s {one:>7.1f} pictures a second")
+    for name, a_second in rate.items():
+        print(f"{name:<12} {statistics.median(seconds[name]):>6.1f} s {a_second:>7.1f} pictures a second")
     print(f"\nover img2dataset {figures['over_img2dataset']}")
 
 
 def write_pictures(root: Path, num_pictures: int) -> Lake:
-    """A lake whose curate stage is done, without the stages before it, and img2dataset's list of the same files."""
+    """A lake in which only the curate stage is done; beside it, img2dataset's list of the same files."""
     lake = Lake(str(root / "lake"), "bench")
     dice = np.random.default_rng(0)
     rows = []
@@ -130,7 +131,7 @@ def write_pictures(root: Path, num_pictures: int) -> Lake:
             lake.publish(scratch / "kept", "curated/bench.parquet"),
             lake.publish(scratch / "dropped", "curated/bench.dropped.parquet"),
         ]
-    made = Manifest.make(
+    manifest = Manifest.make(
         stage="curate",
         version=STAGES["curate"].version,
         recipe={},
@@ -141,7 +142,7 @@ def write_pictures(root: Path, num_pictures: int) -> Lake:
         versions={},
         previous=None,
     )
-    manifests.publish(lake, made)
+    manifests.publish(lake, manifest)
     urls = [Path(lake.full(row["path"])).as_uri() for row in rows]
     pq.write_table(pa.table({"url": urls, "caption": table["caption"]}), root / "list.parquet")
     return lake
@@ -149,17 +150,17 @@ def write_pictures(root: Path, num_pictures: int) -> Lake:
 
 def timed(command: list[str]) -> float:
     started = time.perf_counter()
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    if process.returncode:
+        sys.exit(process.stderr)
     return time.perf_counter() - started
 
 
-def count(folder: Path, expected: int, whose: str) -> None:
-    """A side that lost pictures would be fast."""
+def count(folder: Path, expected: int, side: str) -> None:
+    """Exit if a side lost pictures, which would make it fast."""
     stats = [json.loads(path.read_text()) for path in folder.glob("*_stats.json")]
-    if (made := sum(one["successes"] for one in stats)) != expected:
-        sys.exit(f"{whose} made {made} of {expected} pictures")
+    if (num_made := sum(shard["successes"] for shard in stats)) != expected:
+        sys.exit(f"{side} made {num_made} of {expected} pictures")
 
 
 main()

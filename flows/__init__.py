@@ -1,6 +1,6 @@
-"""Prefect flows composed of `tasks`.
+"""Prefect flows, composed of `tasks`.
 
-Importing this package sets what Prefect reads when it is imported itself, unless the environment says otherwise.
+Importing this package sets environment variables that Prefect reads when it is imported, unless they are set already.
 """
 
 import os
@@ -10,7 +10,7 @@ for _name, _value in {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # The library's own lines belong into the run's log; the handler alone would leave out INFO.
+    # The library's log lines belong in the run's log; the handler alone would leave out INFO.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "sp_data",
     "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
 }.items():

@@ -1,6 +1,6 @@
-"""The compaction flow: new shards for what lives in shards that are not worth keeping, and all that follows from them.
+"""The compaction flow: new shards for pictures in shards that are not worth keeping, then the stages after them.
 
-Where there is nothing to compact, nothing is written.
+If there is nothing to compact, nothing is written.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def compact(recipe: Recipe = demo(), lake: str = "./lake") -> PipelineReference:
     """Compact the shards, then embed, reorder and verify."""
     with running_jobs(recipe.machines):
         compacted = compact_shards(recipe, lake)
-        done = tuple(stage_task(name)(recipe, lake) for name in ("embed", "reorder", "verify"))
-    return PipelineReference(stages=(compacted, *done), report=report(recipe, lake, "verify"))
+        later_stages = tuple(stage_task(name)(recipe, lake) for name in ("embed", "reorder", "verify"))
+    return PipelineReference(stages=(compacted, *later_stages), report=report(recipe, lake, "verify"))
 
 
 if __name__ == "__main__":

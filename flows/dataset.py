@@ -1,4 +1,4 @@
-"""The dataset flow: from a wiki to a verified dataset. What is done already is left alone."""
+"""The dataset flow: from a wiki to a verified dataset. Stages that are done already are left alone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage =
     """Scrape, curate, shard, embed, reorder and verify, as far as `until`."""
     names = [name for name in stages_of(recipe, until) if name in DATASET_STAGES]
     with running_jobs(recipe.machines):
-        done = tuple(stage_task(name)(recipe, lake) for name in names)
-    return PipelineReference(stages=done, report=report(recipe, lake, until))
+        stages = tuple(stage_task(name)(recipe, lake) for name in names)
+    return PipelineReference(stages=stages, report=report(recipe, lake, until))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The export flow: a verified dataset in the form that another trainer reads."""
+"""The export flow: a verified dataset in a form that another trainer reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def export(
     recipe: Recipe = demo(),
     lake: str = "./lake",
 ) -> dict[str, int]:
-    """Write the newest verified dataset to `folder`; returns how many samples of each split."""
+    """Write the newest verified dataset to `folder`; returns the number of samples of each split."""
     with running_jobs(recipe.machines):
         return export_dataset(recipe, lake, to, folder, splits, embeddings_in_tars)
 

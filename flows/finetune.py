@@ -1,6 +1,6 @@
-"""The fine-tuning flow: prior and decoder on the verified dataset, then the judge where the recipe has one.
+"""The fine-tuning flow: prior and decoder on the verified dataset, then the judge if the recipe has one.
 
-A dataset that did not change since costs nothing: each training is done when its manifest is there.
+For an unchanged dataset nothing is trained: a training is done once its manifest is published.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tasks.stage import stage_task
 def finetune(recipe: Recipe = demo(), lake: str = "./lake", until: TrainingStage = "judge") -> PipelineReference:
     """Train the prior and the decoder, and judge their pictures, as far as `until`."""
     names = [name for name in stages_of(recipe, until) if name in TRAINING_STAGES]
-    done = tuple(stage_task(name)(recipe, lake) for name in names)
-    return PipelineReference(stages=done, report=report(recipe, lake, names[-1]))
+    stages = tuple(stage_task(name)(recipe, lake) for name in names)
+    return PipelineReference(stages=stages, report=report(recipe, lake, names[-1]))
 
 
 if __name__ == "__main__":

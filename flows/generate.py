@@ -1,4 +1,4 @@
-"""The generating flow: pictures from words, by the best checkpoints of a dataset."""
+"""The generation flow: pictures from words, by the best checkpoints of a dataset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def generate(
     recipe: Recipe = demo(),
     lake: str = "./lake",
 ) -> list[str]:
-    """Dream `num_pictures` of each prompt; returns where the PNGs lie."""
+    """Make `num_pictures` pictures of each prompt; returns the paths of the PNGs."""
     return dream(recipe, lake, prompts, num_pictures, seed, cond_scale)
 
 

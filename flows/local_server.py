@@ -1,14 +1,17 @@
-"""Prefect's temporary server, out of reach of Ctrl-C.
+"""Prefect's temporary server, protected from Ctrl-C.
 
 A terminal sends its interrupt to every process of the foreground group, so Prefect's temporary server would die with
-the first Ctrl-C, and the run that wants to report its end would wait for it. A signal that is blocked when a process
-starts stays blocked in it (POSIX), so the server is started with the interrupt blocked; it ends by SIGTERM with us.
+the first Ctrl-C, and the run would wait for it in vain to report its end. A signal that is blocked when a process
+starts stays blocked in it (POSIX), so the server is started with the interrupt blocked. It ends by SIGTERM, when this
+process ends.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from importlib.metadata import PackageNotFoundError, distribution
 
 import requests
 from prefect.server.api.server import SubprocessASGIServer
@@ -18,9 +21,9 @@ from sp_data.errors import StageError
 
 
 def start_local_server() -> None:
-    """Start the temporary server now, unless the settings name a server; the client finds it running.
+    """Start the temporary server now, unless the settings name a server; the client then finds it running.
 
-    Raises StageError if it does not come up in time, or if the server that is named does not answer.
+    Raises StageError if it does not start in time, or if the named server does not answer.
     """
     settings = get_current_settings()
     if settings.api.url is not None:
@@ -28,24 +31,41 @@ def start_local_server() -> None:
         return
     if not settings.server.ephemeral.enabled:
         return
-    failed: list[RuntimeError] = []
+    _check_standard_library()
+    errors: list[RuntimeError] = []
 
     def start() -> None:
-        # In a thread, whose own mask the new process inherits: the main thread stays interruptible meanwhile.
+        # In a thread of its own, whose signal mask the new process inherits: the main thread stays interruptible.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             SubprocessASGIServer().start(timeout=settings.server.ephemeral.startup_timeout_seconds)
         except RuntimeError as error:
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=start, name="start-local-server", daemon=True)
     thread.start()
     thread.join()
-    if failed:
+    if errors:
         raise StageError(
             "Prefect's temporary server did not start (is PREFECT_HOME writable?); run the same command again, "
             "or start one with `prefect server start` and name it in PREFECT_API_URL"
-        ) from failed[0]
+        ) from errors[0]
+
+
+def _check_standard_library() -> None:
+    """Refuse to start a server that would import a backport in place of Python's own `dataclasses`.
+
+    img2dataset asks for that backport, and Prefect puts site-packages before the standard library on the server's path,
+    so the server would die on import, which shows only as a time-out of two minutes.
+    """
+    try:
+        backport = distribution("dataclasses")
+    except PackageNotFoundError:
+        return
+    raise StageError(
+        f"the package `dataclasses` {backport.version}, a backport for Python 3.6, hides Python's own from Prefect's "
+        f"server; remove it with `{sys.executable} -m pip uninstall --yes dataclasses`, then run the same command again"
+    )
 
 
 def _check(api_url: str) -> None:

@@ -1,4 +1,4 @@
-"""The whole pipeline: the dataset flow, then the fine-tuning flow. What did not change is left alone."""
+"""The whole pipeline: the dataset flow, then the fine-tuning flow. Stages with unchanged inputs are left alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.reference import PipelineReference
 
 @flow
 def pipeline(recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "judge") -> PipelineReference:
-    """From a wiki to pictures, as far as `until`."""
+    """Run all stages from the wiki to the judged pictures, as far as `until`."""
     if until in DATASET_STAGES:
         return dataset(recipe, lake, until)
     verified = dataset(recipe, lake, DATASET_STAGES[-1])

@@ -1,7 +1,7 @@
 """Canonical JSON and digests: equal things have equal bytes, in every process and for every order of insertion.
 
-The form is the core of RFC 8785 (sorted keys, no spaces, UTF-8); the values are limited to what sorts and prints the
-same everywhere, so floats must be finite.
+The form is the core of RFC 8785 (sorted keys, no spaces, UTF-8); the values are limited to those that sort and print
+the same everywhere, so floats must be finite.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def digest_of(value: object) -> str:
 
 
 def sha256_of(stream: BinaryIO) -> str:
-    """sha256 (hex) of what is left in an open binary file."""
+    """sha256 (hex) of the rest of an open binary file."""
     hasher = hashlib.sha256()
     while chunk := stream.read(CHUNK_BYTES):
         hasher.update(chunk)

@@ -1,4 +1,4 @@
-"""The family of errors. Each is one sentence: what is wrong, where, and what to do.
+"""The tree of errors. Each message is one sentence: what is wrong, where, and what to do.
 
 SpDataError
 ├── UsageError              the command or the recipe is wrong: exit 2
@@ -6,18 +6,18 @@ SpDataError
 │   └── LayoutError         a key layout that cannot be read, or does not fit the keys
 ├── WikiError               the wiki cannot be scraped as asked
 │   ├── WikiUnreachable     no connection, time-out, or only 5xx answers
-│   ├── WikiBlocked         a challenge (403), HTML where JSON was due, or robots.txt says no
+│   ├── WikiBlocked         a challenge (403), HTML instead of JSON, or robots.txt forbids it
 │   └── WikiApiError        the API answered with an `error`
 ├── LakeError               the lake cannot be read or written
-│   ├── LakeBusy            another writer works on this dataset
+│   ├── LakeBusy            another process writes this dataset
 │   └── LakeFull            no space left
 ├── StageError              a stage cannot run, or its library failed
 │   └── StageNotDone        an earlier stage is missing or stale
 └── DataError               data that contradicts itself
     ├── DuplicateKey        one key fills a row twice
-    ├── KeyOutsideShard     a key lies beyond its shard, or in a shard nobody planned
-    ├── CorruptFile         a file that is cut, unreadable, or of another shape than it should be
-    └── VerifyFailed        a joint of the dataset is wrong; carries every problem found
+    ├── KeyOutsideShard     a key lies beyond its shard, or in a shard that was not planned
+    ├── CorruptFile         a file that is truncated, unreadable, or not of the expected shape
+    └── VerifyFailed        parts of the dataset disagree; carries every problem
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 
 class SpDataError(Exception):
-    """Anything that ends a command with one sentence and exit 1."""
+    """Ends a command with one sentence and exit code 1."""
 
     exit_code = 1
 
@@ -56,7 +56,7 @@ class WikiBlocked(WikiError):
 
 
 class WikiApiError(WikiError):
-    """The API's own `error`; `code` is MediaWiki's, e.g. 'toomanyvalues'."""
+    """The API answered with an `error`; `code` is MediaWiki's, e.g. 'toomanyvalues'."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -101,7 +101,7 @@ class CorruptFile(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong; `file` and `key` are empty where it is about neither."""
+    """One thing that is wrong; `file` and `key` are empty if it concerns none."""
 
     check: str
     file: str
@@ -114,11 +114,11 @@ class Problem:
 
 
 class VerifyFailed(DataError):
-    """`problems` holds all of them; the message names the first. `num_checked` samples were looked at."""
+    """`problems` holds all of them; the message names the first. `num_checked` samples were checked."""
 
     def __init__(self, problems: list[Problem], num_checked: int) -> None:
         first, others = problems[0], len(problems) - 1
-        tail = f" (and {others:,} more: --json lists them)" if others else ""
-        super().__init__(f"{first}{tail}")
+        more = f" (and {others:,} more: --json lists them)" if others else ""
+        super().__init__(f"{first}{more}")
         self.problems = problems
         self.num_checked = num_checked

@@ -18,11 +18,11 @@ from sp_data.errors import LayoutError
 
 IMG2DATASET_SHARD_WIDTH = 5
 """img2dataset's default for `oom_shard_count`."""
-MIN_SHARDS_THERE = 0.95
-"""Share of the shard numbers that keys must name before their reading counts as proved."""
+MIN_SHARDS_NAMED = 0.95
+"""The share of the shard numbers that keys must name for a reading of them to count as proved."""
 KEYS_A_BLOCK = 1 << 18
 SHARDS_COUNTED_BY_MARKS = 10**6
-"""Up to so many shard numbers, one mark for each is faster than sorting the keys."""
+"""Up to this many shard numbers, one mark for each is faster than sorting the keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,10 @@ class KeyLayout:
 
     def __post_init__(self) -> None:
         if self.shard_width < 1 or self.index_width < 0 or self.width > 18:
-            raise LayoutError(f"key layout {self}: widths must be at least 1 and 0, and 18 digits at most together")
+            raise LayoutError(
+                f"key layout {self}: expected a shard width of at least 1, an index width of at least 0, "
+                "and at most 18 digits together"
+            )
 
     def __str__(self) -> str:
         return f"{self.shard_width}+{self.index_width}"
@@ -49,7 +52,7 @@ class KeyLayout:
         """Read "5+4". Raises LayoutError."""
         shard, plus, index = text.partition("+")
         if not (plus and shard.isdecimal() and index.isdecimal()):
-            raise LayoutError(f"key layout {text!r}: expected digits of the shard + digits of the index, such as 5+4")
+            raise LayoutError(f"key layout {text!r}: expected the widths SHARD+INDEX, such as 5+4")
         return cls(int(shard), int(index))
 
     @classmethod
@@ -72,7 +75,7 @@ class KeyLayout:
     def split(self, key: str) -> tuple[int, int]:
         """ "000070042" -> (7, 42). Raises LayoutError for a key of another width or with other characters."""
         if len(key) != self.width or not (key.isascii() and key.isdecimal()):
-            raise LayoutError(f"key {key!r} is not made of {self.width} digits, as layout {self} asks for")
+            raise LayoutError(f"key {key!r} is not made of {self.width} digits, as layout {self} requires")
         shard, index = divmod(int(key), int(10**self.index_width))
         return shard, index
 
@@ -83,7 +86,7 @@ class KeyLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class KeyReading:
     """What a set of keys looks like when cut in one way."""
 
     layout: KeyLayout
@@ -95,11 +98,11 @@ class Reading:
     def plausible(self) -> bool:
         """Whether img2dataset could have written these keys.
 
-        Shards are numbered from 0 without gaps, but for the odd shard whose every download failed; and the index is no
-        wider than its largest value needs.
+        Shards are numbered from 0 without gaps, except for the odd shard in which every download failed, and the index
+        is no wider than its largest value needs.
         """
-        needed = len(str(self.last_index)) if self.layout.index_width else 0
-        return self.num_shards >= MIN_SHARDS_THERE * (self.last_shard + 1) and needed == self.layout.index_width
+        index_width = len(str(self.last_index)) if self.layout.index_width else 0
+        return self.num_shards >= MIN_SHARDS_NAMED * (self.last_shard + 1) and index_width == self.layout.index_width
 
     def __str__(self) -> str:
         return (
@@ -108,26 +111,26 @@ class Reading:
         )
 
 
-def reading_of(numbers: npt.NDArray[np.int64], layout: KeyLayout) -> Reading:
+def reading_of(numbers: npt.NDArray[np.int64], layout: KeyLayout) -> KeyReading:
     """What keys, `(n,)` int64 as numbers, look like when cut by `layout`. Raises LayoutError if there are none."""
     if not len(numbers):
         raise LayoutError("no keys: nothing to read a layout from")
-    there: set[int] | npt.NDArray[np.bool_]
-    countable = 10**layout.shard_width <= SHARDS_COUNTED_BY_MARKS
-    there = np.zeros(10**layout.shard_width, dtype=np.bool_) if countable else set()
+    shards_named: set[int] | npt.NDArray[np.bool_]
+    can_be_marked = 10**layout.shard_width <= SHARDS_COUNTED_BY_MARKS
+    shards_named = np.zeros(10**layout.shard_width, dtype=np.bool_) if can_be_marked else set()
     last_shard = last_index = 0
     for start in range(0, len(numbers), KEYS_A_BLOCK):
         shards, indices = layout.split_numbers(numbers[start : start + KEYS_A_BLOCK])
         last_shard, last_index = max(last_shard, int(shards.max())), max(last_index, int(indices.max()))
-        if isinstance(there, set):
-            there.update(np.unique(shards).tolist())
+        if isinstance(shards_named, set):
+            shards_named.update(np.unique(shards).tolist())
         else:
-            there[shards] = True
-    num_shards = len(there) if isinstance(there, set) else int(np.count_nonzero(there))
-    return Reading(layout, num_shards, last_shard, last_index)
+            shards_named[shards] = True
+    num_shards = len(shards_named) if isinstance(shards_named, set) else int(np.count_nonzero(shards_named))
+    return KeyReading(layout, num_shards, last_shard, last_index)
 
 
-def readings(numbers: npt.NDArray[np.int64], width: int) -> list[Reading]:
+def possible_readings(numbers: npt.NDArray[np.int64], width: int) -> list[KeyReading]:
     """Every way to cut keys of `width` digits, `(n,)` int64 as numbers, into shard and index. Raises LayoutError."""
     layouts = [KeyLayout(shard_width, width - shard_width) for shard_width in range(1, width)]
     return [reading_of(numbers, layout) for layout in layouts]
@@ -137,15 +140,15 @@ def infer_layout(numbers: npt.NDArray[np.int64], width: int) -> KeyLayout:
     """The layout of foreign keys: img2dataset's 5 digits for the shard, if the keys agree with it.
 
     `numbers` are the keys as numbers, `(n,)` int64; `width` is how many digits each had. Raises LayoutError, with every
-    candidate reading, if they do not agree: then only the person who made them knows.
+    possible reading, if they do not agree: then only the person who made the keys knows.
     """
     if width > IMG2DATASET_SHARD_WIDTH:
         layout = KeyLayout(IMG2DATASET_SHARD_WIDTH, width - IMG2DATASET_SHARD_WIDTH)
         if reading_of(numbers, layout).plausible:
             return layout
-    shown = "; ".join(str(reading) for reading in readings(numbers, width))
+    possible = "; ".join(str(reading) for reading in possible_readings(numbers, width))
     first = f"{int(numbers[0]):0{width}d}" if len(numbers) else ""
     raise LayoutError(
         f"the keys ({first!r} and {len(numbers) - 1:,} more) do not look like img2dataset's with 5 digits for the "
-        f"shard; say --layout SHARD+INDEX, or --shards with img2dataset's folder. The readings: {shown}"
+        f"shard; pass --layout SHARD+INDEX, or --shards with img2dataset's folder. Possible readings: {possible}"
     )

@@ -1,14 +1,14 @@
 """Manifests: what each stage hands on. Typed, hashed, published last.
 
-A manifest is a snapshot. It lists the files a stage stands for and answers two questions:
-`identity` (known before the work): what is covered, from the stage, its version, the recipe part it read, its inputs;
-`digest` (known after): what was made, from the bytes of the files, the counts and the details. It is the lineage.
+A manifest is a snapshot: it lists the files of a stage and carries two hashes.
+`identity` (known before the work) says what is covered: the stage, its version, the recipe part it read, its inputs.
+`digest` (known after) says what was made: the bytes of the files, the counts and the details. It is the lineage.
 
-A stage is done exactly when a manifest of its identity exists and its files are there with their sizes.
-A part is the same idea for one shard of a stage in progress, so that a killed run goes on where it was.
+A stage is done exactly when a manifest of its identity exists and the files are there with their sizes.
+A part is the same for one shard of a stage in progress, so that a killed run resumes where it stopped.
 
     manifests/shard/3f5a….json      by identity
-    manifests/shard/latest.json     the newest one, whole
+    manifests/shard/latest.json     the newest one, a full copy
     manifests/shard/parts/00007.json
 """
 
@@ -38,12 +38,12 @@ class Counts(Frozen):
     in_: int = Field(alias="in", ge=0)
     out: int = Field(ge=0)
     dropped: dict[str, int] = {}
-    """Reason -> how many."""
+    """Reason -> number of samples."""
 
     @model_validator(mode="after")
-    def _balanced(self) -> Self:
+    def _check_balance(self) -> Self:
         if self.in_ != self.out + sum(self.dropped.values()):
-            raise ValueError(f"{self.in_} in, {self.out} out, {self.dropped} dropped: does not add up")
+            raise ValueError(f"{self.in_} in, {self.out} out, {self.dropped} dropped: expected in = out + dropped")
         return self
 
     @property
@@ -54,7 +54,7 @@ class Counts(Frozen):
 class Manifest(Frozen):
     stage: str
     version: int
-    """The stage's own version: raised when its output changes for equal inputs."""
+    """The stage's own version, raised when its output changes for equal inputs."""
     identity: str
     digest: str
     recipe: dict[str, Any]
@@ -69,7 +69,7 @@ class Manifest(Frozen):
     counts: Counts
     files: tuple[FileEntry, ...]
     details: dict[str, Any] = {}
-    """What only this stage has to say: key layout, shards, CLIP model, ..."""
+    """Facts of this stage alone: key layout, shards, CLIP model, ..."""
 
     @classmethod
     def make(
@@ -85,57 +85,57 @@ class Manifest(Frozen):
         versions: Mapping[str, str] | None = None,
         previous: Manifest | None = None,
     ) -> Manifest:
-        """A manifest with its identity and digest worked out and its files sorted by path.
+        """A manifest with its identity and digest computed and its files sorted by path.
 
-        `previous` is the newest manifest of the stage. Where that is this one's own earlier self (a file was lost and
-        made again), the snapshot before that one is meant.
+        `previous` is the newest manifest of the stage. If that has the same identity (a file was lost and made again),
+        the snapshot before it is recorded instead.
         """
-        listed = tuple(sorted(files, key=lambda entry: entry.path))
+        sorted_files = tuple(sorted(files, key=lambda entry: entry.path))
         identity = identity_of(stage, version, recipe, inputs)
-        before = previous.identity if previous else None
+        previous_identity = previous.identity if previous else None
         if previous and previous.identity == identity:
-            before = previous.previous
+            previous_identity = previous.previous
         return cls(
             stage=stage,
             version=version,
             identity=identity,
-            digest=made_digest(listed, counts, details),
+            digest=made_digest(sorted_files, counts, details),
             recipe=dict(recipe),
             inputs=dict(inputs),
-            previous=before,
+            previous=previous_identity,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=dict(versions or {}),
             counts=counts,
-            files=listed,
+            files=sorted_files,
             details=dict(details),
         )
 
     def file(self, path: str) -> FileEntry:
         """The entry of one file. Raises KeyError."""
-        return self._of_path[path]
+        return self._by_path[path]
 
     @cached_property
-    def _of_path(self) -> dict[str, FileEntry]:
+    def _by_path(self) -> dict[str, FileEntry]:
         return {entry.path: entry for entry in self.files}
 
     @property
     def is_as_made(self) -> bool:
-        """Whether files, counts and details are those that the digest was taken of."""
+        """Whether the digest is that of the files, counts and details: false once the manifest was edited."""
         return made_digest(self.files, self.counts, self.details) == self.digest
 
     @property
     def num_bytes(self) -> int:
-        """Of the files, and of the pictures that a table among them counts on (they are too many to be listed)."""
+        """Bytes of the files, and of the pictures that a table among them names (too many to list)."""
         return sum(entry.bytes for entry in self.files) + int(self.details.get("num_pictures_bytes", 0))
 
 
 def identity_of(stage: str, version: int, recipe: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """sha256 of what a stage is asked to cover."""
+    """sha256 of what a stage is to cover."""
     return digest_of({"stage": stage, "version": version, "recipe": dict(recipe), "inputs": dict(inputs)})
 
 
 def made_digest(files: tuple[FileEntry, ...], counts: Counts, details: Mapping[str, Any]) -> str:
-    """sha256 over what was made. Files that carry times (img2dataset's stats) stay outside."""
+    """sha256 over what was made. Files that contain times (img2dataset's stats) are left out."""
     rows = [[entry.path, entry.bytes, entry.sha256] for entry in files if not entry.timed]
     return digest_of({"files": rows, "counts": counts.model_dump(by_alias=True), "details": dict(details)})
 
@@ -145,15 +145,15 @@ def manifest_path(stage: str, identity: str) -> str:
 
 
 def publish(lake: Lake, manifest: Manifest) -> None:
-    """Make the stage done. The files must be in the lake already: this comes last."""
+    """Write the manifest, which makes the stage done. Its files must be in the lake already."""
     data = _to_json(manifest)
     lake.write_bytes(manifest_path(manifest.stage, manifest.identity), data, durable=True)
     lake.write_bytes(f"manifests/{manifest.stage}/latest.json", data, durable=True)
 
 
 def make_latest(lake: Lake, manifest: Manifest) -> None:
-    """Point `latest.json` at a manifest that exists already (a recipe that was changed back, say; or a kill came
-    between the two files of one that has the identity of the one before it)."""
+    """Copy a manifest that exists already to `latest.json`: after a recipe was changed back, say, or after a run that
+    made files again was killed between writing the two manifest files."""
     if latest(lake, manifest.stage) != manifest:
         lake.write_bytes(f"manifests/{manifest.stage}/latest.json", _to_json(manifest), durable=True)
 
@@ -164,13 +164,13 @@ def load(lake: Lake, stage: str, identity: str) -> Manifest | None:
 
 
 def all_of(lake: Lake, stage: str) -> list[Manifest]:
-    """Every manifest of a stage by its identity, in no certain order. Raises CorruptFile."""
+    """Every manifest of a stage that is stored by identity, in no particular order. Raises CorruptFile."""
     folder = f"manifests/{stage}/"
     names = [path.removeprefix(folder) for path in lake.list(folder.rstrip("/"))]
-    found = [
+    manifests = [
         load(lake, stage, name.removesuffix(".json")) for name in names if "/" not in name and name != "latest.json"
     ]
-    return [manifest for manifest in found if manifest is not None]
+    return [manifest for manifest in manifests if manifest is not None]
 
 
 def latest(lake: Lake, stage: str) -> Manifest | None:
@@ -185,7 +185,7 @@ def _load(lake: Lake, path: str) -> Manifest | None:
         return None
     except ValidationError as error:
         raise CorruptFile(
-            f"{lake.full(path)} is no manifest ({error.errors()[0]['msg']}); delete it and run the stage again"
+            f"{lake.full(path)} is not a valid manifest ({error.errors()[0]['msg']}); delete it and run the stage again"
         ) from error
 
 
@@ -194,18 +194,18 @@ def _to_json(model: BaseModel) -> bytes:
 
 
 def missing_files(lake: Lake, files: tuple[FileEntry, ...], *, deep: bool = False) -> list[tuple[FileEntry, str]]:
-    """Entries whose file is not as listed, each with what is wrong with it; `deep` reads every byte."""
-    wrong = []
-    there = lake.sizes_of(entry.path for entry in files)
+    """Entries whose file is missing or differs, each with the problem; `deep` reads every byte."""
+    problems = []
+    sizes = lake.sizes_of(entry.path for entry in files)
     for entry in files:
-        size = there.get(entry.path)
+        size = sizes.get(entry.path)
         if size is None:
-            wrong.append((entry, "is missing"))
+            problems.append((entry, "is missing"))
         elif size != entry.bytes:
-            wrong.append((entry, f"has {size:,} bytes instead of {entry.bytes:,}"))
+            problems.append((entry, f"has {size:,} bytes instead of {entry.bytes:,}"))
         elif deep and lake.sha256(entry.path) != entry.sha256:
-            wrong.append((entry, f"does not have its sha256 {entry.sha256[:12]}…: its bytes were changed"))
-    return wrong
+            problems.append((entry, f"no longer has sha256 {entry.sha256[:12]}…: its bytes were changed"))
+    return problems
 
 
 def is_done(lake: Lake, stage: str, identity: str) -> Manifest | None:
@@ -215,7 +215,7 @@ def is_done(lake: Lake, stage: str, identity: str) -> Manifest | None:
 
 
 class ShardPart(Frozen):
-    """One shard's share of a stage: done when its files are there, whatever became of the rest."""
+    """One shard's share of a stage: done when its files are there, whether or not the other shards are."""
 
     name: str
     identity: str
@@ -232,22 +232,22 @@ def publish_part(lake: Lake, stage: str, part: ShardPart) -> None:
 
 
 class ShardParts:
-    """The parts of a stage that earlier runs left, as they lay there when it began: read in one go, since on an object
-    store every look is a request."""
+    """The parts of a stage that earlier runs left, as they were when this run began. They are read all at once: on an
+    object store every look-up is a request."""
 
     def __init__(self, lake: Lake, stage: str) -> None:
         self._parts: dict[str, ShardPart] = {}
         paths = [path for path in lake.list(f"manifests/{stage}/parts") if path.endswith(".json")]
         for data in lake.read_all(paths):
-            # A part only saves work. One that cannot be read is one that was not made.
+            # A part only saves work: one that cannot be read counts as missing.
             with contextlib.suppress(ValidationError):
                 part = ShardPart.model_validate_json(data)
                 self._parts[part.name] = part
-        self._there = lake.sizes_of(entry.path for part in self._parts.values() for entry in part.files)
+        self._sizes = lake.sizes_of(entry.path for part in self._parts.values() for entry in part.files)
 
     def find(self, name: str, identity: str) -> ShardPart | None:
         """The part of this name if it was made for this identity and its files are there, else None."""
         part = self._parts.get(name)
         if part is None or part.identity != identity:
             return None
-        return part if all(self._there.get(entry.path) == entry.bytes for entry in part.files) else None
+        return part if all(self._sizes.get(entry.path) == entry.bytes for entry in part.files) else None

@@ -1,10 +1,10 @@
-"""What every stage shares: what one run of it is asked to make, and the skeleton around its work.
+"""What every stage shares: the description of one run, and the skeleton around its work.
 
     def curate(run: StageRun) -> StageResult:
         return run.once(lambda: _curate(run))
 
-`once` is the skeleton: take the writer's lock, leave alone what is done, work, publish the manifest, point `latest` at
-it. The list of stages is in pipeline.py, which makes a StageRun from an entry of the list.
+`once` is the skeleton: take the writer's lock, stop if the stage is done, do the work, publish the manifest, and make
+it the latest. The list of stages is in pipeline.py, which makes a StageRun from an entry of the list.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ State = Literal["done", "unchanged"]
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """A stage's manifest, and whether it had to work for it."""
+    """A stage's manifest, and whether this run made it (`done`) or found it there (`unchanged`)."""
 
     manifest: Manifest
     state: State
@@ -47,24 +47,24 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class StageRun:
-    """One run of a stage: what it is asked to make, from what, where, and who looks on."""
+    """One run of a stage: its recipe and inputs, the lake it writes to, and where it reports progress."""
 
     stage: str
     version: int
     """The stage's own version, from the list of stages."""
     recipe: Recipe
     identity_fields: Mapping[str, Any]
-    """What of the recipe names the result, as plain JSON values."""
+    """The parts of the recipe that name the result, as plain JSON values."""
     inputs: Mapping[str, Manifest]
     """Input stage -> its manifest."""
     lake: Lake
     progress: Progress = SILENT
     runner: JobRunner | None = None
-    """Who does the jobs of a stage that falls into jobs; None: threads of this process."""
+    """Runs the jobs of a stage that is split into jobs; None: threads of this process."""
 
     @cached_property
     def identity(self) -> str:
-        """sha256 of what is asked for; known before the work."""
+        """sha256 of what this run is to make; known before the work."""
         return manifests.identity_of(self.stage, self.version, self.identity_fields, self.input_digests)
 
     @property
@@ -80,7 +80,7 @@ class StageRun:
         return manifests.latest(self.lake, self.stage)
 
     def unchanged(self, manifest: Manifest) -> StageResult:
-        """Point `latest` at a manifest that is done."""
+        """The result for a manifest that is done; makes it the latest."""
         manifests.make_latest(self.lake, manifest)
         return StageResult(manifest, "unchanged")
 
@@ -99,7 +99,7 @@ class StageRun:
         )
 
     def publish(self, output: StageOutput) -> StageResult:
-        """Make the stage done. The files must be in the lake already: the manifest comes last."""
+        """Publish the manifest, which makes the stage done. Its files must be in the lake already."""
         manifest = self.manifest_of(output)
         manifests.publish(self.lake, manifest)
         return StageResult(manifest, "done")
@@ -112,17 +112,17 @@ class StageRun:
         again: bool = False,
         part: str | None = None,
     ) -> StageResult:
-        """Do the work unless it is done, and publish what it made, as the only writer.
+        """Do the work unless it is done already, and publish its output, as the only writer.
 
-        `is_whole`: whether what a manifest counts on is there, beyond the files that it lists. `again`: work whatever
-        is done. `part`: the part of the dataset's folder that is locked; None: the dataset.
+        `is_whole`: whether the files that a manifest needs but does not list are there too. `again`: work even if it
+        is done. `part`: the part of the dataset's folder to lock; None: the whole dataset.
 
         Raises LakeBusy, and what the work raises.
         """
         with self.lake.writer(part) if part else self.lake.writer():
-            done = self.done()
-            if done and not again and is_whole(done):
-                return self.unchanged(done)
+            manifest = self.done()
+            if manifest and not again and is_whole(manifest):
+                return self.unchanged(manifest)
             return self.publish(work())
 
 

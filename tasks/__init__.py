@@ -1,8 +1,8 @@
 """Thin Prefect tasks around `sp_data`: log, call the library, publish an artifact.
 
 stage.py       the task of any stage in the list of stages (sp_data/pipeline.py)
-retries.py     which tasks are tried again, and when
+retries.py     which tasks are retried, and when
 ray_jobs.py    jobs of a stage as task runs on Ray
 progress.py    progress as an artifact;  reference.py what tasks and flows return
-compact.py, dream.py, export.py, report.py     what is no stage
+compact.py, dream.py, export.py, report.py     tasks that are not stages
 """

@@ -17,8 +17,8 @@ from tasks.stage import publish_artifact, reference_to
 
 @task(cache_policy=NO_CACHE)
 def compact(recipe: Recipe, lake: str) -> StageReference:
-    """Put what lives in half-dead, forgotten or tiny shards into new, full ones."""
-    place, begun = Lake(lake, recipe.name), time.monotonic()
-    done = compact_shards(recipe, place, progress=onlooker())
-    publish_artifact(place, done.manifest, done.state)
-    return reference_to(done.manifest, done.state, time.monotonic() - begun)
+    """Put the pictures of half-dead, forgotten or tiny shards into new, full ones."""
+    dataset_lake, started = Lake(lake, recipe.name), time.monotonic()
+    compacted = compact_shards(recipe, dataset_lake, progress=onlooker())
+    publish_artifact(dataset_lake, compacted.manifest, compacted.state)
+    return reference_to(compacted.manifest, compacted.state, time.monotonic() - started)

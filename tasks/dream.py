@@ -16,14 +16,18 @@ from tasks.stage import artifact_key
 
 @task(cache_policy=NO_CACHE)
 def dream(recipe: Recipe, lake: str, prompts: list[str], num_pictures: int, seed: int, cond_scale: float) -> list[str]:
-    """Make the pictures; returns where they lie."""
-    place = Lake(lake, recipe.name)
-    made = dream_files(
-        recipe, place, orders(prompts, num_pictures, seed), SamplingOptions(cond_scale=cond_scale), progress=onlooker()
+    """Make the pictures; returns their paths."""
+    dataset_lake = Lake(lake, recipe.name)
+    pictures = dream_files(
+        recipe,
+        dataset_lake,
+        orders(prompts, num_pictures, seed),
+        SamplingOptions(cond_scale=cond_scale),
+        progress=onlooker(),
     )
     create_markdown_artifact(
         key=artifact_key(recipe.name, "dreams"),
-        markdown=pictures_markdown(place, made),
-        description=f"{len(made)} pictures of {len(prompts)} prompts",
+        markdown=pictures_markdown(dataset_lake, pictures),
+        description=f"{len(pictures)} pictures of {len(prompts)} prompts",
     )
-    return [path for path, _ in made]
+    return [path for path, _ in pictures]

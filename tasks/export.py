@@ -27,16 +27,16 @@ To = Literal["dalle2-pytorch", "imagefolder", "kohya"]
 def export(
     recipe: Recipe, lake: str, to: To, folder: str, splits: tuple[Split, ...], embeddings_in_tars: bool
 ) -> dict[str, int]:
-    """Write the dataset for another trainer; returns how many samples of each split."""
-    place = Lake(lake, recipe.name)
-    verified = done_manifest("verify", recipe, place, for_what="export")
+    """Write the dataset for another trainer; returns the number of samples of each split."""
+    dataset_lake = Lake(lake, recipe.name)
+    verified = done_manifest("verify", recipe, dataset_lake, for_what="export")
     form = form_of(to, verified, recipe, embeddings_in_tars=embeddings_in_tars)
-    done = write(
-        verified, form, place, Path(folder), to=to, splits=splits, runner=current_runner(), progress=onlooker()
+    result = write(
+        verified, form, dataset_lake, Path(folder), to=to, splits=splits, runner=current_runner(), progress=onlooker()
     )
     create_markdown_artifact(
         key=artifact_key(recipe.name, "export"),
-        markdown=export_markdown(done, verified.digest),
-        description=f"{done.num_samples:,} samples for {to}",
+        markdown=export_markdown(result, verified.digest),
+        description=f"{result.num_samples:,} samples for {to}",
     )
-    return done.splits
+    return result.splits

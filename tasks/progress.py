@@ -1,4 +1,4 @@
-"""Progress of a long task as a Prefect artifact, beside whoever looks on in this process."""
+"""Progress of a long task as a Prefect artifact, beside the progress bar of this process."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ EVERY_S = 5.0
 
 
 class ProgressArtifact:
-    """A bar in the Prefect UI."""
+    """A progress bar in the Prefect UI; `other` gets the same progress."""
 
-    def __init__(self, key: str, also: Progress) -> None:
-        self._key, self._also = key, also
-        self._artifact: UUID | None = None
+    def __init__(self, key: str, other: Progress) -> None:
+        self._key, self._other = key, other
+        self._artifact_id: UUID | None = None
         self._total, self._done, self._shown_at = 0, 0, 0.0
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        self._also.begin(stage, total, unit)
+        self._other.begin(stage, total, unit)
         if total:
             self._total, self._done = total, 0
-            with self._never_in_the_way():
-                made = create_progress_artifact(0.0, key=self._key, description=f"{stage}: {total:,} {unit}")
-                self._artifact = made if isinstance(made, UUID) else None
+            with self._errors_logged():
+                artifact_id = create_progress_artifact(0.0, key=self._key, description=f"{stage}: {total:,} {unit}")
+                self._artifact_id = artifact_id if isinstance(artifact_id, UUID) else None
 
     def advance(self, count: int = 1) -> None:
-        self._also.advance(count)
+        self._other.advance(count)
         self._done += count
         now = time.monotonic()
-        if self._artifact and (now - self._shown_at >= EVERY_S or self._done >= self._total):
+        if self._artifact_id and (now - self._shown_at >= EVERY_S or self._done >= self._total):
             self._shown_at = now
-            with self._never_in_the_way():
-                update_progress_artifact(self._artifact, progress=min(100.0, 100 * self._done / self._total))
+            with self._errors_logged():
+                update_progress_artifact(self._artifact_id, progress=min(100.0, 100 * self._done / self._total))
 
     @contextlib.contextmanager
-    def _never_in_the_way(self) -> Iterator[None]:
-        """A server that is restarted shall not end a training of days: the bar stops, and the log says so."""
+    def _errors_logged(self) -> Iterator[None]:
+        """Keep a restart of the server from ending a training of days: the bar stops, and the log says so."""
         try:
             yield
         except (httpx.HTTPError, PrefectException, OSError) as error:
-            self._artifact = None
-            log.warning("%s stands still: the Prefect server did not take it (%s)", self._key, error)
+            self._artifact_id = None
+            log.warning("progress bar %s stopped: the Prefect server did not take an update (%s)", self._key, error)

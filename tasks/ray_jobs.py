@@ -1,8 +1,8 @@
-"""Jobs of a stage as Prefect tasks on Ray: who does the work of curate, reorder, verify and export in a flow run.
+"""Jobs of a stage as Prefect tasks on Ray: how curate, reorder, verify and export do their work in a flow run.
 
-The library hands over a function and plain values (sp_data/runtime/jobs.py); some of them together are one task run, on
-whatever machine Ray has free. Ray is started, or reached, when the first job comes: a run in which nothing changed does
-without.
+The library hands over a function and plain values (sp_data/runtime/jobs.py). Several jobs make one task run, on any
+machine that Ray has free. Ray is started, or connected to, when the first job comes: a run in which nothing changed
+does not need it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from prefect_ray import RayTaskRunner
 
 TASKS_AHEAD = 4
-"""Task runs that wait, for each processor Ray has."""
+"""Task runs submitted at once, for each processor of Ray's."""
 
 _current: JobRunner | None = None
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
 def do_jobs(pickled: bytes) -> list[Any]:
-    """Do some jobs of a stage. Each publishes what it made whole or not at all, so a lost machine's are done again."""
+    """Do some jobs of a stage. Each publishes its result whole or not at all, so a lost machine's can be repeated."""
     work, jobs = pickle.loads(pickled)
     return [work(job) for job in jobs]
 
@@ -43,7 +43,7 @@ class OnRay:
     """Jobs as task runs on Ray, several a task run."""
 
     def __init__(self, machines: Machines, stack: contextlib.ExitStack) -> None:
-        """`stack` is closed when no more jobs come."""
+        """`stack` keeps Ray running; its owner closes it when no more jobs come."""
         self._machines, self._stack = machines, stack
         self._runner: RayTaskRunner[Any] | None = None
 
@@ -51,24 +51,24 @@ class OnRay:
         waiting = iter(jobs)
         running: deque[Any] = deque()
         while True:
-            while len(running) < self._most_running() and (batch := list(islice(waiting, self._machines.jobs_a_task))):
-                # Pickled here: Prefect would search the values for futures, one by one.
+            while len(running) < self._max_running() and (batch := list(islice(waiting, self._machines.jobs_a_task))):
+                # Pickled here, because Prefect would search the values for futures, one by one.
                 pickled = pickle.dumps((work, batch))
-                running.append(self._started().submit(do_jobs, parameters={"pickled": pickled}))
+                running.append(self._start_if_needed().submit(do_jobs, parameters={"pickled": pickled}))
             if not running:
                 return
             yield from running.popleft().result()
 
-    def _most_running(self) -> int:
+    def _max_running(self) -> int:
         if self._runner is None:
             return 1
         import ray
 
-        # Ray gives this function no types.
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return max(1, TASKS_AHEAD * int(there.get("CPU", 1)))
+        # This function of Ray's has no types.
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return max(1, TASKS_AHEAD * int(resources.get("CPU", 1)))
 
-    def _started(self) -> RayTaskRunner[Any]:
+    def _start_if_needed(self) -> RayTaskRunner[Any]:
         if self._runner is None:
             self._stack.enter_context(_reachable_server())
             self._runner = self._stack.enter_context(_ray(self._machines.ray_address))
@@ -80,7 +80,7 @@ def _ray(address: str) -> RayTaskRunner[Any]:
         from prefect_ray import RayTaskRunner
     except ImportError as error:
         raise StageError(
-            "machines.runner is 'ray', and Prefect's Ray task runner is not installed; `pip install 'sp-data[ray]'`, "
+            "machines.runner is 'ray', but Prefect's Ray task runner is not installed; `pip install 'sp-data[ray]'`, "
             "or set machines.runner to threads"
         ) from error
     local = {"include_dashboard": False, "log_to_driver": False}
@@ -89,7 +89,7 @@ def _ray(address: str) -> RayTaskRunner[Any]:
 
 @contextlib.contextmanager
 def _reachable_server() -> Iterator[None]:
-    """Tell Ray's workers where this run's temporary server is: each would start one of its own."""
+    """Tell Ray's workers where this run's temporary server is: otherwise each would start one of its own."""
     settings, server = get_current_settings(), SubprocessASGIServer()
     if settings.api.url is not None or not server.running:
         yield
@@ -99,18 +99,18 @@ def _reachable_server() -> Iterator[None]:
 
 
 def current_runner() -> JobRunner | None:
-    """Who does the jobs of the flow run that is under way; None: threads of this process."""
+    """What runs the jobs of the current flow run; None: threads of this process."""
     return _current
 
 
 @contextlib.contextmanager
 def running_jobs(machines: Machines) -> Iterator[None]:
-    """Let the recipe's machines do the jobs of every stage task that runs meanwhile."""
+    """Run the jobs of every stage task on the recipe's machines while the `with` block runs."""
     global _current
-    before = _current
+    previous = _current
     with contextlib.ExitStack() as stack:
         _current = OnRay(machines, stack) if machines.runner == "ray" else None
         try:
             yield
         finally:
-            _current = before
+            _current = previous

@@ -1,4 +1,4 @@
-"""What tasks and flows return: small enough to be a result, enough to find everything else in the lake."""
+"""What tasks and flows return: small enough for a Prefect result, and enough to find everything else in the lake."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ class PipelineReference(BaseModel):
 
     stages: tuple[StageReference, ...]
     report: str
-    """Path of the page in the lake."""
+    """Path of the report in the lake."""

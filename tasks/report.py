@@ -1,4 +1,4 @@
-"""The run's page as a Prefect task."""
+"""The run's report as a Prefect task."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tasks.stage import artifact_key
 
 @task(cache_policy=NO_CACHE)
 def report(recipe: Recipe, lake: str, until: str) -> str:
-    """Write the page of a run as far as `until`; returns its path in the lake."""
-    place = Lake(lake, recipe.name)
-    path = write_report(recipe, place, load_manifests(place, stages_of(recipe, until)))
-    address = f"file://{place.full(path)}" if place.is_local else place.full(path)
-    create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="The run as a page")
+    """Write the report on the stages as far as `until`; returns its path in the lake."""
+    dataset_lake = Lake(lake, recipe.name)
+    path = write_report(recipe, dataset_lake, load_manifests(dataset_lake, stages_of(recipe, until)))
+    address = f"file://{dataset_lake.full(path)}" if dataset_lake.is_local else dataset_lake.full(path)
+    create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="The run's report")
     return path

@@ -1,8 +1,8 @@
-"""Which tasks are tried again, and when.
+"""Which tasks are retried, and when.
 
-Only what asks the network is: a wiki that does not answer now may answer in a minute. A training is never retried by
-itself: what ended it (memory, a wrong recipe) ends it again, hours later. A retry by hand goes on from its latest
-checkpoint.
+Only tasks that use the network are: a wiki that does not answer now may answer in a minute. A training is never retried
+automatically: what ended it (memory, a wrong recipe) would end it again, hours later. A retry by hand resumes from its
+latest checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sp_data.errors import WikiUnreachable
 
 
 def _is_network(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Only what a second try can cure: a wiki that refuses us, or a wrong recipe, stays so."""
+    """Whether a retry can help: it cannot with a wiki that refuses us, or with a wrong recipe."""
     return isinstance(state.result(raise_on_failure=False), WikiUnreachable)
 
 

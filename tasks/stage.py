@@ -1,7 +1,7 @@
-"""The Prefect task of a stage: run it, show it in the Prefect UI, and say what came out.
+"""The Prefect task of a stage: run it, show it in the Prefect UI, and return a reference to its manifest.
 
-Tasks are called directly, not submitted: a cancellation reaches the main thread only, and ends a training's process
-group from there.
+Tasks are called directly, not submitted: a cancellation reaches only the main thread, which then ends a training's
+process group.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tasks.retries import NEVER, ON_NETWORK_ERRORS
 
 @cache
 def stage_task(name: str) -> Task[[Recipe, str], StageReference]:
-    """The task of a stage in the list of stages, under the stage's name."""
+    """The task that runs the stage of this name."""
     stage = STAGES[name]
     retries = ON_NETWORK_ERRORS if stage.uses_network else NEVER
 
-    # The manifest decides what is done; Prefect's cache would trust a path, not the bytes.
+    # The manifest decides what is done; Prefect's cache would compare paths, not bytes.
     @task(name=name, description=stage.summary, cache_policy=NO_CACHE, **retries)
     def run(recipe: Recipe, lake: str) -> StageReference:
         return run_and_publish(name, recipe, lake)
@@ -43,21 +43,21 @@ def stage_task(name: str) -> Task[[Recipe, str], StageReference]:
 
 
 def run_and_publish(name: str, recipe: Recipe, lake_url: str) -> StageReference:
-    """Run one stage, show it in the Prefect UI, and say what came out. A training has a bar there."""
+    """Run one stage, show it in the Prefect UI, and return a reference to it. A training has a progress bar there."""
     lake = Lake(lake_url, recipe.name)
-    begun = time.monotonic()
+    started = time.monotonic()
     progress = onlooker()
     if name in TRAININGS:
         progress = ProgressArtifact(artifact_key(recipe.name, f"{name}-progress"), progress)
     remember_recipe(recipe, lake)
     result = run_stage(name, recipe, lake, progress=progress, runner=current_runner())
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     publish_artifact(lake, result.manifest, result.state)
     return reference_to(result.manifest, result.state, seconds)
 
 
 def reference_to(manifest: Manifest, state: State, seconds: float) -> StageReference:
-    """A small reference to what a stage made, or left as it was."""
+    """A small reference to a stage's manifest."""
     return StageReference(
         name=manifest.stage,
         state=state,
@@ -71,12 +71,12 @@ def reference_to(manifest: Manifest, state: State, seconds: float) -> StageRefer
 
 
 def artifact_key(dataset: str, content: str) -> str:
-    """Prefect takes small letters, digits and dashes only: 'My_wiki.2' and 'embed' -> 'my-wiki-2-embed'."""
+    """A key of small letters, digits and dashes, as Prefect requires: 'My_wiki.2' and 'embed' -> 'my-wiki-2-embed'."""
     return re.sub(r"[^a-z0-9]+", "-", f"{dataset}-{content}".lower())
 
 
 def publish_artifact(lake: Lake, manifest: Manifest, state: str) -> None:
-    """A markdown artifact with the counts, a contact sheet, and the lineage."""
+    """Show a stage in the Prefect UI: a markdown artifact with its counts, a contact sheet, and its lineage."""
     create_markdown_artifact(
         key=artifact_key(lake.dataset, manifest.stage),
         markdown=stage_markdown(lake, manifest, state),

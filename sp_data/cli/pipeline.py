@@ -39,7 +39,9 @@ def run(
     recipe: RecipeArgument = None,
     set_: SetOption = None,
     lake: LakeOption = DEFAULT_LAKE,
-    until: Annotated[str | None, typer.Option(help="The last stage to run; default: all of them.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="The last stage to run; default: all of them.")
+    ] = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:

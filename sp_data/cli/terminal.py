@@ -96,7 +96,7 @@ def shown(*, quiet: bool) -> Iterator[None]:
                 show_path=False,
                 highlighter=NullHighlighter(),
             )
-            handler.addFilter(lambda record: record.levelno >= logging.WARNING or hasattr(record, "told"))
+            handler.addFilter(lambda record: record.levelno >= logging.WARNING or hasattr(record, "shown"))
             with _handled_by(logger, handler):
                 yield
     else:

@@ -90,7 +90,7 @@ def compact(
             {
                 "dataset": asked.name,
                 "state": compacted.state,
-                "removed": [{"shard": number, "reason": reason} for number, reason in compacted.why.items()],
+                "removed": [{"shard": number, "reason": reason} for number, reason in compacted.removed.items()],
                 "added": list(compacted.added),
                 "moved": compacted.num_moved,
                 "stages": list(compacted.stages),

@@ -1,7 +1,7 @@
-"""The demo: a made-up wiki of paper-cutout kids, its tiny CLIP, and everything it needs to run without a network.
+"""The demo: a made-up wiki of paper-cutout kids and its tiny CLIP, all that a run without a network needs.
 
 kids/    who the kids are, and how they are drawn
-wiki/    a wiki of them, and the server that speaks MediaWiki's API
+wiki/    a wiki about them, and the server that speaks MediaWiki's API
 clip/    the tiny CLIP, its weights and how they were trained
 """
 

@@ -1,1 +1,1 @@
-"""Datasets from other tools, and for other trainers: imports/ and export/."""
+"""Datasets from other tools (imports/) and for other trainers (export/)."""

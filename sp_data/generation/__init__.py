@@ -1,7 +1,7 @@
-"""Pictures from words, with what made them written inside.
+"""Pictures from words; each PNG records how it was made.
 
 dream.py     words -> picture
-models.py    the models that draw, from a dataset's checkpoints
-noise.py     a picture's noise comes from its own seed
-gallery.py   prompt, picture, and the training picture that lies nearest
+models.py    the models, loaded from a dataset's checkpoints
+noise.py     noise that depends on a picture's own seed
+gallery.py   prompt, picture, and the nearest training picture
 """

@@ -1,7 +1,7 @@
-"""A gallery of what a dataset's models draw: prompt, picture, and the training picture that lies nearest.
+"""A gallery of the pictures that a dataset's models draw: prompt, picture, and the nearest training picture.
 
-Nearest by the dataset's own embeddings of the training split: the generated picture goes through the same CLIP, so that
-one sees what was learnt by heart and where it came from.
+Nearest by the embeddings of the train split; the generated picture is embedded by the same CLIP. So the gallery shows
+which pictures were memorised, and from where.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sp_data.canonical import digest_of
 from sp_data.dataset.embed.clip import Clip
 from sp_data.dataset.loader.samples import Samples
 from sp_data.dataset.shards.stage import read_rows
-from sp_data.generation.dream import Order, dream, read_made
+from sp_data.generation.dream import Order, dream, read_origin
 from sp_data.generation.models import load_models
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
@@ -33,11 +33,11 @@ NUM_PICTURES = 24
 
 
 class Neighbour(Frozen):
-    """The training picture nearest to a generated one."""
+    """The training picture nearest to a generated picture."""
 
     key: str
     tar: str
-    """Path in the lake of the shard it lies in."""
+    """Path in the lake of its shard."""
     cosine: float
     title: str
     page: str
@@ -51,43 +51,44 @@ class Piece(Frozen):
     picture: str
     """Path of the PNG in the lake."""
     made: dict[str, Any]
+    """The origin that the PNG records."""
     nearest: Neighbour
 
 
-def gallery(recipe: Recipe, lake: Lake, road: dict[str, Manifest]) -> list[Piece]:
-    """Pictures of the judge's prompts where there was one, else of captions that training did not see.
+def gallery(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> list[Piece]:
+    """Pictures of the judge's prompts if it ran, else of captions that were not trained on.
 
-    Made once for the manifests it shows, and kept beside the reports.
+    `by_stage`: stage -> manifest. The gallery is made once for these manifests, and kept beside the reports.
     """
-    shown = {stage: road[stage].digest for stage in ("verify", "prior", "decoder", "judge") if stage in road}
-    path = f"reports/gallery-{digest_of(shown)[:16]}.json"
+    digests = {stage: by_stage[stage].digest for stage in ("verify", "prior", "decoder", "judge") if stage in by_stage}
+    path = f"reports/gallery-{digest_of(digests)[:16]}.json"
     if lake.exists(path):
-        kept = [Piece.model_validate(one) for one in json.loads(lake.read_bytes(path))]
+        kept = [Piece.model_validate(piece) for piece in json.loads(lake.read_bytes(path))]
         if all(lake.exists(piece.picture) for piece in kept):
             return kept
-    models = load_models(recipe, lake, [str(road[kind].details["best"]["folder"]) for kind in ("prior", "decoder")])
-    if "judge" in road:
-        paths = [verdict["picture"] for verdict in road["judge"].details["verdicts"][:NUM_PICTURES]]
+    models = load_models(recipe, lake, [str(by_stage[kind].details["best"]["folder"]) for kind in ("prior", "decoder")])
+    if "judge" in by_stage:
+        paths = [verdict["picture"] for verdict in by_stage["judge"].details["verdicts"][:NUM_PICTURES]]
     else:
         paths = []
-        for dreamt in dream(models, [Order(caption, 0) for caption in unseen_captions(road["verify"], lake)]):
+        for dreamt in dream(models, [Order(caption, 0) for caption in unseen_captions(by_stage["verify"], lake)]):
             paths.append(f"generated/{dreamt.file_name}")
             lake.write_bytes(paths[-1], dreamt.png())
-    files = [lake.read_bytes(one) for one in paths]
-    neighbours = nearest(_embed(models.clip, files), road["verify"], lake)
+    files = [lake.read_bytes(picture) for picture in paths]
+    neighbours = nearest(_embed(models.clip, files), by_stage["verify"], lake)
     rows = zip(paths, files, neighbours, strict=True)
-    pieces = [Piece(picture=one, made=read_made(data, one), nearest=near) for one, data, near in rows]
+    pieces = [Piece(picture=picture, made=read_origin(data, picture), nearest=near) for picture, data, near in rows]
     lake.write_bytes(path, json.dumps([piece.model_dump(mode="json") for piece in pieces], indent=1).encode())
     return pieces
 
 
 def unseen_captions(verified: Manifest, lake: Lake) -> list[str]:
-    """Different captions of the test split, else of val, else of train."""
+    """Distinct captions of the test split, else of val, else of train."""
     for split in ("test", "val", "train"):
         with Samples(verified, lake, split) as samples:
-            some = (samples[index]["caption"] for index in range(min(len(samples), 4 * NUM_PICTURES)))
-            if found := list(dict.fromkeys(some))[:NUM_PICTURES]:
-                return found
+            first_captions = (samples[index]["caption"] for index in range(min(len(samples), 4 * NUM_PICTURES)))
+            if captions := list(dict.fromkeys(first_captions))[:NUM_PICTURES]:
+                return captions
     return []
 
 
@@ -97,32 +98,32 @@ def _embed(clip: Clip, files: Sequence[bytes]) -> npt.NDArray[np.float32]:
 
 
 def nearest(embeddings: npt.NDArray[np.float32], verified: Manifest, lake: Lake) -> list[Neighbour]:
-    """For each row `(n, dim)` of unit length, the picture of the train split with the greatest cosine."""
+    """For each row of `embeddings` `(n, dim)`, unit length, the picture of the train split with the greatest cosine."""
     layout = KeyLayout.parse(verified.details["layout"])
     dead = set(verified.details["tombstones"])
     best = np.full(len(embeddings), -2.0, np.float32)
-    where: list[tuple[dict[str, Any], int]] = [({}, 0)] * len(embeddings)
-    for listed in verified.details["shards"]:
-        if listed["split"] != "train":
+    nearest_rows: list[tuple[dict[str, Any], int]] = [({}, 0)] * len(embeddings)
+    for shard in verified.details["shards"]:
+        if shard["split"] != "train":
             continue
-        with lake.local(listed["img_emb"]["path"]) as path:
+        with lake.local(shard["img_emb"]["path"]) as path:
             rows = np.load(path).astype(np.float32)
-        alive = [index for index in range(len(rows)) if layout.key(listed["number"], index) not in dead]
+        alive = [index for index in range(len(rows)) if layout.key(shard["number"], index) not in dead]
         cosines = embeddings @ rows[alive].T
-        for query, at in enumerate(cosines.argmax(axis=1)):
-            if cosines[query, at] > best[query]:
-                best[query], where[query] = cosines[query, at], (listed, alive[int(at)])
+        for query, column in enumerate(cosines.argmax(axis=1)):
+            if cosines[query, column] > best[query]:
+                best[query], nearest_rows[query] = cosines[query, column], (shard, alive[int(column)])
     return [
-        _neighbour(listed, index, float(cosine), layout, lake)
-        for (listed, index), cosine in zip(where, best, strict=True)
+        _neighbour(shard, index, float(cosine), layout, lake)
+        for (shard, index), cosine in zip(nearest_rows, best, strict=True)
     ]
 
 
-def _neighbour(listed: dict[str, Any], index: int, cosine: float, layout: KeyLayout, lake: Lake) -> Neighbour:
-    row = read_rows(lake, listed["parquet"]["path"])[index]
+def _neighbour(shard: dict[str, Any], index: int, cosine: float, layout: KeyLayout, lake: Lake) -> Neighbour:
+    row = read_rows(lake, shard["parquet"]["path"])[index]
     return Neighbour(
-        key=layout.key(listed["number"], index),
-        tar=listed["tar"]["path"],
+        key=layout.key(shard["number"], index),
+        tar=shard["tar"]["path"],
         cosine=round(cosine, 4),
         title=row["title"],
         page=row["page"] or "",

@@ -1,4 +1,4 @@
-"""What pictures are made with: a CLIP, a prior and a decoder, loaded from a dataset's checkpoints."""
+"""The models that make pictures: a CLIP, a prior and a decoder, loaded from a dataset's checkpoints."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class Models:
 
     clip: Clip
     words: WordEncoder | None
-    """Only where prior or decoder looks at words."""
+    """None if neither prior nor decoder reads words."""
     prior: nn.Module
     decoder: nn.Module
-    made_by: dict[Literal["prior", "decoder"], Checkpoint]
+    checkpoints: dict[Literal["prior", "decoder"], Checkpoint]
     device: torch.device
     dim: int
 
 
 def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None, device: str = "auto") -> Models:
-    """Load a dataset's prior and decoder; how many steps they sample is the recipe's to say.
+    """Load a dataset's prior and decoder; the recipe sets how many steps they sample.
 
-    `named`: `best` (the default), `latest`, or up to one checkpoint's path for each of the two. `device`: `auto`,
-    `cpu` or `cuda`.
+    `named`: `best` (the default), `latest`, or a checkpoint's path for each of the two models. `device`: `auto`, `cpu`
+    or `cuda`.
 
-    Raises StageNotDone if there is no checkpoint, UsageError if a named one is not there, StageError if a checkpoint
+    Raises StageNotDone if there is no checkpoint, UsageError if a named one does not exist, StageError if a checkpoint
     was trained on another CLIP's embeddings.
     """
     chosen = {kind: find_checkpoint(kind, lake, named or [BEST]) for kind in ("prior", "decoder")}
@@ -53,57 +53,57 @@ def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None, devi
     for checkpoint in chosen.values():
         if checkpoint.clip != folder:
             raise StageError(
-                f"{checkpoint} learnt embeddings of {checkpoint.clip}, the recipe's CLIP is {folder}; "
-                "give the recipe it was trained with, or train again"
+                f"{checkpoint} was trained on embeddings of {checkpoint.clip}, but the recipe's CLIP is {folder}; "
+                "give the recipe that it was trained with, or train again"
             )
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
         raise StageError("--device cuda: torch finds no CUDA device; see `nvidia-smi`")
-    place = torch.device("cuda" if there and device != "cpu" else "cpu")
+    target = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
     clip = load_clip(recipe.embed.clip_model, recipe.embed.dim)
     built: dict[str, nn.Module] = {}
     with quiet():
         for kind, checkpoint in chosen.items():
             model = build(checkpoint.kind, checkpoint.model)
             checkpoints.load_weights(lake, checkpoint, model)
-            built[kind] = model.to(place).eval().requires_grad_(False)
+            built[kind] = model.to(target).eval().requires_grad_(False)
     built["prior"].sample_timesteps = recipe.prior.sample_timesteps  # type: ignore[assignment]
     built["decoder"].sample_timesteps = (  # type: ignore[assignment]
         recipe.decoder.sample_timesteps,
     ) * len(chosen["decoder"].model["unets"])
-    log.info("generate: %s, %s on %s", chosen["prior"], chosen["decoder"], place)
-    looks = built["prior"].condition_on_text_encodings or built["decoder"].condition_on_text_encodings
+    log.info("generate: %s, %s on %s", chosen["prior"], chosen["decoder"], target)
+    reads_words = built["prior"].condition_on_text_encodings or built["decoder"].condition_on_text_encodings
     return Models(
         clip=clip,
-        words=WordEncoder(clip) if looks else None,
+        words=WordEncoder(clip) if reads_words else None,
         prior=built["prior"],
         decoder=built["decoder"],
-        made_by={"prior": chosen["prior"], "decoder": chosen["decoder"]},
-        device=place,
+        checkpoints={"prior": chosen["prior"], "decoder": chosen["decoder"]},
+        device=target,
         dim=recipe.embed.dim,
     )
 
 
 def find_checkpoint(kind: Kind, lake: Lake, named: list[str]) -> Checkpoint:
-    """The checkpoint of a kind that `named` means. Raises StageNotDone or UsageError."""
-    which = BEST
+    """The checkpoint of a kind that `named` selects. Raises StageNotDone or UsageError."""
+    choice = BEST
     for name in named:
         if name in (BEST, LATEST):
-            which = name
-        elif (there := checkpoints.at(lake, name)).kind == kind:
-            return there
+            choice = name
+        elif (checkpoint := checkpoints.at(lake, name)).kind == kind:
+            return checkpoint
     run = _newest_run(kind, lake)
-    there_are = checkpoints.found(lake, run) if run else []
-    if not there_are:
+    run_checkpoints = checkpoints.of_run(lake, run) if run else []
+    if not run_checkpoints:
         raise StageNotDone(
             f"dataset {lake.dataset!r} has no checkpoint of a {kind}; run {lake.command(f'train {kind}')} first, "
             f"or {lake.command('run')} for all stages"
         )
-    return there_are[-1] if which == LATEST else checkpoints.best(there_are)
+    return run_checkpoints[-1] if choice == LATEST else checkpoints.best(run_checkpoints)
 
 
 def _newest_run(kind: str, lake: Lake) -> str | None:
-    """The run that finished last; one that is not finished is taken where none is."""
+    """The run that finished last; if none is finished, one that is not."""
     finished = manifests.latest(lake, kind)
     if finished is not None:
         return str(finished.details["run"])

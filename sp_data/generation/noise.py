@@ -1,7 +1,7 @@
-"""A picture's noise comes from its own seed, whatever is drawn beside it and on whichever device.
+"""Noise that depends only on a picture's own seed, not on the rest of its batch or on the device.
 
-dalle2-pytorch's samplers take noise for a whole batch from torch's global generator, so that the second picture of a
-batch would change with the first. Inside `NoiseByPicture` each row has a generator of its own, on the CPU.
+dalle2-pytorch's samplers take noise for a whole batch from torch's global generator, so the second picture of a batch
+would change with the first. Inside `NoiseByPicture` each row has its own generator, on the CPU.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sp_data.training.seeds import number_of
 
 
 class NoiseByPicture(TorchFunctionMode):
-    """Make `torch.randn(shape)` and `torch.randn_like(x)` draw row i from the i-th seed, where the batch has a row a
-    seed. `purpose` keeps apart what is drawn from one seed for different models."""
+    """Make `torch.randn(shape)` and `torch.randn_like(x)` draw row i from the i-th seed; the batch has one row per
+    seed. `purpose` makes the noise of one seed differ between models."""
 
     def __init__(self, purpose: str, seeds: Sequence[int]) -> None:
         super().__init__()
@@ -37,5 +37,5 @@ class NoiseByPicture(TorchFunctionMode):
 
     def _rows(self, shape: tuple[int, ...]) -> torch.Tensor:
         if shape[0] != len(self.generators):
-            raise ValueError(f"noise of shape {shape} for {len(self.generators)} seeds: expected one row a seed")
+            raise ValueError(f"noise of shape {shape} for {len(self.generators)} seeds: expected one row per seed")
         return torch.stack([torch.randn(shape[1:], generator=generator) for generator in self.generators])

@@ -1,7 +1,7 @@
-"""The judge's stage: ask for kids in words, look at the first picture of each, and count.
+"""The judge's stage: draw one picture for each prompt, measure its coat and hat, and count the right ones.
 
-Half of the prompts are of the eight pairs of coat and hat that no picture of the wiki shows: what is right there was
-not remembered. The demo's CLIP gives a second opinion, zero-shot.
+Half of the prompts ask for one of the eight pairs of coat and hat that no picture of the wiki shows: right answers to
+these were not memorised. The demo's CLIP gives a second opinion, zero-shot.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPINION_PROMPTS = {"coat": "a kid in a {} coat", "hat": "a kid with a {} hat"}
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt in words only, and whether the wiki has pictures of its pair of coat and hat."""
+    """A prompt, its colours, and whether the wiki has pictures of this pair of coat and hat."""
 
     prompt: str
     coat: str
@@ -44,35 +44,35 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one picture shows."""
+    """The colours that one picture shows."""
 
     question: Question
     read: colours.CoatAndHat
     opinion: colours.CoatAndHat
-    """The CLIP's."""
+    """The CLIP's opinion."""
     picture: str
-    """Path in the lake."""
+    """Path of the PNG in the lake."""
 
 
 def questions(num_prompts: int, seed: int) -> list[Question]:
-    """Every second one of a held-out pair, those in turn; the rest of the pairs at random."""
+    """Distinct prompts: every second one asks for a held-out pair, in turn; the others for a random pair."""
     draw = random.Random(f"questions {seed}")
-    held_out, seen = itertools.cycle(sorted(HELD_OUT)), sorted(PAIRS)
-    asked: dict[str, Question] = {}
-    number = 0
-    while len(asked) < num_prompts:
-        is_seen = len(asked) % 2 == 0
-        coat, hat = draw.choice(seen) if is_seen else next(held_out)
+    held_out, seen_pairs = itertools.cycle(sorted(HELD_OUT)), sorted(PAIRS)
+    by_prompt: dict[str, Question] = {}
+    num_tries = 0
+    while len(by_prompt) < num_prompts:
+        is_seen = len(by_prompt) % 2 == 0
+        coat, hat = draw.choice(seen_pairs) if is_seen else next(held_out)
         prompt = f"a kid in a {coat} coat and a {hat} {draw.choice(HAT_KINDS)} at the {draw.choice(PLACES)}"
-        asked.setdefault(prompt, Question(prompt, coat, hat, is_seen))
-        number += 1
-        if number > 20 * num_prompts:
-            raise StageError(f"judge.num_prompts = {num_prompts}: there are not so many different kids to ask for")
-    return list(asked.values())
+        by_prompt.setdefault(prompt, Question(prompt, coat, hat, is_seen))
+        num_tries += 1
+        if num_tries > 20 * num_prompts:
+            raise StageError(f"judge.num_prompts = {num_prompts}: there are not so many different prompts; lower it")
+    return list(by_prompt.values())
 
 
 def identity_fields(recipe: Recipe) -> dict[str, Any]:
-    """What of the recipe decides which pictures the judge sees."""
+    """The fields of the recipe that decide which pictures the judge sees."""
     if recipe.judge is None:
         return {}
     steps = {"prior_steps": recipe.prior.sample_timesteps, "decoder_steps": recipe.decoder.sample_timesteps}
@@ -80,7 +80,7 @@ def identity_fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def judge(run: StageRun) -> StageResult:
-    """Dream each question once, with seeds that count up from the recipe's, and read the pictures.
+    """Draw each question once, with seeds that count up from the recipe's, and judge the pictures.
 
     Raises StageError if the recipe has no judge.
     """
@@ -92,10 +92,12 @@ def judge(run: StageRun) -> StageResult:
 def _judge(run: StageRun) -> StageOutput:
     settings = run.recipe.judge
     assert settings is not None
-    asked = questions(settings.num_prompts, settings.seed)
-    run.progress.begin(STAGE, len(asked), "pictures")
-    named = [str(run.inputs[model].details["best"]["folder"]) for model in ("prior", "decoder")]
-    verdicts, files = _sit(asked, run.recipe, run.lake, run.identity, named, run.progress)
+    all_questions = questions(settings.num_prompts, settings.seed)
+    run.progress.begin(STAGE, len(all_questions), "pictures")
+    checkpoint_folders = [str(run.inputs[model].details["best"]["folder"]) for model in ("prior", "decoder")]
+    verdicts, files = _draw_and_read(
+        all_questions, run.recipe, run.lake, run.identity, checkpoint_folders, run.progress
+    )
     table = {
         "all": score(verdicts),
         "seen": score([verdict for verdict in verdicts if verdict.question.seen]),
@@ -104,57 +106,62 @@ def _judge(run: StageRun) -> StageOutput:
     for name, line in table.items():
         log.info("judge: %s: %d pictures, coat %.1f %%, hat %.1f %%", name, line["n"], *_percent(line))
     return StageOutput(
-        counts=Counts(in_=len(asked), out=len(asked)),
+        counts=Counts(in_=len(all_questions), out=len(all_questions)),
         files=files,
         details={"chance": colours.CHANCE, "table": table, "verdicts": [_row(verdict) for verdict in verdicts]},
         versions=library_versions("dalle2-pytorch", "torch", "pillow"),
     )
 
 
-def _sit(
-    asked: Sequence[Question], recipe: Recipe, lake: Lake, identity: str, named: list[str], progress: Progress
+def _draw_and_read(
+    questions: Sequence[Question],
+    recipe: Recipe,
+    lake: Lake,
+    identity: str,
+    checkpoint_folders: list[str],
+    progress: Progress,
 ) -> tuple[list[Verdict], list[FileEntry]]:
     from sp_data.generation.dream import Order, dream
     from sp_data.generation.models import load_models
 
-    models = load_models(recipe, lake, named)
-    # A seed of its own for each: one lucky noise for all would be one draw, not so many.
+    models = load_models(recipe, lake, checkpoint_folders)
+    # A seed for each question: the same noise for all would be a single draw.
     seed = recipe.judge.seed if recipe.judge else 0
-    read, pictures, files = [], [], []
-    for dreamt in dream(models, [Order(question.prompt, seed + number) for number, question in enumerate(asked)]):
+    readings, pictures, files = [], [], []
+    for dreamt in dream(models, [Order(question.prompt, seed + number) for number, question in enumerate(questions)]):
         path = f"generated/judge-{identity[:8]}/{dreamt.file_name}"
         files.append(lake.write_bytes(path, dreamt.png()))
-        read.append(colours.read(dreamt.picture))
+        readings.append(colours.read(dreamt.picture))
         pictures.append(dreamt.picture)
         progress.advance()
     opinions = second_opinion(models.clip, pictures)
-    rows = zip(asked, read, opinions, files, strict=True)
+    rows = zip(questions, readings, opinions, files, strict=True)
     return [Verdict(question, reading, opinion, entry.path) for question, reading, opinion, entry in rows], files
 
 
 def judge_folder(folder: Path) -> dict[str, dict[str, float | int]]:
-    """Read the PNGs that `sp-data dream` made against the prompts inside them; what names no coat and hat is left out.
+    """Judge the PNGs of `sp-data dream` in a folder by their own prompts; prompts without coat and hat are left out.
 
-    Raises UsageError if there is none to judge, CorruptFile if a PNG does not say how it was made.
+    Raises UsageError if there is none to judge, CorruptFile if a PNG does not record how it was made.
     """
-    from sp_data.generation.dream import read_made
+    from sp_data.generation.dream import read_origin
 
     rows: list[tuple[colours.CoatAndHat, colours.CoatAndHat]] = []
     for path in sorted(folder.glob("*.png")):
         data = path.read_bytes()
-        asked = colours.asked(read_made(data, str(path))["prompt"])
-        if asked.coat and asked.hat:
+        requested = colours.colours_of_prompt(read_origin(data, str(path))["prompt"])
+        if requested.coat and requested.hat:
             with Image.open(io.BytesIO(data)) as picture:
-                rows.append((asked, colours.read(picture)))
+                rows.append((requested, colours.read(picture)))
     if not rows:
-        raise UsageError(f"{folder} holds no PNG of `sp-data dream` whose prompt names a coat's and a hat's colour")
+        raise UsageError(f"{folder} has no PNG of `sp-data dream` whose prompt names the colours of a coat and a hat")
 
     def share(chosen: list[tuple[colours.CoatAndHat, colours.CoatAndHat]]) -> dict[str, float | int]:
         count = len(chosen)
         return {
             "n": count,
-            "coat": round(sum(asked.coat == read.coat for asked, read in chosen) / count, 4) if count else 0.0,
-            "hat": round(sum(asked.hat == read.hat for asked, read in chosen) / count, 4) if count else 0.0,
+            "coat": round(sum(requested.coat == read.coat for requested, read in chosen) / count, 4) if count else 0.0,
+            "hat": round(sum(requested.hat == read.hat for requested, read in chosen) / count, 4) if count else 0.0,
         }
 
     unseen = [row for row in rows if (row[0].coat, row[0].hat) in HELD_OUT]
@@ -162,7 +169,7 @@ def judge_folder(folder: Path) -> dict[str, dict[str, float | int]]:
 
 
 def second_opinion(clip: Any, pictures: Sequence[Image.Image]) -> list[colours.CoatAndHat]:
-    """What the CLIP sees, zero-shot: the colour whose sentence lies nearest."""
+    """The colours that the CLIP sees, zero-shot: the colour whose sentence is nearest."""
     names = list(COLOURS)
     images, _ = clip.embed(list(pictures), ["a kid"] * len(pictures))
     nearest = {
@@ -176,7 +183,7 @@ def second_opinion(clip: Any, pictures: Sequence[Image.Image]) -> list[colours.C
 
 
 def score(verdicts: Sequence[Verdict]) -> dict[str, float | int]:
-    """How many, and the shares (0..1) with the right coat and hat, by their pixels and by the CLIP."""
+    """The number of pictures, and the shares (0..1) with the right coat and hat, by the pixels and by the CLIP."""
     count = len(verdicts)
 
     def share(right: int) -> float:
@@ -184,23 +191,23 @@ def score(verdicts: Sequence[Verdict]) -> dict[str, float | int]:
 
     return {
         "n": count,
-        "coat": share(sum(one.read.coat == one.question.coat for one in verdicts)),
-        "hat": share(sum(one.read.hat == one.question.hat for one in verdicts)),
-        "clip_coat": share(sum(one.opinion.coat == one.question.coat for one in verdicts)),
-        "clip_hat": share(sum(one.opinion.hat == one.question.hat for one in verdicts)),
+        "coat": share(sum(verdict.read.coat == verdict.question.coat for verdict in verdicts)),
+        "hat": share(sum(verdict.read.hat == verdict.question.hat for verdict in verdicts)),
+        "clip_coat": share(sum(verdict.opinion.coat == verdict.question.coat for verdict in verdicts)),
+        "clip_hat": share(sum(verdict.opinion.hat == verdict.question.hat for verdict in verdicts)),
     }
 
 
-def _percent(line: dict[str, float | int]) -> tuple[float, float]:
-    return 100 * line["coat"], 100 * line["hat"]
+def _percent(figures: dict[str, float | int]) -> tuple[float, float]:
+    return 100 * figures["coat"], 100 * figures["hat"]
 
 
-def _row(one: Verdict) -> dict[str, Any]:
+def _row(verdict: Verdict) -> dict[str, Any]:
     return {
-        "prompt": one.question.prompt,
-        "seen": one.question.seen,
-        "asked": [one.question.coat, one.question.hat],
-        "read": [one.read.coat, one.read.hat],
-        "clip": [one.opinion.coat, one.opinion.hat],
-        "picture": one.picture,
+        "prompt": verdict.question.prompt,
+        "seen": verdict.question.seen,
+        "asked": [verdict.question.coat, verdict.question.hat],
+        "read": [verdict.read.coat, verdict.read.hat],
+        "clip": [verdict.opinion.coat, verdict.opinion.hat],
+        "picture": verdict.picture,
     }

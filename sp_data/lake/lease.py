@@ -1,14 +1,14 @@
-"""One writer on an object store, where no kernel keeps a lock: a lease that lapses unless it is renewed.
+"""One writer on an object store, where no kernel keeps a lock: a lease that expires unless it is renewed.
 
     <dataset>/.writer      {"token": "9c1f…", "beat": 4, "pid": 71, "host": "ada", "place": "<boot> <pid namespace>"}
 
-It is put only where there is none (If-None-Match), and renewed or taken over only as it was read (If-Match), so of two
-that try at once one is refused by the store. It is stale once it was not renewed for `LASTS_S`, by the store's own
-clock; on the machine that its holder ran on, as soon as that process is gone.
+The lease is put only if there is none (If-None-Match), and renewed or taken over only if it is still as it was read
+(If-Match); so if two processes try at once, the store refuses one of them. A lease is stale when it was not renewed for
+`LASTS_S`, by the store's own clock; on its holder's machine, as soon as the holder's process is gone.
 
-A store ends the request of a client that died in the midst of it, perhaps after the next holder began. It finds nothing
-half written by that, and most paths of a lake have one content only. One that is written anew, such as latest.json, may
-for those seconds go back to what the dead process said, which is whole too: a snapshot that was published.
+A store may finish a request whose client died midway, perhaps after the next holder began. The next holder sees no half
+written file, and most paths of a lake only ever have one content. A path that is overwritten, such as latest.json, may
+for some seconds go back to what the dead process wrote; that is whole, too: a snapshot that was published.
 """
 
 from __future__ import annotations
@@ -40,29 +40,34 @@ RENEWED_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class OtherLease:
-    """Another's lease: what it says, its version, and how long ago it was renewed."""
+    """Another process's lease: its content, its version, and how long ago it was renewed."""
 
-    says: dict[str, Any]
+    content: dict[str, Any]
     etag: str
     age_s: float
 
     @property
     def is_stale(self) -> bool:
-        # One that says nothing is the lock file of a lake on a disk, which was copied to the store with the rest.
-        return not self.says or self.age_s > LASTS_S or _is_gone(self.says)
+        # An empty one is the lock file of a local lake, copied to the store with the rest.
+        return not self.content or self.age_s > LASTS_S or _is_gone(self.content)
 
     def __str__(self) -> str:
-        who = f"process {self.says.get('pid', '?')} on {self.says.get('host', 'another machine')}"
-        heard = f"last heard of {max(self.age_s, 0):.0f} s ago"
-        return f"{who} ({heard}; if it was killed, its lock lapses after {LASTS_S:.0f} s)"
+        holder = f"process {self.content.get('pid', '?')} on {self.content.get('host', 'another machine')}"
+        renewed = f"lock renewed {max(self.age_s, 0):.0f} s ago"
+        return f"{holder} ({renewed}; if it was killed, its lock expires after {LASTS_S:.0f} s)"
 
 
 class Lease:
-    """Held by this process from `take` to `let_go`, renewed by a thread of its own."""
+    """A lease that this process holds from `take` to `release`; a thread of its own renews it."""
 
-    def __init__(self, fs: fsspec.AbstractFileSystem, path: str, what: str) -> None:
-        self._fs, self._path, self._what = fs, path, what
-        self._says = {"token": uuid.uuid4().hex, "pid": os.getpid(), "host": socket.gethostname(), "place": place()}
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str, shown: str) -> None:
+        self._fs, self._path, self._shown = fs, path, shown
+        self._content = {
+            "token": uuid.uuid4().hex,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "place": process_namespace(),
+        }
         self._beat = 0
         self._etag = ""
         self._renewed = _now()
@@ -71,19 +76,21 @@ class Lease:
         self._thread = threading.Thread(target=self._renew_until_ended, name="lease", daemon=True)
 
     def take(self) -> None:
-        """Raises LakeBusy if another holds it, LakeError."""
+        """Raises LakeBusy if another process holds the lease, LakeError."""
         with store_errors(self._fs, self._path):
             if not self._put(IfNoneMatch="*"):
-                found = self._look()
-                if found is None:  # gone by now
+                other = self._read()
+                if other is None:  # released meanwhile
                     taken = self._put(IfNoneMatch="*")
                 else:
-                    taken = self._is_ours() or (found.is_stale and self._take_over(found))
+                    taken = self._is_ours() or (other.is_stale and self._take_over(other))
                 if not taken:
-                    raise LakeBusy(f"{self._what} is being written by {found or 'another process'}; wait for it to end")
+                    raise LakeBusy(
+                        f"{self._shown} is being written by {other or 'another process'}; wait for it to end"
+                    )
         self._thread.start()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._ended.set()
         self._thread.join()
         if self._is_held:
@@ -91,10 +98,10 @@ class Lease:
                 self._fs.call_s3("delete_object", **self._object)
 
     def check(self) -> None:
-        """Raises LakeBusy if this process was silent for so long that another may have taken over."""
+        """Raises LakeBusy if this process did not renew the lease for so long that another may have taken it over."""
         if not self._is_held:
             raise LakeBusy(
-                f"{self._what}: this process could not renew its lock for {LASTS_S:.0f} s, so another may be writing; "
+                f"{self._shown}: this process could not renew its lock for {LASTS_S:.0f} s, so another may be writing; "
                 "run the same command again"
             )
 
@@ -107,15 +114,15 @@ class Lease:
         bucket, _, key = self._path.partition("/")
         return {"Bucket": bucket, "Key": key}
 
-    def _take_over(self, found: OtherLease) -> bool:
-        log.warning("the lock of %s is taken over from %s", self._what, found)
-        return self._put(IfMatch=found.etag)
+    def _take_over(self, other: OtherLease) -> bool:
+        log.warning("taking over the lock of %s from %s", self._shown, other)
+        return self._put(IfMatch=other.etag)
 
     def _put(self, **condition: str) -> bool:
-        """Whether the store let us. Each beat is another version, or If-Match would not tell them apart."""
+        """Whether the store accepted the lease. `beat` makes each put differ: If-Match cannot tell equal ones apart."""
         begun = _now()
         self._beat += 1
-        body = json.dumps({**self._says, "beat": self._beat}).encode()
+        body = json.dumps({**self._content, "beat": self._beat}).encode()
         try:
             answer = self._fs.call_s3("put_object", **self._object, Body=body, **condition)
         except OSError as error:
@@ -125,8 +132,8 @@ class Lease:
         self._etag, self._renewed = str(answer["ETag"]), begun
         return True
 
-    def _look(self) -> OtherLease | None:
-        """The lease as it lies there; its age is between two times that the store itself gives."""
+    def _read(self) -> OtherLease | None:
+        """The lease in the store; its age is the difference of two times by the store's own clock."""
         try:
             head = self._fs.call_s3("head_object", **self._object)
             body = self._fs.cat_file(self._path)
@@ -134,11 +141,11 @@ class Lease:
             return None
         now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
         try:
-            says = json.loads(body)
+            content = json.loads(body)
         except ValueError:
-            says = {}
+            content = {}
         age_s = (now - head["LastModified"]).total_seconds()
-        return OtherLease(says if isinstance(says, dict) else {}, str(head["ETag"]), age_s)
+        return OtherLease(content if isinstance(content, dict) else {}, str(head["ETag"]), age_s)
 
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(RENEWED_S):
@@ -148,42 +155,42 @@ class Lease:
                         self._lost = True
                         return
             except LakeError as error:
-                # The next beat may come through; `check` counts the seconds.
+                # The next renewal may succeed; `check` counts the seconds.
                 log.warning("%s", error)
 
     def _is_ours(self) -> bool:
-        # A put whose answer was lost on the way is sent again, and then meets its own first try.
-        found = self._look()
-        if found is None or found.says.get("token") != self._says["token"]:
+        # A put whose answer was lost is sent again, and then finds what its first try wrote.
+        lease = self._read()
+        if lease is None or lease.content.get("token") != self._content["token"]:
             return False
-        self._etag = found.etag
+        self._etag = lease.etag
         return True
 
 
 @contextlib.contextmanager
-def held(fs: fsspec.AbstractFileSystem, path: str, what: str) -> Iterator[Lease]:
+def held(fs: fsspec.AbstractFileSystem, path: str, shown: str) -> Iterator[Lease]:
     """Hold the lease as long as the context. Raises LakeBusy, LakeError."""
-    lease = Lease(fs, path, what)
+    lease = Lease(fs, path, shown)
     lease.take()
     try:
         yield lease
     finally:
-        lease.let_go()
+        lease.release()
 
 
 def _now() -> float:
-    # Unlike the monotonic clock it goes on while the machine sleeps, as the store's does.
+    # Unlike the monotonic clock this one runs on while the machine sleeps, as the store's does.
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def place() -> str:
-    """Names what process numbers mean here: this machine since it started, and the container."""
+def process_namespace() -> str:
+    """Names where process numbers are valid: this machine's boot, and the container."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():
         return ""
     return f"{boot.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
 
 
-def _is_gone(says: dict[str, Any]) -> bool:
-    here = place()
-    return bool(here) and says.get("place") == here and not Path(f"/proc/{says.get('pid')}").exists()
+def _is_gone(content: dict[str, Any]) -> bool:
+    namespace = process_namespace()
+    return bool(namespace) and content.get("place") == namespace and not Path(f"/proc/{content.get('pid')}").exists()

@@ -1,6 +1,7 @@
-"""LocalCopies of a remote lake's files on this machine, so that a stage fetches a shard once and not for each check.
+"""Copies of a remote lake's files on this machine, so that a stage fetches a shard once and not for each check.
 
-Bounded: copies that nobody uses go, the longest unused first. What a killed process left is swept by the next one.
+Their size is bounded: copies not in use are removed, the least recently used first. Copies that a killed process left
+are removed by the next process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path, PurePosixPath
 MAX_BYTES = 4 * 2**30
 PREFIX = "sp-data-"
 YOUNG_S = 60.0
-"""A folder this new may not have been locked yet by the process that made it."""
+"""The process that made a folder this young may not have locked it yet."""
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class _Copy:
     num_users: int = 0
     num_bytes: int = 0
     stale: bool = False
-    guard: threading.Lock = field(default_factory=threading.Lock)
+    fetching: threading.Lock = field(default_factory=threading.Lock)
 
 
 class LocalCopies:
@@ -43,7 +44,7 @@ class LocalCopies:
 
     @contextlib.contextmanager
     def use(self, path: str, fetch: Callable[[Path], None]) -> Iterator[Path]:
-        """The copy, fetched if there is none; it stays at least as long as the context."""
+        """A file's copy, fetched if there is none; it stays at least as long as the context."""
         with self._lock:
             copy = self._copies.get(path)
             if copy is None:
@@ -52,11 +53,11 @@ class LocalCopies:
             self._copies.move_to_end(path)
         file = copy.folder / PurePosixPath(path).name
         try:
-            with copy.guard:
+            with copy.fetching:
                 if not file.exists():
-                    beside = copy.folder / ".fetched"
-                    fetch(beside)
-                    beside.replace(file)
+                    unfinished = copy.folder / ".fetched"
+                    fetch(unfinished)
+                    unfinished.replace(file)
                     with self._lock:
                         copy.num_bytes = file.stat().st_size
                         self._num_bytes += copy.num_bytes
@@ -64,18 +65,18 @@ class LocalCopies:
         finally:
             with self._lock:
                 copy.num_users -= 1
-                self._let_go(copy)
+                self._evict(copy)
 
     def forget(self, path: str) -> None:
-        """The file was written anew or removed."""
+        """Drop a file's copy: the file was overwritten or removed."""
         with self._lock:
             copy = self._copies.pop(path, None)
             if copy is not None:
                 copy.stale = True
                 self._num_bytes -= copy.num_bytes
-                self._let_go(copy)
+                self._evict(copy)
 
-    def _let_go(self, used: _Copy) -> None:
+    def _evict(self, used: _Copy) -> None:
         if used.stale and not used.num_users:
             shutil.rmtree(used.folder, ignore_errors=True)
         if self._num_bytes <= self._max_bytes:
@@ -91,8 +92,8 @@ class LocalCopies:
 
 @contextlib.contextmanager
 def temporary(purpose: str) -> Iterator[Path]:
-    """A fresh folder in the machine's temporary place ($TMPDIR), gone afterwards; locked, so that it can be told from
-    what a killed process left."""
+    """A fresh folder in the machine's temporary folder ($TMPDIR), removed afterwards; locked, to tell it from those
+    that killed processes left."""
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-"))
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -104,9 +105,9 @@ def temporary(purpose: str) -> Iterator[Path]:
 
 
 def sweep_temporary() -> None:
-    """Remove temporary folders whose process is gone: the kernel took their locks away with it."""
+    """Remove temporary folders whose process is gone: the kernel released their locks."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's, or removed meanwhile
             if not folder.is_dir() or folder.is_symlink() or time.time() - folder.stat().st_mtime < YOUNG_S:
                 continue
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

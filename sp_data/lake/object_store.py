@@ -1,7 +1,7 @@
-"""Object stores: how one is opened, and what its failures are called.
+"""Object stores: opening one, and turning its failures into our errors.
 
-Address and credentials come from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), as with every other
-program for S3. A failure is one LakeError that says what to do; botocore's own text is its cause.
+Address and credentials come from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), as in every other program
+for S3. A failure is one LakeError that says what to do; botocore's own error is its cause.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sp_data.errors import LakeError
 
 
 def open_store(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The filesystem of a URL and its path there. Asks the store nothing. Raises LakeError."""
+    """The filesystem of a URL, and the path in it. Sends the store no request. Raises LakeError."""
     try:
-        # Listings are never kept: what another process wrote since has to be seen.
+        # Listings are never cached: what another process wrote meanwhile must be seen.
         fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise LakeError(f"lake {url!r} cannot be opened: {error}") from error
@@ -35,12 +35,12 @@ def protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def store_errors(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[None]:
-    """Turn what S3 answers into ours. FileNotFoundError stays what it is where only the object is missing, and so do
-    errors of this machine's own disk."""
+    """Turn S3's errors into LakeError. A FileNotFoundError for a missing object passes as it is, and so do errors of
+    this machine's own disk."""
     if not is_s3(fs):
         yield
         return
-    # Loaded already where the filesystem is S3's, and not to be asked for elsewhere.
+    # Already loaded if the filesystem is S3; other lakes do not need them.
     import aiohttp
     from botocore.exceptions import BotoCoreError, ClientError
     from fsspec.exceptions import FSTimeoutError
@@ -48,46 +48,46 @@ def store_errors(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, FSTimeoutError, aiohttp.ClientError) as error:
-        raise LakeError(_said(type(error).__name__, str(error), path)) from error
+        raise LakeError(_message(type(error).__name__, str(error), path)) from error
     except OSError as error:
-        # s3fs gives Python's errors for S3's codes; S3's own answer is the cause.
+        # s3fs raises Python's errors for S3's codes; S3's own answer is the cause.
         answer = error.__cause__
         if not isinstance(answer, ClientError):
             raise
         code, message = _code(answer)
         if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
             raise
-        raise LakeError(_said(code, message, path)) from error
+        raise LakeError(_message(code, message, path)) from error
     except ClientError as error:
-        raise LakeError(_said(*_code(error), path)) from error
+        raise LakeError(_message(*_code(error), path)) from error
 
 
 def refused_condition(error: OSError) -> bool:
-    """Whether a conditional put was refused: another's object is there (or is there no more)."""
+    """Whether the store refused a conditional put: another process wrote (or removed) the object."""
     answer: Any = error.__cause__
     code = getattr(answer, "response", {}).get("Error", {}).get("Code")
     return code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
 def _code(error: Any) -> tuple[str, str]:
-    said = error.response.get("Error", {})
-    return str(said.get("Code", "unknown")), str(said.get("Message", error))
+    answer = error.response.get("Error", {})
+    return str(answer.get("Code", "unknown")), str(answer.get("Message", error))
 
 
-def _said(code: str, message: str, path: str) -> str:
+def _message(code: str, message: str, path: str) -> str:
     bucket = path.partition("/")[0]
-    said = " ".join(message.split())[:200]
+    text = " ".join(message.split())[:200]
     if code == "NoSuchBucket":
         return f"bucket {bucket!r} does not exist; create it first, or choose another --lake"
     if code in ("NoCredentialsError", "PartialCredentialsError"):
-        return f"s3://{path} asks who you are; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return f"s3://{path} needs credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "Forbidden"):
         return (
-            f"s3://{path} is refused ({code}: {said}); are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY those of this "
+            f"s3://{path} is refused ({code}: {text}); are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY those of this "
             f"store, and may they list, read, write and delete in {bucket!r}?"
         )
     if code in ("NotImplemented", "501"):
-        return f"s3://{path}: the store cannot do what is needed ({said}); docs/s3.md says what that is"
+        return f"s3://{path}: the store lacks a feature that is needed ({text}); docs/s3.md lists them"
     if code.endswith(("ConnectionError", "TimeoutError", "ConnectorError", "DisconnectedError", "ClosedError")):
-        return f"s3://{path} cannot be reached ({said}); is AWS_ENDPOINT_URL right, and the store running?"
-    return f"s3://{path} cannot be used ({code}: {said}); if that was a moment's trouble, run the same command again"
+        return f"s3://{path} cannot be reached ({text}); is AWS_ENDPOINT_URL right, and the store running?"
+    return f"s3://{path} cannot be used ({code}: {text}); if the trouble was temporary, run the same command again"

@@ -1,13 +1,13 @@
-"""The recipe: everything a run can be told, in one typed model.
+"""The recipe: all settings of a run, in one typed model.
 
 Each stage reads one part of it (`recipe.curate`, ...). The fields of that part name the stage's result, except for
-those marked EXECUTION_ONLY, which change how the work is done but not what comes out.
+those marked EXECUTION_ONLY, which change how the work is done but not the result.
 
-part.py        what every part is: frozen, strict, with identity fields
+part.py        the base of every part: frozen, strict, with identity fields
 source.py      where pictures come from
 dataset.py     curate, shard, embed, reorder, verify, machines
 training.py    prior, decoder and its unets, judge
-recipe.py      the whole
+recipe.py      the whole recipe
 named.py       the stock recipes `southpark` and `demo`
 load.py        a name or a YAML file -> a recipe, with `a.b=c` overrides
 """

@@ -1,4 +1,4 @@
-"""A recipe from its name, a YAML file or plain fields, with `a.b=c` overrides; a wrong field is named."""
+"""A recipe from its name, a YAML file or plain fields, with `a.b=c` overrides; errors name the wrong field."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
 
 
 def named_in_file(name: str) -> bool:
-    """Whether this is the path of a recipe file, by its suffix."""
+    """Whether this name is the path of a recipe file, by its suffix."""
     return Path(name).suffix in (".yaml", ".yml")
 
 
-def changed(recipe: Recipe, sets: Iterable[str], where: str) -> Recipe:
-    """A recipe with `a.b=c` overrides. Raises RecipeError naming the field of `where`."""
+def changed(recipe: Recipe, sets: Iterable[str], label: str) -> Recipe:
+    """A recipe with `a.b=c` overrides. Raises RecipeError naming the field of recipe `label`."""
     fields = recipe.model_dump(mode="json")
     for setting in sets:
         _override(fields, setting)
-    return build(fields, where)
+    return build(fields, label)
 
 
-def build(fields: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from plain fields. Raises RecipeError naming the first wrong field of `where`."""
+def build(fields: Mapping[str, Any], label: str) -> Recipe:
+    """A recipe from plain fields. Raises RecipeError naming the first wrong field of recipe `label`."""
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(f"recipe {where}: {_first_fault(error, fields)}") from error
+        raise RecipeError(f"recipe {label}: {_first_error(error, fields)}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -84,16 +84,16 @@ def _override(fields: dict[str, Any], setting: str) -> None:
     inner[last] = value
 
 
-def _first_fault(error: ValidationError, fields: Mapping[str, Any]) -> str:
-    fault = error.errors(include_url=False)[0]
-    path = ".".join(str(step) for step in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = _field_names(fault["loc"][:-1])
-        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+def _first_error(error: ValidationError, fields: Mapping[str, Any]) -> str:
+    details = error.errors(include_url=False)[0]
+    path = ".".join(str(step) for step in details["loc"])
+    if details["type"] == "extra_forbidden":
+        known = _field_names(details["loc"][:-1])
+        close = difflib.get_close_matches(str(details["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"there is no field {path!r}; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
-    given = fault["input"]
+    message = details["msg"].removeprefix("Value error, ")
+    given = details["input"]
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}: {message}{shown}" if path else message
 

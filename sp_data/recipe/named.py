@@ -8,10 +8,10 @@ from sp_data.recipe.recipe import Recipe
 
 
 def southpark() -> Recipe:
-    """South Park's characters, with models of LAION's sizes: ViT-L/14, a prior of 102 million parameters, a decoder of
-    957 million that draws 64 pixels and one of 616 million that makes them 256. For a GPU with 80 GB.
+    """South Park's characters, with models of LAION's sizes: ViT-L/14, a prior of 102 million parameters, a unet of 957
+    million that draws 64 pixels and one of 616 million that enlarges them to 256. For a GPU with 80 GB.
 
-    `contact` and `acknowledge_terms` are yours to say.
+    You set `contact` and `acknowledge_terms` yourself.
     """
     return Recipe.model_validate(_SOUTHPARK)
 
@@ -19,7 +19,7 @@ def southpark() -> Recipe:
 def demo() -> Recipe:
     """Paper-cutout kids from a wiki that the run serves itself: no network, no GPU.
 
-    The models are toys that learn to draw 32 pixels in some five minutes on two cores.
+    The models are toys that learn to draw 32 pixels in about five minutes on two cores.
     """
     return Recipe.model_validate(_DEMO)
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 EXECUTION_ONLY: dict[str, JsonValue] = {"sp_data": "how"}
-"""Marks a field that says how to work, not what to make: it is left out of every identity."""
+"""Marks a field that changes how the work is done, not the result: it is left out of every identity."""
 
 
 class RecipePart(BaseModel):

@@ -25,7 +25,7 @@ class Recipe(RecipePart):
     machines: Machines = Machines.model_validate({})
     prior: Prior = Prior.model_validate({})
     decoder: Decoder = Decoder.model_validate({})
-    judge: Judge | None = Field(None, description="Only the demo's pictures can be measured")
+    judge: Judge | None = Field(None, description="Only the pictures of the demo can be judged")
 
     @model_validator(mode="after")
     def _pictures_are_large_enough(self) -> Self:

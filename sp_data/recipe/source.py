@@ -1,4 +1,4 @@
-"""Where pictures come from: a wiki, a list of addresses, or an import."""
+"""Where the pictures come from: a wiki, a list of addresses, or an import."""
 
 from __future__ import annotations
 
@@ -21,71 +21,76 @@ class DemoWiki(RecipePart):
         0,
         ge=0,
         le=52,
-        description="How many weeks ago it was founded; each week some pictures come, change, go and are renamed",
+        description="Age of the wiki; each week some pictures are added, changed, deleted and renamed",
         json_schema_extra=EXECUTION_ONLY,
     )
 
 
 class Imported(RecipePart):
-    """Shards that someone else made; written by `sp-data import`, not by hand."""
+    """Shards made elsewhere; `sp-data import` writes this part, not a person."""
 
-    shards: str = Field(description="Where they lay", json_schema_extra=EXECUTION_ONLY)
-    embeddings: str = Field(description="Where their embeddings lay", json_schema_extra=EXECUTION_ONLY)
+    shards: str = Field(description="Where they were", json_schema_extra=EXECUTION_ONLY)
+    embeddings: str = Field(description="Where their embeddings were", json_schema_extra=EXECUTION_ONLY)
     digest: str = Field("", description="sha256 over the shards")
 
 
 class Source(RecipePart):
-    """Which wiki, and what of it."""
+    """Which wiki, and which of its pictures."""
 
     wiki: str = Field("", description="Address of the wiki, e.g. https://southpark.fandom.com")
     addresses: str = Field(
         "",
-        description="Instead of a wiki: a list of pictures' addresses, as .txt (one a line), .csv or .parquet (columns "
-        "`url`, and `caption` and `licence` where there are any)",
+        description="Instead of a wiki: a list of pictures' addresses, as .txt (one per line), .csv or .parquet "
+        "(column `url`, and optionally `caption` and `licence`)",
     )
     demo: DemoWiki | None = Field(None, description="Serve the made-up wiki and scrape it")
-    imported: Imported | None = Field(None, description="Instead of a wiki: what `sp-data import` took in")
+    imported: Imported | None = Field(None, description="Instead of a wiki: what `sp-data import` imported")
     select: Literal["pages", "categories", "all"] = Field(
         "pages", description="Files shown on `pages`, files in `categories`, or every file of the wiki"
     )
     pages: tuple[str, ...] = ("Portal:Characters",)
     categories: tuple[str, ...] = ()
-    article_namespaces: tuple[int, ...] = Field((0,), description="Where captions and infoboxes are read")
+    article_namespaces: tuple[int, ...] = Field(
+        (0,), description="Namespaces whose pages are read for captions and infoboxes"
+    )
     mime_types: tuple[str, ...] = ("image/png", "image/jpeg", "image/gif", "image/webp")
     caption_templates: tuple[str, ...] = Field(
         (),
-        description="Captions made of infobox fields and of found captions by their kind, such as "
-        "'{subject}[ in a {coat} coat][, {lead}]': parts in brackets are left out where a field is missing. The first "
-        "that can be filled is chosen; without one, the best caption found on the wiki",
+        description="Captions made of infobox fields and of the wiki's captions by their kind, such as "
+        "'{subject}[ in a {coat} coat][, {lead}]': a part in brackets is left out if a field is missing. The first "
+        "template that can be filled is used; if there is none, the best caption of the wiki",
     )
     caption_variants: int = Field(
-        0, ge=0, le=16, description="Other captions of each picture, for training: parts in brackets dropped at random"
+        0, ge=0, le=16, description="More captions of each picture, for training: parts in brackets left out at random"
     )
     caption_dropout: float = Field(0.3, ge=0, lt=1, description="How often a part in brackets is left out of a variant")
-    caption_seed: int = Field(0, ge=0, description="Of the variants")
+    caption_seed: int = Field(0, ge=0, description="Seed of the variants")
     max_html_pages: int = Field(
         100,
         ge=0,
-        description="Read as HTML because their wikitext does not name the pictures they show; one request each",
+        description="How many pages may be read as HTML, because their wikitext does not name the pictures they show; "
+        "one request each",
     )
     reconcile_every: int = Field(
         13,
         ge=1,
-        description="Runs that find changes between two that list the whole wiki; a month after the last it is listed "
-        "in any case. What is changed behind its lists of changes, such as imports with old dates, is found then",
+        description="Incremental runs between two runs that list the whole wiki; a month after the last listing it is "
+        "listed in any case. A listing finds changes that the wiki does not log, such as imports with old dates",
         json_schema_extra=EXECUTION_ONLY,
     )
     contact: str = Field(
-        "", description="Who runs this: an address for the User-Agent", json_schema_extra=EXECUTION_ONLY
+        "", description="Who runs this: a mail address or a page, for the User-Agent", json_schema_extra=EXECUTION_ONLY
     )
     acknowledge_terms: bool = Field(
-        False, description="You have read the wiki's terms of use and may do this", json_schema_extra=EXECUTION_ONLY
+        False,
+        description="You have read the wiki's terms of use, and they allow you this",
+        json_schema_extra=EXECUTION_ONLY,
     )
     requests_per_second: float = Field(
         1.0,
         ge=0,
         le=50,
-        description="0 = as fast as it answers, on this machine only",
+        description="0 = as fast as the wiki answers; only for a wiki on this machine",
         json_schema_extra=EXECUTION_ONLY,
     )
     timeout_s: float = Field(30.0, gt=0, json_schema_extra=EXECUTION_ONLY)
@@ -102,7 +107,7 @@ class Source(RecipePart):
         return value.rstrip("/")
 
     @model_validator(mode="after")
-    def _has_manners(self) -> Self:
+    def _is_consistent(self) -> Self:
         if sum(map(bool, (self.wiki, self.addresses, self.imported))) != 1:
             raise ValueError("expected `wiki`, or `addresses` instead of one")
         if self.select == "pages" and not self.pages:
@@ -113,8 +118,8 @@ class Source(RecipePart):
             raise ValueError("`requests_per_second` may be 0 only for a wiki on this machine")
         return self
 
-    def check_manners(self) -> None:
-        """Refuse to scrape a wiki elsewhere without saying who one is and that its terms were read.
+    def check_politeness(self) -> None:
+        """Check that a wiki on another machine is scraped only with a contact, and after its terms were read.
 
         Raises RecipeError.
         """
@@ -127,21 +132,21 @@ class Source(RecipePart):
             )
         if not self.acknowledge_terms:
             raise RecipeError(
-                f"read the terms of use and the licence of {self.place} first (Fandom's terms are stricter than its "
-                "robots.txt; text is CC-BY-SA, most pictures are fair use); if you may do this, "
-                "say so: --set source.acknowledge_terms=true"
+                f"first read the terms of use and the licence of {self.place} (Fandom's terms are stricter than its "
+                "robots.txt; text is CC-BY-SA, most pictures are fair use); if they allow you this, "
+                "set it: --set source.acknowledge_terms=true"
             )
 
     @property
     def place(self) -> str:
-        """Where the pictures come from, in words."""
+        """Where the pictures come from, for messages."""
         if self.imported:
             return f"the shards in {self.imported.shards}"
         return self.wiki or f"the addresses in {self.addresses}"
 
     @property
     def portals(self) -> tuple[str, ...]:
-        """The pages that select files; they are read as their readers see them."""
+        """The pages that select files; they are read as rendered HTML."""
         return self.pages if self.select == "pages" else ()
 
     @property

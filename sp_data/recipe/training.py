@@ -1,4 +1,4 @@
-"""What is trained on a dataset: the prior, the decoder with its unets, and the judge of what they draw."""
+"""What is trained on a dataset: the prior, the decoder with its unets, and the judge of their pictures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 
 
 class Training(RecipePart):
-    """How long and how a model is trained; the same for prior and decoder."""
+    """How a model is trained, and for how long; the same for prior and decoder."""
 
     steps: int = Field(100_000, ge=1)
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(1e-4, gt=0, le=1)
-    schedule: Literal["constant", "linear"] = Field("constant", description="`linear` falls to zero at the last step")
+    schedule: Literal["constant", "linear"] = Field("constant", description="`linear` falls to zero by the last step")
     warmup_steps: int = Field(1000, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(0.5, gt=0)
-    ema_decay: float = Field(0.9999, ge=0, lt=1, description="Of the averaged weights, which are the ones used")
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="Of the averaged weights; these generate")
     seed: int = Field(0, ge=0)
     log_every: int = Field(
         50, ge=1, description="Steps between lines of metrics.jsonl", json_schema_extra=EXECUTION_ONLY
@@ -28,14 +28,16 @@ class Training(RecipePart):
     keep_checkpoints: int = Field(
         2,
         ge=2,
-        description="The best stays beside them; one alone may be the one being written",
+        description="The latest ones, beside the best; at least two, since one may be incomplete when a run is killed",
         json_schema_extra=EXECUTION_ONLY,
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=EXECUTION_ONLY)
     precision: Literal["bf16", "fp32"] = Field(
         "bf16", description="Of the forward pass", json_schema_extra=EXECUTION_ONLY
     )
-    loader_processes: int = Field(0, ge=0, description="That read pictures ahead", json_schema_extra=EXECUTION_ONLY)
+    loader_processes: int = Field(
+        0, ge=0, description="Processes that read pictures ahead", json_schema_extra=EXECUTION_ONLY
+    )
 
 
 class Prior(Training):
@@ -47,16 +49,16 @@ class Prior(Training):
     dropout: float = Field(0.05, ge=0, lt=1, description="In attention and feed-forward layers")
     normformer: bool = True
     text_encodings: bool = Field(
-        True, description="Also look at each word: needs a CLIP whose text tower is as wide as its embeddings"
+        True, description="Also condition on each word: needs a CLIP whose text tower is as wide as its embeddings"
     )
-    max_text_len: int = Field(77, ge=1, description="1 without text encodings: a step costs as many words")
+    max_text_len: int = Field(77, ge=1, description="Use 1 without text encodings: the cost of a step grows with it")
     timesteps: int = Field(1000, ge=2)
     sample_timesteps: int = Field(64, ge=1, description="May be changed later", json_schema_extra=EXECUTION_ONLY)
-    cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="Of captions left out while training")
+    cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="Share of captions left out while training")
 
 
 class Unet(RecipePart):
-    """One step of the cascade; the names are dalle2-pytorch's."""
+    """One unet of the cascade; the field names are dalle2-pytorch's."""
 
     image_size_px: int = Field(64, ge=8)
     dim: int = Field(320, ge=8)
@@ -65,10 +67,10 @@ class Unet(RecipePart):
     num_resnet_blocks: int = Field(4, ge=1)
     attn_heads: int = Field(8, ge=1)
     attn_dim_head: int = Field(64, ge=8)
-    self_attn: tuple[bool, ...] = Field((False, True, True, True), description="By resolution")
+    self_attn: tuple[bool, ...] = Field((False, True, True, True), description="One entry for each resolution")
     sparse_attn: bool = True
     memory_efficient: bool = Field(True, description="Halve the resolution before each block, not after it")
-    init_cross_embed: bool = Field(True, description="First layer with kernels of 3, 7 and 15 pixels, not one of 7")
+    init_cross_embed: bool = Field(True, description="A first layer with kernels of 3, 7 and 15 pixels instead of 7")
     text_encodings: bool = False
 
 
@@ -77,12 +79,12 @@ class Decoder(Training):
 
     unets: tuple[Unet, ...] = Field((Unet.model_validate({}),), min_length=1)
     objective: Literal["noise", "v", "x_start"] = Field("noise", description="What a unet predicts")
-    learned_variance: bool = Field(True, description="Of the first unet")
+    learned_variance: bool = Field(True, description="Learn the variance of the first unet")
     timesteps: int = Field(1000, ge=2)
     sample_timesteps: int = Field(
         64, ge=1, description="Fewer than `timesteps`: DDIM. May be changed later", json_schema_extra=EXECUTION_ONLY
     )
-    image_cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: no guidance can be asked for")
+    image_cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: guidance is not possible")
     text_cond_drop_prob: float = Field(0.5, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -101,12 +103,12 @@ class Decoder(Training):
 
     @property
     def image_size_px(self) -> int:
-        """Of the finished picture."""
+        """Width and height of the finished picture."""
         return self.unets[-1].image_size_px
 
 
 class Judge(RecipePart):
-    """How the demo looks at its own pictures: coats and hats against the words that asked for them."""
+    """How the demo judges its pictures: the colours of coats and hats against the prompts."""
 
-    num_prompts: int = Field(64, ge=2, description="Half of them of pairs that no picture shows")
+    num_prompts: int = Field(64, ge=2, description="Half of them ask for pairs of coat and hat that no picture shows")
     seed: int = Field(0, ge=0)

@@ -1,4 +1,4 @@
-"""Curves as a small SVG that stands in the page itself: steps to the right, a logarithmic scale upwards."""
+"""Curves as a small inline SVG: steps to the right, a logarithmic scale upwards."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ COLOURS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed")
 
 
 def line_chart(series: Mapping[str, Points]) -> str:
-    """An SVG of named curves; a value that is not above zero has no place on the scale and is left out.
+    """An SVG of named curves. The scale has no place for values of zero or below, so they are left out.
 
-    Returns an empty text if there is nothing to draw.
+    Returns an empty string if there is nothing to draw.
     """
     curves = {name: [(x, y) for x, y in points if y > 0] for name, points in series.items()}
     curves = {name: points for name, points in curves.items() if points}

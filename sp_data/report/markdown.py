@@ -1,4 +1,4 @@
-"""A stage as markdown: what a Prefect artifact shows."""
+"""A stage, an export or generated pictures as markdown: what a Prefect artifact shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUM_PAIRS_SHOWN = 10
 
 
 def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
-    """Counts, reasons, a contact sheet where the stage has pictures, lineage. At most some 200 kB."""
+    """Counts, drop reasons, a contact sheet where the stage has pictures, and lineage. At most some 200 kB."""
     counts = manifest.counts
     lines = [
         f"## {manifest.stage}: {state}",
@@ -45,49 +45,53 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
         pictures = list(pictures_of(shown))
         if pictures:
             lines += ["", f"### {title}", "", f"![{title}]({data_uri(contact_sheet(pictures))})"]
-            lines += ["", *[f"- {one.title}: {one.line}" for one in shown[:8]]]
+            lines += ["", *[f"- {sample.title}: {sample.line}" for sample in shown[:8]]]
     lines += ["", "### Lineage", "", f"- identity `{manifest.identity}`", f"- digest `{manifest.digest}`"]
     lines += [f"- from {stage} `{digest}`" for stage, digest in sorted(manifest.inputs.items())]
     lines += [f"- {name} {version}" for name, version in sorted(manifest.versions.items())]
     return "\n".join(lines) + "\n"
 
 
-def export_markdown(done: ExportResult, digest: str) -> str:
+def export_markdown(result: ExportResult, digest: str) -> str:
     """What an export wrote, and what it left out."""
-    lines = [f"## Export for {done.to}", "", f"`{done.folder}`, {done.num_shards:,} shards", ""]
-    lines += ["| split | samples |", "|---|---:|", *[f"| {split} | {num:,} |" for split, num in done.splits.items()]]
-    if done.dropped:
+    lines = [f"## Export for {result.to}", "", f"`{result.folder}`, {result.num_shards:,} shards", ""]
+    lines += ["| split | samples |", "|---|---:|"]
+    lines += [f"| {split} | {count:,} |" for split, count in result.splits.items()]
+    if result.dropped:
         lines += ["", "| left out because | samples |", "|---|---:|"]
-        lines += [f"| {reason} | {count:,} |" for reason, count in sorted(done.dropped.items())]
+        lines += [f"| {reason} | {count:,} |" for reason, count in sorted(result.dropped.items())]
     return "\n".join([*lines, "", f"- of dataset `{digest}`"]) + "\n"
 
 
 def _close_pairs(lake: Lake, manifest: Manifest) -> list[str]:
-    """The pictures that the CLIP finds most alike."""
+    """The pairs of pictures that the CLIP finds most alike."""
     path = close_pairs_path(manifest.inputs["reorder"])
     if not lake.exists(path):
         return []
     pairs = list(csv.DictReader(io.StringIO(lake.read_bytes(path).decode())))
     if not pairs:
         return []
-    lines = ["", "### Alike to the CLIP", "", f"The nearest pairs of pictures; all that are listed: `{path}`", ""]
+    lines = ["", "### Alike to the CLIP", "", f"The nearest pairs of pictures; the whole list is in `{path}`", ""]
     lines += ["| cosine | picture | split | other picture | split |", "|---:|---|---|---|---|"]
     columns = ("cosine", "title", "split", "other_title", "other_split")
     return lines + ["| " + " | ".join(pair[name] for name in columns) + " |" for pair in pairs[:NUM_PAIRS_SHOWN]]
 
 
 def _training(lake: Lake, manifest: Manifest) -> list[str]:
-    """The checkpoint that generates, the losses on the way, and what the decoder draws of the val split."""
-    # Imported late, with torch: stages before the training need none.
+    """The checkpoint that generates, the losses by step, and what the decoder draws for the val split."""
+    # Imported late because it imports torch: stages before the training do without.
     from sp_data.training.loop import samples_path
     from sp_data.training.metrics import read_metrics
 
     run, best = manifest.details["run"], manifest.details["best"]
     lines = ["", "### Checkpoints", "", "| | step | validation loss | weights | folder |", "|---|---:|---:|---|---|"]
     for name in ("best", "last"):
-        one = manifest.details[name]
-        val_loss = "" if one["val_loss"] is None else f"{one['val_loss']:.4f}"
-        lines.append(f"| {name} | {one['step']:,} | {val_loss} | `{one['digest'][:12]}` | `{one['folder']}` |")
+        checkpoint = manifest.details[name]
+        val_loss = "" if checkpoint["val_loss"] is None else f"{checkpoint['val_loss']:.4f}"
+        lines.append(
+            f"| {name} | {checkpoint['step']:,} | {val_loss} | `{checkpoint['digest'][:12]}` | "
+            f"`{checkpoint['folder']}` |"
+        )
     evaluated = [row for row in read_metrics(lake, run) if "val_loss" in row]
     if evaluated:
         lines += ["", "| step | loss | validation loss |", "|---:|---:|---:|"]
@@ -95,7 +99,7 @@ def _training(lake: Lake, manifest: Manifest) -> list[str]:
         lines += [f"| {row['step']:,} | {row['loss']:.4f} | {row['val_loss']:.4f} |" for row in chosen]
     sheet = samples_path(run, best["step"])
     if lake.exists(sheet):
-        lines += ["", "### Real pictures of the val split; below each what is drawn from its embedding", ""]
+        lines += ["", "### Real pictures of the val split; below each, the picture drawn from its embedding", ""]
         lines += [f"![samples]({data_uri(lake.read_bytes(sheet))})"]
     return lines
 
@@ -110,9 +114,12 @@ def _judge(lake: Lake, manifest: Manifest) -> list[str]:
         "",
         f"By chance {manifest.details['chance']:.1%}.",
         "",
-        *_sheet(lake, [one["picture"] for one in verdicts]),
+        *_sheet(lake, [verdict["picture"] for verdict in verdicts]),
     ]
-    return [*lines, *[f"- {one['prompt']}: coat {one['read'][0]}, hat {one['read'][1]}" for one in verdicts[:8]]]
+    for verdict in verdicts[:8]:
+        coat, hat = verdict["read"]
+        lines.append(f"- {verdict['prompt']}: coat {coat}, hat {hat}")
+    return lines
 
 
 def _sheet(lake: Lake, paths: list[str]) -> list[str]:
@@ -125,15 +132,18 @@ def _open(png: bytes) -> Image.Image:
         return opened.convert("RGB")
 
 
-def pictures_markdown(lake: Lake, made: list[tuple[str, dict[str, Any]]]) -> str:
-    """Pictures that were made from words, as one sheet and a list: `made` has where each PNG lies in the lake, by the
-    filesystem's own name, and what it says."""
-    paths = [path.removeprefix(f"{lake.root}/") for path, _ in made[:NUM_SHOWN]]
-    pictures = [_open(lake.read_bytes(path)) for path in paths if lake.exists(path)]
+def pictures_markdown(lake: Lake, pictures: list[tuple[str, dict[str, Any]]]) -> str:
+    """Pictures that were made from words, as one sheet and a list.
+
+    `pictures` has each PNG's path, by the filesystem's own name, and what its metadata says.
+    """
+    paths = [path.removeprefix(f"{lake.root}/") for path, _ in pictures[:NUM_SHOWN]]
+    images = [_open(lake.read_bytes(path)) for path in paths if lake.exists(path)]
     lines = ["## Pictures", ""]
-    if pictures:
-        lines += [f"![pictures]({data_uri(contact_sheet(pictures))})", ""]
-    return "\n".join([*lines, *[f"- {said['prompt']}, seed {said['seed']}: `{path}`" for path, said in made]]) + "\n"
+    if images:
+        lines += [f"![pictures]({data_uri(contact_sheet(images))})", ""]
+    lines += [f"- {metadata['prompt']}, seed {metadata['seed']}: `{path}`" for path, metadata in pictures]
+    return "\n".join(lines) + "\n"
 
 
 def _pictures(lake: Lake, manifest: Manifest) -> list[tuple[str, list[Shown]]]:
@@ -146,7 +156,7 @@ def _pictures(lake: Lake, manifest: Manifest) -> list[tuple[str, list[Shown]]]:
         ]
     if manifest.stage == "shard":
         return [("In the shards", samples.from_shards(lake, manifest, NUM_SHOWN))]
-    # Later stages make numbers; their pictures are those of the shards they were made from.
+    # Later stages make numbers; the pictures shown for them are those of the shards that they were made from.
     sharded = manifests.latest(lake, "shard")
     if sharded is not None and manifest.inputs.get("shard") == sharded.digest:
         return [("Of these pictures", samples.from_shards(lake, sharded, NUM_SHOWN // 2))]

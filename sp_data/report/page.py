@@ -1,5 +1,5 @@
-"""The run's report: one self-contained HTML page. What the models draw, how training went, what was kept, what was
-dropped, and why."""
+"""The run's report: one self-contained HTML page that shows what the models draw, how training went, what was kept, and
+what was dropped and why."""
 
 from __future__ import annotations
 
@@ -38,52 +38,52 @@ class StageLine:
     num_bytes: int
 
 
-def write_report(recipe: Recipe, lake: Lake, road: dict[str, Manifest]) -> str:
-    """Publish the page for these manifests and return its path in the lake; one that is there already is kept.
+def write_report(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> str:
+    """Publish the page for these manifests and return its path in the lake; an existing page is kept.
 
-    Where there is a decoder its pictures are shown; those that the judge did not ask for are made now.
+    If the decoder is trained, the page shows its pictures; those that the judge did not ask for are made now.
     """
-    last = list(road.values())[-1]
-    shown = digest_of({stage: made.digest for stage, made in road.items()})
-    path = f"reports/{last.stage}-{shown[:16]}.html"
+    last = list(by_stage.values())[-1]
+    digest = digest_of({stage: manifest.digest for stage, manifest in by_stage.items()})
+    path = f"reports/{last.stage}-{digest[:16]}.html"
     with lake.writer("reports"):
         if not lake.exists(path):
-            pieces = _gallery(recipe, lake, road) if {"prior", "decoder"} <= road.keys() else []
-            lake.write_bytes(path, render(lake, road, pieces).encode("utf-8"))
+            pieces = _gallery(recipe, lake, by_stage) if {"prior", "decoder"} <= by_stage.keys() else []
+            lake.write_bytes(path, render(lake, by_stage, pieces).encode("utf-8"))
     return path
 
 
-def _gallery(recipe: Recipe, lake: Lake, road: dict[str, Manifest]) -> list[Piece]:
+def _gallery(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> list[Piece]:
     # Imported late: a page about a dataset needs no torch.
     from sp_data.generation.gallery import gallery
 
-    return gallery(recipe, lake, road)
+    return gallery(recipe, lake, by_stage)
 
 
-def render(lake: Lake, road: dict[str, Manifest], pieces: list[Piece]) -> str:
-    """The page as text; it needs nothing beside it. `pieces` is the gallery of what the models draw."""
+def render(lake: Lake, by_stage: dict[str, Manifest], pieces: list[Piece]) -> str:
+    """The page as text; it refers to no other file. `pieces` is the gallery of what the models draw."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sp_data.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    curated, judged = road.get("curate"), road.get("judge")
-    trained = any(kind in road for kind in ("prior", "decoder"))
+    scraped, curated, judged = by_stage.get("scrape"), by_stage.get("curate"), by_stage.get("judge")
+    trained = any(kind in by_stage for kind in ("prior", "decoder"))
     if trained:
         from sp_data.report import training
     return environment.get_template("report.html.j2").render(
         dataset=lake.dataset,
-        stages=[_line(manifest) for manifest in road.values()],
-        lost=_lost(road),
-        refused=[_card(one) for one in samples.refused(lake, road["scrape"])[:NUM_REFUSED]] if "scrape" in road else [],
-        kept=[_card(one) for one in samples.kept(lake, curated, NUM_KEPT)] if curated else [],
+        stages=[_line(manifest) for manifest in by_stage.values()],
+        drops=_drops(by_stage),
+        refused=[_card(shown) for shown in samples.refused(lake, scraped)[:NUM_REFUSED]] if scraped else [],
+        kept=[_card(shown) for shown in samples.kept(lake, curated, NUM_KEPT)] if curated else [],
         num_kept=curated.counts.out if curated else 0,
-        dropped=[_card(one) for one in samples.dropped(lake, curated, NUM_DROPPED_A_REASON)] if curated else [],
+        dropped=[_card(shown) for shown in samples.dropped(lake, curated, NUM_DROPPED_A_REASON)] if curated else [],
         dropped_counts=curated.counts.dropped if curated else {},
         splits=curated.details["splits"] if curated else {},
-        trainings=training.trainings(lake, road) if trained else [],
+        trainings=training.trainings(lake, by_stage) if trained else [],
         gallery=training.cards(lake, pieces, judged) if pieces else [],
         judged=judged.details if judged else None,
-        picture_lineage=training.lineage(pieces, road) if pieces else [],
-        lineage=[(manifest.stage, manifest.inputs, manifest.versions) for manifest in road.values()],
+        picture_lineage=training.lineage(pieces, by_stage) if pieces else [],
+        lineage=[(manifest.stage, manifest.inputs, manifest.versions) for manifest in by_stage.values()],
     )
 
 
@@ -99,26 +99,26 @@ def _line(manifest: Manifest) -> StageLine:
     )
 
 
-def _lost(road: dict[str, Manifest]) -> list[tuple[str, str, int]]:
-    """(stage, reason, how many) of everything that was dropped on the way."""
+def _drops(by_stage: dict[str, Manifest]) -> list[tuple[str, str, int]]:
+    """(stage, reason, number of pictures) of everything that the stages dropped."""
     return [
         (manifest.stage, reason, count)
-        for manifest in road.values()
+        for manifest in by_stage.values()
         for reason, count in sorted(manifest.counts.dropped.items())
     ]
 
 
-def _card(one: Shown) -> dict[str, Any]:
+def _card(shown: Shown) -> dict[str, Any]:
     return {
-        "picture": data_uri(jpeg(one.picture, 80)) if one.picture is not None else "",
-        "title": one.title,
-        "line": one.line,
-        "url": one.url,
-        "group": one.group,
+        "picture": data_uri(jpeg(shown.picture, 80)) if shown.picture is not None else "",
+        "title": shown.title,
+        "line": shown.line,
+        "url": shown.url,
+        "group": shown.group,
     }
 
 
 def load_manifests(lake: Lake, stages: tuple[str, ...]) -> dict[str, Manifest]:
-    """The newest manifest of each stage, as far as there is one."""
-    found = {stage: manifests.latest(lake, stage) for stage in stages}
-    return {stage: manifest for stage, manifest in found.items() if manifest is not None}
+    """The newest manifest of each stage that has one."""
+    newest = {stage: manifests.latest(lake, stage) for stage in stages}
+    return {stage: manifest for stage, manifest in newest.items() if manifest is not None}

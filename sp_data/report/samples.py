@@ -1,4 +1,4 @@
-"""Pictures to show for a stage: a few of what it kept, and of what it dropped with why."""
+"""Pictures to show for a stage: some that it kept, and some that it dropped with the reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THUMB_PX = 128
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture on a page: its thumbnail (None if its bytes are no picture), its name, and a line below it."""
+    """A picture on a page: its thumbnail (None if the bytes are unreadable), its name, and a line below it."""
 
     picture: Image.Image | None
     title: str
@@ -39,7 +39,7 @@ def originals(lake: Lake, scraped: Manifest, limit: int) -> list[Shown]:
 
 
 def refused(lake: Lake, scraped: Manifest) -> list[Shown]:
-    """Files of the wiki that did not become originals, with their reason; there is nothing to show of most."""
+    """Files of the wiki that did not become originals, with the reasons; they have no picture to show."""
     rows = [row for row in catalogue_rows(read_catalogue(lake, scraped)) if row.status != OK]
     return [Shown(None, row.title, row.status, row.url, group="scrape") for row in rows]
 
@@ -73,9 +73,9 @@ def from_shards(lake: Lake, sharded: Manifest, limit: int) -> list[Shown]:
     for name in names[:: max(1, len(names) // 4)][:4]:
         with lake.local(f"shards/{name}.tar") as path:
             for (key, parts), _ in zip(read_tar(path), range(limit // 4), strict=False):
-                said = json.loads(parts["json"])
+                fields = json.loads(parts["json"])
                 picture = Image.open(io.BytesIO(parts["jpg"]))
-                shown.append(Shown(picture, said["title"], said["caption"], said["url"], key))
+                shown.append(Shown(picture, fields["title"], fields["caption"], fields["url"], key))
     return shown
 
 
@@ -86,12 +86,12 @@ def _thumbnail(lake: Lake, path: str) -> Image.Image | None:
         try:
             with Image.open(local) as opened:
                 opened.thumbnail((THUMB_PX, THUMB_PX))
-                over = opened.convert("RGBA")
+                rgba = opened.convert("RGBA")
         except (Image.DecompressionBombError, *UNREADABLE):
-            # It was dropped for just that, and the page says so.
+            # This is the reason for which it was dropped; the page shows it.
             return None
-    return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def pictures_of(shown: list[Shown]) -> Iterator[Image.Image]:
-    return (one.picture for one in shown if one.picture is not None)
+    return (sample.picture for sample in shown if sample.picture is not None)

@@ -1,4 +1,4 @@
-"""The part of the page that shows training and what came of it: curves, the judge's table, prompt and picture."""
+"""The part of the page that shows training and its results: loss curves, and generated pictures with their prompts."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ class TrainingSection:
     figures: dict[str, float]
 
 
-def trainings(lake: Lake, road: dict[str, Manifest]) -> list[TrainingSection]:
-    """Prior and decoder, as far as they were trained."""
-    return [_training(lake, road[kind]) for kind in TRAININGS if kind in road]
+def trainings(lake: Lake, by_stage: dict[str, Manifest]) -> list[TrainingSection]:
+    """The sections of prior and decoder, for those that were trained."""
+    return [_training(lake, by_stage[kind]) for kind in TRAININGS if kind in by_stage]
 
 
-def _training(lake: Lake, made: Manifest) -> TrainingSection:
-    rows = read_metrics(lake, made.details["run"])
+def _training(lake: Lake, manifest: Manifest) -> TrainingSection:
+    rows = read_metrics(lake, manifest.details["run"])
     curves = {
         name: [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in ("loss", "val_loss")
     }
-    best = made.details["best"]
+    best = manifest.details["best"]
     return TrainingSection(
-        kind=made.stage,
-        run=made.details["run"],
-        num_parameters=made.details["num_parameters"],
+        kind=manifest.stage,
+        run=manifest.details["run"],
+        num_parameters=manifest.details["num_parameters"],
         best_step=best["step"],
         best_val_loss=best["val_loss"],
         digest=best["digest"],
         chart=line_chart({"training": curves["loss"], "validation": curves["val_loss"]}),
-        figures=made.details["measured"],
+        figures=manifest.details["measured"],
     )
 
 
 def cards(lake: Lake, pieces: list[Piece], judged: Manifest | None) -> list[dict[str, Any]]:
-    """What the template shows of each piece: both pictures as data, the words, and what the judge read."""
+    """What the template shows of each piece: both pictures as data URIs, the prompt, and what the judge read."""
     verdicts = {row["picture"]: row for row in judged.details["verdicts"]} if judged else {}
     return [
         {
@@ -81,21 +81,22 @@ def _training_picture(lake: Lake, piece: Piece) -> str:
         return data_uri(jpeg(opened.convert("RGB"), 85))
 
 
-def lineage(pieces: list[Piece], road: dict[str, Manifest]) -> list[tuple[str, str, str]]:
-    """(what, digest, how one knows) from the gallery's first picture back to a page of the wiki."""
+def lineage(pieces: list[Piece], by_stage: dict[str, Manifest]) -> list[tuple[str, str, str]]:
+    """(item, digest, where that is recorded) from the gallery's first picture back to a page of the wiki."""
     if not pieces:
         return []
     first = pieces[0]
-    near = first.nearest
-    shard = next(one for one in road["verify"].details["shards"] if one["tar"]["path"] == near.tar)
+    nearest = first.nearest
+    shard = next(shard for shard in by_stage["verify"].details["shards"] if shard["tar"]["path"] == nearest.tar)
     steps = [("picture", first.picture, f"seed {first.made['seed']}; the PNG names both checkpoints")]
     for kind in ("decoder", "prior"):
-        by = first.made[kind]
-        steps.append((kind, by["weights"], f"{by['run']}, step {by['step']:,}; its record names the dataset"))
+        checkpoint = first.made[kind]
+        name = f"{checkpoint['run']}, step {checkpoint['step']:,}"
+        steps.append((kind, checkpoint["weights"], f"{name}; its record names the dataset"))
     return [
         *steps,
         ("dataset", first.made["decoder"]["dataset"], "verify's manifest names every shard"),
-        ("shard", shard["tar"]["sha256"], f"{near.tar} holds the nearest picture as {near.key}"),
-        ("catalogue", road["verify"].details["catalogue"], f"says where {near.title} came from"),
-        ("page", near.page, f"revision {near.revision}; {near.url}"),
+        ("shard", shard["tar"]["sha256"], f"{nearest.tar} holds the nearest picture as {nearest.key}"),
+        ("catalogue", by_stage["verify"].details["catalogue"], f"says where {nearest.title} came from"),
+        ("page", nearest.page, f"revision {nearest.revision}; {nearest.url}"),
     ]

@@ -1,8 +1,8 @@
-"""What every room uses to work: child processes, jobs, threads, progress.
+"""What every other folder uses: child processes, jobs, threads, progress.
 
-jobs.py            who does work that falls into jobs: threads, or other machines
+jobs.py            who does work that is divided into jobs: threads, or other machines
 subprocesses.py    child processes that cannot outlive us
-prefetch.py        an iterator run ahead in a thread
-progress.py        how far a stage is, for whoever looks on
+prefetch.py        an iterator that runs ahead in a thread
+progress.py        how far a stage is, for a terminal or a log
 contact_sheet.py   many pictures in one JPEG
 """

@@ -12,7 +12,7 @@ MAX_BYTES = 150_000
 
 
 def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 8, side_px: int = 96) -> bytes:
-    """A JPEG of the pictures in rows of `columns`, each fitted into a square, at most 150 kB.
+    """A JPEG of at most 150 kB: the pictures in rows of `columns`, each fitted into a square.
 
     Raises ValueError without pictures.
     """
@@ -22,11 +22,11 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 8, side_px:
     rows = -(-len(pictures) // columns)
     gap = 4
     sheet = Image.new("RGB", (columns * (side_px + gap) + gap, rows * (side_px + gap) + gap), "white")
-    for place, picture in enumerate(pictures):
-        row, column = divmod(place, columns)
+    for position, picture in enumerate(pictures):
+        row, column = divmod(position, columns)
         small = picture.convert("RGB")
         small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-        # A small picture is shown with its pixels as squares, not lost on its field.
+        # A small picture is enlarged, its pixels shown as squares.
         factor = side_px // max(small.size)
         small = small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
         left = gap + column * (side_px + gap) + (side_px - small.width) // 2

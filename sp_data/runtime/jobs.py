@@ -1,9 +1,9 @@
-"""Who does work that falls into jobs which need nothing of each other: threads of this process, or other machines.
+"""Who does work that is divided into independent jobs: threads of this process, or other machines.
 
-    for result in runner.map(look_at, jobs): ...
+    for result in runner.map(check_shard, jobs): ...
 
-A stage hands over a function of a module and plain values, since both may have to travel, and takes the results in the
-order of its jobs. What comes out does not depend on who did it.
+A stage passes a module's function and plain values, since both may be sent to another machine, and takes the results in
+the order of its jobs. The results do not depend on who did the jobs.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 AHEAD = 2
-"""Jobs a thread that may wait for whoever takes the results, so that a hundred thousand of them are not in memory."""
+"""Jobs per thread that may be ahead of the caller, so that not a hundred thousand results are in memory."""
 
 
 class JobRunner(Protocol):
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """The result of each job, in their order; raises what a job raised."""
+        """The result of each job, in the order of the jobs; raises what a job raised."""
 
 
 class ThreadRunner:
-    """Threads of this process: what the stages do for long (numpy, Pillow, hashing, disks) lets the others go on."""
+    """Threads of this process: the long work of the stages (numpy, Pillow, hashing, disks) releases the GIL."""
 
     def __init__(self, count: int = 0) -> None:
-        """`count` 0: one a core."""
+        """`count` 0: one per core."""
         self._count = count or os.cpu_count() or 1
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        waiting = iter(jobs)
+        remaining = iter(jobs)
         with ThreadPoolExecutor(self._count) as pool:
             running: deque[Future[Result]] = deque(
-                pool.submit(work, job) for job in islice(waiting, AHEAD * self._count)
+                pool.submit(work, job) for job in islice(remaining, AHEAD * self._count)
             )
             try:
                 while running:
-                    done = running.popleft()
-                    result = done.result()
-                    running.extend(pool.submit(work, job) for job in islice(waiting, 1))
+                    first = running.popleft()
+                    result = first.result()
+                    running.extend(pool.submit(work, job) for job in islice(remaining, 1))
                     yield result
             finally:
-                for left in running:
-                    left.cancel()
+                for future in running:
+                    future.cancel()

@@ -1,4 +1,4 @@
-"""An iterator run ahead of whoever takes its items, in a thread: reading goes on while a model computes."""
+"""An iterator that runs ahead of its consumer, in a thread: reading continues while a model computes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class _End:
 
 
 def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """The same items in the same order, up to `depth` of them made before they are asked for.
+    """The same items in the same order, up to `depth` of them read before they are asked for.
 
-    What `items` raises is raised here, after the items before it. Left early, the thread ends at its next item.
+    What `items` raises is raised here, after the items before it. If the consumer stops early, the thread ends at its
+    next item.
     """
-    waiting: queue.Queue[Item | _End] = queue.Queue(depth)
-    left = threading.Event()
+    ready: queue.Queue[Item | _End] = queue.Queue(depth)
+    stopped = threading.Event()
 
-    def put(what: Item | _End) -> None:
-        while not left.is_set():
+    def put(entry: Item | _End) -> None:
+        while not stopped.is_set():
             try:
-                waiting.put(what, timeout=0.1)
+                ready.put(entry, timeout=0.1)
             except queue.Full:
                 continue
             return
@@ -36,9 +37,9 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
         try:
             for item in items:
                 put(item)
-                if left.is_set():
+                if stopped.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 - handed over to whoever takes the items, and raised there
+        except BaseException as error:  # noqa: BLE001 - passed to the consumer, and raised there
             put(_End(error))
         else:
             put(_End(None))
@@ -47,12 +48,12 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     thread.start()
     try:
         while True:
-            item = waiting.get()
+            item = ready.get()
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error
                 return
             yield item
     finally:
-        left.set()
+        stopped.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""How a stage tells how far it is, without knowing who looks on: a terminal, a log, or nobody."""
+"""How a stage reports its progress, without knowing who receives it: a terminal, a log, or nobody."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Protocol
 
 class Progress(Protocol):
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """A stage (or a step of it) starts; `total` None when it is not known yet."""
+        """A stage (or a step of it) starts; `total` is None if it is not known yet."""
 
     def advance(self, count: int = 1) -> None:
-        """So many more units are done."""
+        """`count` more units are done."""
 
 
-TOLD = {"told": True}
-"""`extra` of a log line that a person at a terminal is told too, where bars stand for the rest."""
+SHOWN = {"shown": True}
+"""`extra` of a log line that a terminal shows too; there, bars replace the other lines."""
 
 
 class Silent:
-    """Nobody looks on."""
+    """Reports to nobody."""
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
         pass
@@ -34,13 +34,13 @@ _onlooker: Progress = SILENT
 
 
 def onlooker() -> Progress:
-    """Who looks on in this process: for callers between the command and the library, such as Prefect tasks."""
+    """Who receives this process's progress: for callers between the command and the library, such as Prefect tasks."""
     return _onlooker
 
 
 @contextlib.contextmanager
 def looking_on(progress: Progress) -> Iterator[None]:
-    """Let `progress` look on at everything this process does meanwhile."""
+    """Report the progress of this process to `progress` within the context."""
     global _onlooker
     before, _onlooker = _onlooker, progress
     try:

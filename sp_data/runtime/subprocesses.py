@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive us: their own process group, ended with the context, killed with the parent."""
+"""Child processes that cannot outlive their parent: each leads a process group, which ends with the context."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRACE_S = 5.0
 def python_child(
     module: str, *arguments: str, log: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m module arguments…` with its output in `log`; whatever ends the context ends the whole group."""
+    """Run `python -m module arguments…` with its output in `log`; the end of the context ends the whole group."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -36,15 +36,15 @@ def python_child(
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a child that leads its own process group, and everything it started."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
+    """End a child that leads its own process group, and all processes it started."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
+            os.killpg(process.pid, signal_number)
         try:
             process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             continue
-    # The leader is gone; a grandchild that ignored the first signal is not.
+    # The leader has ended; a grandchild that ignored the first signal may run on.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -53,11 +53,11 @@ def die_with_parent() -> None:
     """Called first thing in a child: the kernel kills it when its parent dies, even by SIGKILL."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == 1:
-        # The parent died before we asked.
+        # The parent died before this call.
         os._exit(1)
 
 
 def tail(log: Path, num_lines: int = 5) -> str:
-    """The last lines of a log, on one line, for an error's sentence."""
+    """The last lines of a log, on one line, for an error message."""
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     return " | ".join(lines[-num_lines:])

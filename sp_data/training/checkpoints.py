@@ -1,11 +1,11 @@
-"""Checkpoints: all that a killed training needs to go on, and all that a picture needs to be made.
+"""Checkpoints: all that a killed training needs to resume, and all that generation needs.
 
     runs/decoder-1f0c55ab/checkpoints/step-00000500/
-      weights.safetensors    the averaged (EMA) weights: what generates
-      state.pt               the trained weights, the optimizer, the average's age: what goes on
-      checkpoint.json        step, losses, dataset, model: published last, so it is whole or not there
+      weights.safetensors    the averaged (EMA) weights, which generate
+      state.pt               the trained weights, the optimizer, the age of the average: to resume from
+      checkpoint.json        step, losses, dataset, model; published last: with it the checkpoint is whole
 
-Nothing random is kept: the order of samples, noise and times are functions of (seed, step).
+No random state is kept: the order of samples, noise and times are functions of (seed, step).
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ STATE = "state.pt"
 class Checkpoint(Frozen):
     kind: Kind
     run: str
-    """The folder below runs/, such as 'decoder-1f0c55ab'."""
+    """The folder below runs/, for example 'decoder-1f0c55ab'."""
     step: int
     """Steps done."""
     loss: float
-    """Of the training, averaged over the steps since the last line."""
+    """Training loss, averaged over the steps since the last line of metrics.jsonl."""
     val_loss: float | None
-    """Of the averaged weights on the val split, at fixed noise and times; None without a val split."""
+    """Loss of the averaged weights on the val split, at fixed noise and times; None without a val split."""
     num_samples: int
-    """In the training split."""
+    """Samples in the training split."""
     dataset: str
     """Digest of the verified dataset."""
     clip: str
-    """Folder of the CLIP whose embeddings were learnt, with its digest."""
+    """Folder of the CLIP that made the embeddings, with its digest."""
     settings: dict[str, Any]
-    """The part of the recipe."""
+    """The model's part of the recipe."""
     model: dict[str, Any]
     """dalle2-pytorch's configuration."""
     num_parameters: int
     measured: dict[str, float] = Field(default_factory=dict)
-    """Of the averaged weights, beside the loss: the prior's cosines."""
+    """Figures of the averaged weights beside the loss: the prior's cosines."""
     ancestor: str = ""
-    """The checkpoint of another run that this run began with (its `name`), if it did not begin anew."""
+    """`name` of the checkpoint of another run that this run began with; empty if it began from scratch."""
     files: tuple[FileEntry, ...]
 
     @property
@@ -66,12 +66,12 @@ class Checkpoint(Frozen):
 
     @property
     def digest(self) -> str:
-        """sha256 of the weights that generate."""
+        """sha256 of the averaged weights."""
         return next(entry.sha256 for entry in self.files if entry.path.endswith(WEIGHTS))
 
     @property
     def name(self) -> str:
-        """Names these very weights: run, step and digest."""
+        """Identifies these very weights: run, step and digest."""
         return f"{self.run}/step-{self.step:08d}/{self.digest[:16]}"
 
     def __str__(self) -> str:
@@ -81,10 +81,10 @@ class Checkpoint(Frozen):
 def save(
     lake: Lake, checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
 ) -> Checkpoint:
-    """Publish a checkpoint: its record last. Returns it with its files."""
+    """Publish a checkpoint, its record last. Returns it with its files."""
     with lake.scratch("checkpoint") as folder:
-        # Tensors that layers share are written once for each: save_model's list of them is in no certain order, and
-        # equal weights shall be equal bytes.
+        # Tensors that layers share are written once for each layer: save_model lists them in no fixed order, and equal
+        # weights must give equal bytes.
         weights = {
             name: value.detach().cpu().clone().contiguous() for name, value in ema.ema_model.state_dict().items()
         }
@@ -97,7 +97,7 @@ def save(
         }
         torch.save(state, folder / STATE)
         for name in (WEIGHTS, STATE):
-            # On the disk before the record that says so.
+            # Flushed to the disk before the record that lists them.
             with (folder / name).open("rb") as stream:
                 os.fsync(stream.fileno())
         files = tuple(
@@ -109,7 +109,7 @@ def save(
 
 
 def restore(lake: Lake, checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's state into a model that was built alike. Raises CorruptFile."""
+    """Load a checkpoint's state into a model of the same configuration. Raises CorruptFile."""
     load_weights(lake, checkpoint, ema.ema_model)
     path = f"{checkpoint.folder}/{STATE}"
     with lake.local(path) as local:
@@ -124,14 +124,15 @@ def restore(lake: Lake, checkpoint: Checkpoint, model: nn.Module, ema: EMA, opti
 
 
 def load_weights(lake: Lake, checkpoint: Checkpoint, model: nn.Module) -> None:
-    """The averaged weights into a model built from `checkpoint.model`. Raises CorruptFile."""
+    """Load the averaged weights into a model built from `checkpoint.model`. Raises CorruptFile."""
     path = f"{checkpoint.folder}/{WEIGHTS}"
     with lake.local(path) as local:
         try:
             model.load_state_dict(load_file(local))
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CorruptFile(
-                f"{lake.full(path)} does not hold the weights its record tells of ({_first_line(error)})"
+                f"{lake.full(path)} does not hold the weights that its record describes "
+                f"({_first_line(error)}); delete its folder"
             ) from error
 
 
@@ -139,64 +140,72 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def found(lake: Lake, run: str) -> list[Checkpoint]:
-    """The whole checkpoints of a run, the oldest first; one that was being written when a kill came is none."""
+def of_run(lake: Lake, run: str) -> list[Checkpoint]:
+    """The whole checkpoints of a run, the oldest first; one that a kill left half written is left out."""
     paths = lake.list(f"runs/{run}/checkpoints")
-    there = []
+    checkpoints = []
     for path in paths:
         if path.endswith(f"/{RECORD}"):
-            # A training that goes on meanwhile removes what it no longer keeps.
+            # A training may remove checkpoints at the same time.
             with contextlib.suppress(FileNotFoundError):
-                one = read(lake, path)
-                there += [] if missing_files(lake, one.files) else [one]
-    return sorted(there, key=lambda one: one.step)
+                checkpoint = read(lake, path)
+                checkpoints += [] if missing_files(lake, checkpoint.files) else [checkpoint]
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
 
 
 def read(lake: Lake, path: str) -> Checkpoint:
-    """The record of a checkpoint at a path in the lake. Raises CorruptFile."""
+    """Read a checkpoint's record at a path in the lake. Raises CorruptFile."""
     try:
         return Checkpoint.model_validate_json(lake.read_bytes(path))
     except ValidationError as error:
         raise CorruptFile(
-            f"{lake.full(path)} is no checkpoint ({error.errors()[0]['msg']}); delete its folder"
+            f"{lake.full(path)} is not a valid checkpoint ({error.errors()[0]['msg']}); delete its folder"
         ) from error
 
 
-NOT_OF_THE_SHAPE = ("sample_timesteps", "cond_drop_prob", "image_cond_drop_prob", "text_cond_drop_prob")
-"""Fields of a model's configuration that say how it is used, not which weights it has."""
+NOT_IN_SHAPE = ("sample_timesteps", "cond_drop_prob", "image_cond_drop_prob", "text_cond_drop_prob")
+"""Fields of a model's configuration that change how it is used, not which weights it has."""
 DROPOUTS = ("attn_dropout", "ff_dropout")
 
 
 def shape(model: dict[str, Any]) -> dict[str, Any]:
-    """What of a configuration decides which weights fit, and what they mean."""
-    kept = {name: value for name, value in model.items() if name not in NOT_OF_THE_SHAPE}
+    """The fields of a configuration that decide which weights fit, and what they mean."""
+    kept = {name: value for name, value in model.items() if name not in NOT_IN_SHAPE}
     if "net" in kept:
         kept["net"] = {name: value for name, value in kept["net"].items() if name not in DROPOUTS}
     return kept
 
 
 def forget(lake: Lake, run: str, after: int) -> None:
-    """Remove a run's checkpoints beyond a step: they will be made again, or are of another line."""
-    for one in found(lake, run):
-        if one.step > after:
-            lake.remove(f"{one.folder}/{RECORD}")
+    """Remove a run's checkpoints beyond a step: they will be made again, or had another ancestor."""
+    for checkpoint in of_run(lake, run):
+        if checkpoint.step > after:
+            lake.remove(f"{checkpoint.folder}/{RECORD}")
 
 
 def best(checkpoints: list[Checkpoint]) -> Checkpoint:
-    """The least validation loss, the later one of equals; without validation the last. Raises ValueError if empty."""
-    return min(checkpoints, key=lambda one: (float("inf") if one.val_loss is None else one.val_loss, -one.step))
+    """The one with the least validation loss, the later of equals; without a validation loss the last.
+
+    Raises ValueError if there are none.
+    """
+    return min(
+        checkpoints,
+        key=lambda checkpoint: (float("inf") if checkpoint.val_loss is None else checkpoint.val_loss, -checkpoint.step),
+    )
 
 
 def prune(lake: Lake, run: str, keep: int) -> None:
-    """Remove all but the latest `keep` checkpoints and the best, and what a kill left half written."""
-    whole = found(lake, run)
-    kept = {one.folder for one in [*whole[-keep:], *([best(whole)] if whole else [])]}
+    """Remove all but the latest `keep` checkpoints and the best; remove half written ones too."""
+    checkpoints = of_run(lake, run)
+    kept_folders = {
+        checkpoint.folder for checkpoint in [*checkpoints[-keep:], *([best(checkpoints)] if checkpoints else [])]
+    }
     for path in lake.list(f"runs/{run}/checkpoints"):
-        if path.rsplit("/", 1)[0] not in kept and path.endswith(f"/{RECORD}"):
-            # The record first: a checkpoint that is half removed is none.
+        if path.rsplit("/", 1)[0] not in kept_folders and path.endswith(f"/{RECORD}"):
+            # The record first: without it a half removed checkpoint does not count.
             lake.remove(path)
     for path in lake.list(f"runs/{run}/checkpoints"):
-        if (folder := path.rsplit("/", 1)[0]) not in kept:
+        if (folder := path.rsplit("/", 1)[0]) not in kept_folders:
             lake.remove(path)
             if lake.is_local:
                 with contextlib.suppress(OSError):
@@ -204,7 +213,10 @@ def prune(lake: Lake, run: str, keep: int) -> None:
 
 
 def at(lake: Lake, path: str) -> Checkpoint:
-    """The checkpoint that a person named: its folder or its record, in the lake or as a path. Raises UsageError."""
+    """The checkpoint at a path that a person gave: its folder or its record, in the lake or on the disk.
+
+    Raises UsageError.
+    """
     inside = path.rstrip("/").removesuffix(f"/{RECORD}")
     if lake.is_local and Path(inside).exists():
         resolved = Path(inside).resolve()

@@ -1,4 +1,4 @@
-"""The decoder learns to draw what an image embedding means: embedding -> picture, one unet a size."""
+"""The decoder draws a picture from an image embedding: embedding -> picture, one unet per size."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class DecoderTask:
         images = tensor(batch, "image")
         encodings = self._encodings(batch)
         for number, size in enumerate(self.sizes, start=1):
-            # Scaled down here: Decoder itself would take every n-th pixel.
-            fitting = (
+            # Scaled down here, since Decoder itself would take every n-th pixel.
+            resized = (
                 images if images.shape[-1] == size else F.interpolate(images, size, mode="bicubic", antialias=True)
             )
             yield model(
-                fitting.clamp(0, 1),
+                resized.clamp(0, 1),
                 image_embed=tensor(batch, "image_embed"),
                 text_encodings=encodings,
                 unet_number=number,
@@ -49,7 +49,7 @@ class DecoderTask:
         return {}
 
     def pictures(self, model: nn.Module, batch: Batch) -> list[Image.Image]:
-        """Real pictures of the val split, and below each what is drawn from its embedding."""
+        """Real pictures of the val split; below each, the picture drawn from its embedding."""
         first: Batch = {name: value[:NUM_PICTURES] for name, value in batch.items()}
         drawn = draw(model, tensor(first, "image_embed"), self._encodings(first))
         return [*to_pictures(tensor(first, "image")), *to_pictures(drawn)]
@@ -68,7 +68,7 @@ def draw(
     steps: int | None = None,
     cond_scale: float = 1.0,
 ) -> torch.Tensor:
-    """Pictures `(n, 3, size, size)` float32 in 0..1 of image embeddings `(n, dim)`, by dalle2-pytorch's sampler."""
+    """Pictures `(n, 3, size, size)` float32 in 0..1 from image embeddings `(n, dim)`, by dalle2-pytorch's sampler."""
     before = model.sample_timesteps
     if steps is not None:
         model.sample_timesteps = (steps,) * len(before)  # type: ignore[arg-type]
@@ -84,4 +84,4 @@ def draw(
 def to_pictures(images: torch.Tensor) -> list[Image.Image]:
     """PIL images of `(n, 3, height, width)` in 0..1."""
     pixels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(one) for one in pixels]
+    return [Image.fromarray(picture) for picture in pixels]

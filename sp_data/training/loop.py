@@ -1,7 +1,7 @@
-"""The loop: one step after the other, averaged weights beside the trained ones, a checkpoint every so many steps.
+"""The training loop: step after step, with averaged weights and a checkpoint every `save_every` steps.
 
-Each step depends on the checkpoint it started from and on its own number: which samples, which noise, which times. So a
-run that was killed and resumed has, on a CPU, the losses of an undisturbed one, bit for bit.
+The samples, noise and times of a step depend only on the step's number and the seed. So a run that was killed and
+resumed has, on a CPU, the losses of an undisturbed one, bit for bit.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ EMA_POWER = 2 / 3
 """The average's decay grows as 1 - (1 + step)^-2/3 up to `ema_decay`: 0.95 after 100 steps, 0.99 after 1,000."""
 MAX_VAL_SAMPLES = 512
 VAL_DRAWS = 4
-"""Noise and times drawn for each validation sample, always the same ones."""
+"""How often noise and times are drawn for each validation sample; they are the same each time."""
 BETAS = (0.9, 0.99)
 
 
 @dataclass(slots=True)
 class Loop:
-    """One training. `template` is its checkpoint without step, losses and files."""
+    """One training. `template` is its checkpoint, without step, losses and files."""
 
     task: Task
     settings: Training
@@ -52,7 +52,7 @@ class Loop:
     train: Samples
     val: Samples
     advanced: Callable[[int], None]
-    """Called with the steps done, after each."""
+    """Called after each step with the number of steps done."""
     device: torch.device = field(init=False)
     ema: EMA = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -90,17 +90,17 @@ class Loop:
         begun, logged_at = time.monotonic(), start
         for step, batch in enumerate(self._batches(start), start=start):
             losses.add(self._step(step, to_device(batch, self.device)))
-            done = step + 1
-            self.advanced(done)
-            saving = done % self.settings.save_every == 0 or done == self.settings.steps
-            if not (saving or done % self.settings.log_every == 0):
+            num_done = step + 1
+            self.advanced(num_done)
+            saving = num_done % self.settings.save_every == 0 or num_done == self.settings.steps
+            if not (saving or num_done % self.settings.log_every == 0):
                 continue
             row: dict[str, Any] = {
-                "step": done,
+                "step": num_done,
                 "loss": losses.take(),
                 "learning_rate": learning_rate(step, self.settings),
                 "samples_per_second": round(
-                    (done - logged_at) * self.settings.batch_size / (time.monotonic() - begun), 1
+                    (num_done - logged_at) * self.settings.batch_size / (time.monotonic() - begun), 1
                 ),
             }
             if saving:
@@ -110,7 +110,7 @@ class Loop:
             log.info("%s", _line(self.task.kind, row, self.settings.steps))
             if saving:
                 self._save(row)
-            begun, logged_at = time.monotonic(), done
+            begun, logged_at = time.monotonic(), num_done
 
     def _batches(self, start: int) -> Iterator[Batch]:
         order = Batches(
@@ -120,7 +120,7 @@ class Loop:
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
         )
-        # Its own generator: a loader takes its base seed from the global one otherwise, and so would change the run.
+        # Its own generator: otherwise the loader draws its base seed from the global one, which would change the run.
         loader: DataLoader[Any] = DataLoader(
             self.train,
             batch_sampler=order,
@@ -156,7 +156,7 @@ class Loop:
 
     @torch.inference_mode()
     def _evaluate(self) -> dict[str, float]:
-        """The validation loss of the averaged weights, at fixed noise and times, and the task's own figures."""
+        """Validation loss of the averaged weights, at fixed noise and times, and the task's own figures."""
         if not len(self.val):
             return {}
         model = self.ema.ema_model.eval()
@@ -174,7 +174,7 @@ class Loop:
         return {"val_loss": total / count, **figures}
 
     def _check(self, row: dict[str, Any]) -> None:
-        """A training that went astray ends before it is saved. Raises StageError."""
+        """End a training that diverged, before it is saved. Raises StageError."""
         if not all(math.isfinite(row[name]) for name in ("loss", "val_loss") if name in row):
             kind = self.task.kind
             raise StageError(
@@ -184,9 +184,9 @@ class Loop:
 
     def _save(self, row: dict[str, Any]) -> None:
         measured = {name: value for name, value in row.items() if name in self.task.measures}
-        said = {"step": row["step"], "loss": row["loss"], "val_loss": row.get("val_loss"), "measured": measured}
+        fields = {"step": row["step"], "loss": row["loss"], "val_loss": row.get("val_loss"), "measured": measured}
         saved = checkpoints.save(
-            self.lake, self.template.model_copy(update=said), self.task.model, self.ema, self.optimizer
+            self.lake, self.template.model_copy(update=fields), self.task.model, self.ema, self.optimizer
         )
         self._show(saved)
         checkpoints.prune(self.lake, saved.run, self.settings.keep_checkpoints)
@@ -207,15 +207,15 @@ class Loop:
 
 
 def samples_path(run: str, step: int) -> str:
-    """A JPEG: real pictures of the val split, below them what was drawn from their embeddings."""
+    """A JPEG: real pictures of the val split; below each, the picture drawn from its embedding."""
     return f"runs/{run}/samples/step-{step:08d}.jpg"
 
 
 def learning_rate(step: int, settings: Training) -> float:
-    """At a step (from 0): rising to `learning_rate` over the warm-up, then as `schedule` says."""
-    warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
-    left = 1.0 - step / settings.steps if settings.schedule == "linear" else 1.0
-    return settings.learning_rate * warm * left
+    """The learning rate at a step (from 0): rising to `learning_rate` over the warm-up, then as `schedule` says."""
+    warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    decay = 1.0 - step / settings.steps if settings.schedule == "linear" else 1.0
+    return settings.learning_rate * warmup * decay
 
 
 def _in_batches(count: int, size: int) -> Iterator[range]:
@@ -233,7 +233,7 @@ class RunningMean:
         self.count += 1
 
     def take(self) -> float:
-        """The mean so far; starts anew."""
+        """The mean so far; resets it."""
         mean = self.total / self.count
         self.total, self.count = 0.0, 0
         return mean

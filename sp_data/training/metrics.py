@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line every so many steps; whole at any moment, and cut back to the checkpoint on resuming."""
+"""metrics.jsonl: one line every `log_every` steps; always whole, and cut back to the checkpoint on resuming."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Metrics:
 
     @classmethod
     def resumed(cls, lake: Lake, run: str, step: int) -> Metrics:
-        """Those of a run up to a step."""
+        """The metrics of a run up to a step."""
         return cls(lake, run, [row for row in read_metrics(lake, run) if row["step"] <= step])
 
     def write(self, row: dict[str, Any]) -> FileEntry:
-        """Add a line. The file is small, and written anew each time: that is whole on an object store too."""
+        """Add a line. The file is small and is rewritten each time, so it is whole on an object store too."""
         return self.write_all([*self.rows, row])
 
     def write_all(self, rows: list[dict[str, Any]]) -> FileEntry:
-        """Write these lines and no others."""
+        """Replace all lines by these."""
         self.rows = rows
-        lines = "".join(json.dumps(one) + "\n" for one in self.rows)
+        lines = "".join(json.dumps(row) + "\n" for row in self.rows)
         return self.lake.write_bytes(metrics_path(self.run), lines.encode(), timed=True)
 
 
@@ -44,4 +44,6 @@ def read_metrics(lake: Lake, run: str) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in lake.read_bytes(path).decode().splitlines()]
     except ValueError as error:
-        raise CorruptFile(f"{lake.full(path)} is no list of metrics ({error}); delete it and run again") from error
+        raise CorruptFile(
+            f"{lake.full(path)} is not a list of metrics ({error}); delete it and run the same command again"
+        ) from error

@@ -1,7 +1,7 @@
-"""From a recipe to dalle2-pytorch's models, through dalle2-pytorch's own configuration models.
+"""A recipe -> dalle2-pytorch's models, by dalle2-pytorch's own configuration classes.
 
-The configuration is kept in every checkpoint, so that a model can be built again without its recipe, here or by
-anything else that knows dalle2-pytorch.
+The configuration is kept in every checkpoint, so that a model can be built again without its recipe, by this project or
+by any other program that uses dalle2-pytorch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sp_data.recipe import Decoder, Prior
 
 Kind = Literal["prior", "decoder"]
 MANY_PARAMETERS = 50_000_000
-"""More than a CPU trains in a day."""
+"""A CPU does not train more in a day."""
 
 
 def prior_config(settings: Prior, dim: int) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def prior_config(settings: Prior, dim: int) -> dict[str, Any]:
         "sample_timesteps": settings.sample_timesteps,
         "cond_drop_prob": settings.cond_drop_prob,
         "condition_on_text_encodings": settings.text_encodings,
-        # An embedding has unit length, and so has every guess at it.
+        # An embedding has unit length, and so must every prediction.
         "sampling_clamp_l2norm": True,
         "sampling_final_clamp_l2norm": True,
     }
@@ -77,7 +77,7 @@ def decoder_config(settings: Decoder, dim: int) -> dict[str, Any]:
         "predict_v": settings.objective == "v",
         "predict_x_start": settings.objective == "x_start",
         "image_cond_drop_prob": settings.image_cond_drop_prob,
-        # Dalle2-pytorch takes any drop for the promise of guidance, even of words that nobody reads.
+        # With any drop, dalle2-pytorch expects guidance, even by text encodings that no unet reads.
         "text_cond_drop_prob": settings.text_cond_drop_prob
         if any(unet.text_encodings for unet in settings.unets)
         else 0,
@@ -87,13 +87,13 @@ def decoder_config(settings: Decoder, dim: int) -> dict[str, Any]:
 def build(kind: Kind, config: dict[str, Any]) -> nn.Module:
     """A DiffusionPrior or a Decoder with fresh weights.
 
-    Train what this returns: Decoder may have rebuilt the unets it was given.
+    Train the returned model: Decoder may have rebuilt the unets it was given.
     """
     # Imported late: it takes seconds.
     from dalle2_pytorch import dalle2_pytorch
     from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 
-    # Its samplers draw a bar for each batch, across ours; there is no option.
+    # Its samplers draw a progress bar for each batch, over ours; no option turns that off.
     dalle2_pytorch.tqdm = partial(tqdm, disable=True)
     model: nn.Module = (DiffusionPriorConfig if kind == "prior" else DecoderConfig)(**config).create()
     return model
@@ -103,18 +103,18 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def choose_device(asked: str, model: nn.Module, kind: str) -> torch.device:
-    """Where to train. Raises StageError if CUDA is asked for and not there, or the model is too large for a CPU."""
-    there = torch.cuda.is_available()
-    if asked == "cuda" and not there:
+def choose_device(requested: str, model: nn.Module, kind: str) -> torch.device:
+    """Where to train. Raises StageError if CUDA is asked for but missing, or the model is too large for a CPU."""
+    has_cuda = torch.cuda.is_available()
+    if requested == "cuda" and not has_cuda:
         raise StageError(
             f"{kind}.device is 'cuda', but torch finds no CUDA device; see `nvidia-smi`, or set it to auto"
         )
-    if asked == "cpu" or (asked == "auto" and not there):
-        if asked == "auto" and num_parameters(model) > MANY_PARAMETERS:
+    if requested == "cpu" or (requested == "auto" and not has_cuda):
+        if requested == "auto" and num_parameters(model) > MANY_PARAMETERS:
             raise StageError(
                 f"the {kind} has {num_parameters(model) / 1e6:,.0f} million parameters and torch finds no CUDA device: "
-                f"train it on a GPU, choose a smaller one, stop before it (--until verify), or insist with "
+                f"train it on a GPU, choose a smaller model, stop before it (--until verify), or insist with "
                 f"--set {kind}.device=cpu"
             )
         return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The prior learns where the picture of a caption lies: text embedding -> image embedding, row by row."""
+"""The prior predicts the image embedding of a caption: text embedding -> image embedding, row by row."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class PriorTask:
         self.words = WordEncoder(load_clip(embed.clip_model, embed.dim)) if settings.text_encodings else None
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[torch.Tensor]:
-        # DiffusionPrior scales the embedding it is given in place.
+        # A clone, since DiffusionPrior scales the embedding in place.
         yield model(**self._condition(batch), image_embed=tensor(batch, "image_embed").clone())
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, float]:
-        """Mean cosine of what is guessed from a caption to its own picture's embedding, and to another one's."""
+        """Mean cosine of a caption's predicted embedding to its own picture's embedding, and to other pictures'."""
         own = tensor(batch, "image_embed")
-        guessed = guess(model, self._condition(batch), own.shape[-1])
-        cosines = guessed @ own.T
+        predicted = guess(model, self._condition(batch), own.shape[-1])
+        cosines = predicted @ own.T
         count = len(own)
         figures = {"cosine": float(cosines.diagonal().mean())}
         if count > 1:
@@ -54,7 +54,7 @@ class PriorTask:
 def guess(model: nn.Module, condition: dict[str, torch.Tensor], dim: int) -> torch.Tensor:
     """Image embeddings `(n, dim)` float32 of unit length, by dalle2-pytorch's sampler.
 
-    `condition` has `text_embed` `(n, dim)`, and `text_encodings` `(n, words, dim)` where the prior looks at words.
+    `condition` has `text_embed` `(n, dim)`, and `text_encodings` `(n, words, dim)` if the prior reads words.
     """
     sampled = model.p_sample_loop(  # type: ignore[operator]
         (len(condition["text_embed"]), dim),

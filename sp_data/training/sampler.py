@@ -1,9 +1,9 @@
-"""In which order samples are trained on: a pure function of the seed, so that a resumed run sees the very next ones.
+"""The order in which samples are trained on: a pure function of the seed, so that a resumed run continues it.
 
-position   0  1  2  3  4 | 5  6  7  8  9 | 10 …       one integer says all: what comes at it never changes
-sample     3  0  4  1  2 | 1  4  0  2  3 |  …         five samples, each once an epoch, shuffled anew in each
+position   0  1  2  3  4 | 5  6  7  8  9 | 10 …       one integer, which decides the sample
+sample     3  0  4  1  2 | 1  4  0  2  3 |  …         five samples, each once per epoch, shuffled in each
 batch      └──0──┘ └───1───┘ └──2──┘ └─3─┘             of 3 samples: an epoch may end inside a batch
-rank       0  1  0  0  1  0  …                        of 2 processes: each takes every second one of the batch
+rank       0  1  0  0  1  0  …                        of 2 processes: each takes every second sample of the batch
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ import numpy.typing as npt
 
 
 def between(start: int, stop: int, *, num_samples: int, seed: int) -> list[int]:
-    """The samples at positions `start` to `stop` of an endless row of epochs."""
-    found: list[int] = []
+    """The samples at positions `start` to `stop` of an endless sequence of epochs."""
+    samples: list[int] = []
     while start < stop:
-        number, first = divmod(start, num_samples)
+        epoch, first = divmod(start, num_samples)
         last = min(num_samples, first + stop - start)
-        found += _epoch(number, num_samples, seed)[first:last].tolist()
+        samples += _epoch(epoch, num_samples, seed)[first:last].tolist()
         start += last - first
-    return found
+    return samples
 
 
 @lru_cache(maxsize=2)
-def _epoch(number: int, num_samples: int, seed: int) -> npt.NDArray[Any]:
-    # Four bytes a sample instead of permutation()'s eight, in the same order.
+def _epoch(epoch: int, num_samples: int, seed: int) -> npt.NDArray[Any]:
+    # Four bytes per sample instead of permutation()'s eight, in the same order.
     order = np.arange(num_samples, dtype=np.uint32 if num_samples < 2**32 else np.uint64)
-    np.random.default_rng([seed, number]).shuffle(order)
+    np.random.default_rng([seed, epoch]).shuffle(order)
     return order
 
 
 class Batches:
     """The batches of positions `start` to `stop`, for torch's DataLoader; the last one may be shorter.
 
-    Of several processes that train together, `rank` takes its share of each batch: every `world_size`-th sample. What a
-    batch holds does not depend on how many they are, so a run may go on with more or fewer of them. Nothing is padded:
-    each sample comes once an epoch, to one process, and shares differ by one where `world_size` does not divide.
+    Of several processes that train together, `rank` takes its share of each batch: every `world_size`-th sample. The
+    samples of a batch do not depend on the number of processes, so a run may be resumed with more or fewer. Nothing is
+    padded: each sample comes once per epoch, to one process; shares differ by one sample if `world_size` does not
+    divide the batch.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Raises ValueError if a process would have nothing of a batch, or there is no such process."""
+        """Raises ValueError if a process would get no sample of a batch, or if `rank` is out of range."""
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(
                 f"process {rank} of {world_size} with batches of {batch_size}: expected 0 <= rank < world_size <= "
@@ -65,8 +66,8 @@ class Batches:
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        whole, left = divmod(max(0, self.stop - self.start), self.batch_size)
-        return whole + (left > self.rank)
+        whole, remainder = divmod(max(0, self.stop - self.start), self.batch_size)
+        return whole + (remainder > self.rank)
 
     def __iter__(self) -> Iterator[list[int]]:
         for first in range(self.start, self.stop, self.batch_size):

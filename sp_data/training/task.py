@@ -1,4 +1,4 @@
-"""What the loop trains: a prior or a decoder, each as a model, its loss on a batch, and what is measured of it."""
+"""What the loop trains: a prior or a decoder, as a model, its loss on a batch, and its figures."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Batch = dict[str, torch.Tensor | list[str]]
 class Task(Protocol):
     kind: Kind
     config: dict[str, Any]
-    """dalle2-pytorch's, from which `model` was built."""
+    """dalle2-pytorch's configuration, from which `model` was built."""
     model: nn.Module
-    """dalle2-pytorch's own."""
+    """dalle2-pytorch's model."""
     measures: tuple[str, ...]
     """Names of the figures that `measure` gives."""
     image_size_px: int | None
-    """Of the pictures in a batch; None: it needs none."""
+    """Size of the pictures in a batch; None: it needs no pictures."""
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[torch.Tensor]:
-        """One scalar for each network that is trained, each to be propagated back before the next is asked for."""
+        """One scalar for each network that is trained; propagate each back before taking the next."""
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, float]:
         """Figures beyond the loss, of a batch from the val split."""
 
     def pictures(self, model: nn.Module, batch: Batch) -> list[Image.Image]:
-        """What the model makes of a batch; nothing if it makes no pictures."""
+        """Pictures that the model draws from a batch; empty if it draws none."""
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Tensors stacked; keys and captions listed."""
+    """Stack the tensors; list keys and captions."""
     batch: Batch = {name: [sample[name] for sample in samples] for name in ("key", "caption")}
     for name in ("image", "image_embed", "text_embed"):
         if name in samples[0]:
-            # In a process that reads ahead, torch's own stacks into memory that is shared already.
+            # In a process that reads ahead, torch's own collate stacks directly into shared memory.
             batch[name] = default_collate([sample[name] for sample in samples])
     return batch
 
@@ -50,7 +50,7 @@ def collate(samples: list[Sample]) -> Batch:
 def tensor(batch: Batch, name: str) -> torch.Tensor:
     value = batch[name]
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} of a batch is {type(value).__name__}, expected a tensor")
+        raise TypeError(f"{name} of a batch is a {type(value).__name__}, expected a tensor")
     return value
 
 
@@ -62,7 +62,7 @@ def captions(batch: Batch) -> list[str]:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Tensors on the device; pictures, which travel as bytes, float32 in 0..1."""
+    """Tensors on the device; pictures, which come as bytes, become float32 in 0..1."""
     moved: Batch = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):

@@ -1,4 +1,4 @@
-"""Which dataset each run and each checkpoint was trained on, from what they say of themselves; needs no torch.
+"""Which dataset each run and each checkpoint was trained on, by their own records; needs no torch.
 
 runs/decoder-1f0c55ab/config.json                              {"kind": "decoder", "dataset": "3f2a…", ...}
 runs/decoder-1f0c55ab/checkpoints/step-00000500/checkpoint.json
@@ -18,15 +18,15 @@ TRAINED_MODELS = ("prior", "decoder")
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A checkpoint, as much of it as tells where it came from."""
+class TrainedCheckpoint:
+    """The fields of a checkpoint that tell where it came from."""
 
     run: str
     step: int
     dataset: str
     """Digest of the verified dataset."""
     ancestor: str
-    """Name of the checkpoint of another run that its run began with; empty if it began anew."""
+    """Name of the checkpoint of another run that its run began with; empty if it began from scratch."""
 
     @property
     def folder(self) -> str:
@@ -36,50 +36,52 @@ class Trained:
         return f"{self.run} step {self.step:,}"
 
 
-def trained(lake: Lake) -> list[Trained]:
+def trained_checkpoints(lake: Lake) -> list[TrainedCheckpoint]:
     """Every checkpoint of a dataset's runs, by run and step. Raises CorruptFile for a record that cannot be read."""
     paths = [path for path in lake.list("runs") if path.endswith(f"/{RECORD}")]
-    found = []
+    checkpoints = []
     for path, data in zip(paths, lake.read_all(paths), strict=True):
-        said = _read(data, lake.full(path))
-        found.append(Trained(said["run"], said["step"], said["dataset"], said.get("ancestor", "")))
-    return sorted(found, key=lambda one: (one.run, one.step))
+        record = _read(data, lake.full(path))
+        checkpoints.append(
+            TrainedCheckpoint(record["run"], record["step"], record["dataset"], record.get("ancestor", ""))
+        )
+    return sorted(checkpoints, key=lambda checkpoint: (checkpoint.run, checkpoint.step))
 
 
-def under_way(lake: Lake) -> dict[str, str]:
-    """Run -> digest of its dataset, for the kinds that a process trains at this moment.
+def runs_in_progress(lake: Lake) -> dict[str, str]:
+    """Run -> digest of its dataset, for the kinds that a process is training.
 
-    A training that has no checkpoint yet is known by its lock, which it holds from its beginning to its end, and by its
-    run's configuration. The lock does not tell the run, so every run of that kind counts.
+    A training without a checkpoint so far is recognised by its lock, which it holds from its beginning to its end, and
+    by its run's configuration. The lock does not name the run, so every run of that kind counts.
     """
     paths = [path for path in lake.list("runs") if path.endswith(f"/{CONFIG}") and path.count("/") == 2]
-    busy = {
+    trained_kinds = {
         kind for kind in TRAINED_MODELS if any(_kind_of(path) == kind for path in paths) and _is_trained(lake, kind)
     }
     return {
         path.split("/")[1]: _read(lake.read_bytes(path), lake.full(path))["dataset"]
         for path in paths
-        if _kind_of(path) in busy
+        if _kind_of(path) in trained_kinds
     }
 
 
-def lineage(lake: Lake, checkpoints: list[Trained]) -> dict[str, set[str]]:
-    """Run -> digests of all datasets that its weights have learnt from: its own, and those of what it began with."""
-    dataset_of = {one.run: one.dataset for one in checkpoints}
+def lineage(lake: Lake, checkpoints: list[TrainedCheckpoint]) -> dict[str, set[str]]:
+    """Run -> digests of all datasets that its weights were trained on: its own, and those of its ancestors."""
+    dataset_of = {checkpoint.run: checkpoint.dataset for checkpoint in checkpoints}
     for path in lake.list("runs"):
-        # The checkpoint that a run began with may be gone by now, its run's configuration is not.
+        # The checkpoint that a run began with may be removed by now; the configuration of its run is not.
         if path.endswith(f"/{CONFIG}") and path.count("/") == 2:
             dataset_of.setdefault(path.split("/")[1], _read(lake.read_bytes(path), lake.full(path))["dataset"])
-    parent_of = {one.run: one.ancestor.split("/")[0] for one in checkpoints if one.ancestor}
-    found: dict[str, set[str]] = {}
-    for run in {one.run for one in checkpoints}:
+    parent_of = {checkpoint.run: checkpoint.ancestor.split("/")[0] for checkpoint in checkpoints if checkpoint.ancestor}
+    datasets: dict[str, set[str]] = {}
+    for run in {checkpoint.run for checkpoint in checkpoints}:
         line: list[str] = []
-        at: str | None = run
-        while at is not None and at not in line:
-            line.append(at)
-            at = parent_of.get(at)
-        found[run] = {dataset_of[one] for one in line if one in dataset_of}
-    return found
+        current: str | None = run
+        while current is not None and current not in line:
+            line.append(current)
+            current = parent_of.get(current)
+        datasets[run] = {dataset_of[ancestor] for ancestor in line if ancestor in dataset_of}
+    return datasets
 
 
 def _is_trained(lake: Lake, kind: str) -> bool:
@@ -96,7 +98,14 @@ def _kind_of(path: str) -> str:
 
 def _read(data: bytes, shown: str) -> dict[str, Any]:
     try:
-        said = json.loads(data)
-        return {**said, "run": str(said["run"]), "step": int(said.get("step", 0)), "dataset": str(said["dataset"])}
+        record = json.loads(data)
+        return {
+            **record,
+            "run": str(record["run"]),
+            "step": int(record.get("step", 0)),
+            "dataset": str(record["dataset"]),
+        }
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptFile(f"{shown} does not say what it was trained on ({error}); delete its folder") from error
+        raise CorruptFile(
+            f"{shown} does not name the dataset it was trained on ({error}); delete its folder"
+        ) from error

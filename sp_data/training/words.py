@@ -1,4 +1,4 @@
-"""Text encodings: the CLIP's view of each word, for models that look at more than the caption's embedding."""
+"""Text encodings: the CLIP's vector for each word, for models that read more than the caption's embedding."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from sp_data.errors import StageError
 
 
 class WordEncoder:
-    """Captions -> `(n, 77, dim)` float32, zero after a caption's end."""
+    """Captions -> `(n, 77, dim)` float32, zero after the end of a caption."""
 
     def __init__(self, clip: Clip) -> None:
-        """Raises StageError if the text tower is not as wide as the embeddings: dalle2-pytorch takes one width."""
+        """Raises StageError if the text tower is not as wide as the embeddings: dalle2-pytorch has one width."""
         self.clip = clip
         width = self(["a"]).shape[-1]
         if width != clip.dim:
             raise StageError(
-                f"this CLIP's text tower is {width} wide, its embeddings {clip.dim}: dalle2-pytorch cannot look at its "
+                f"this CLIP's text tower is {width} wide, its embeddings {clip.dim}: dalle2-pytorch cannot read its "
                 "words; set text_encodings to false (and prior.max_text_len to 1)"
             )
 

@@ -1,7 +1,7 @@
 """The child process that trains: `python -m sp_data.training.worker job.json`. Its output is the run's log.
 
-A process of its own, because it holds the GPU, because it must end with the run that started it whatever becomes of
-that, and because torch's memory goes with it.
+It is a process of its own because it holds the GPU, because it must end with the run that started it, even if that is
+killed, and because its end frees torch's memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from sp_data.training.models import Kind
 log = logging.getLogger("sp_data.training")
 
 STEP = "::step "
-"""Begins a line that says how many steps are done."""
+"""Begins a line with the number of steps done."""
 ERROR = "::error "
-"""Begins the line that says, in one sentence, why the training ended."""
+"""Begins the line with the error that ended the training, in one sentence."""
 
 
 class Job(Frozen):
-    """What the parent asks for; it lies in a file that the child reads."""
+    """What the parent wants trained; the child reads it from a file."""
 
     kind: Kind
     recipe: Recipe
@@ -44,15 +44,15 @@ class Job(Frozen):
     """Identity of the verified dataset's manifest."""
     run: str
     resume: str | None
-    """Folder of the checkpoint to go on from, in the lake."""
+    """Folder in the lake of the checkpoint to resume from."""
     forget_after: int | None
-    """Once that was restored, remove this run's checkpoints beyond this step."""
+    """After restoring it, remove this run's checkpoints beyond this step."""
     ancestor: str
-    """What the run's checkpoints say they came from, if not from its own beginning."""
+    """The `ancestor` of the run's checkpoints."""
 
 
 def train(job: Job) -> None:
-    """Raises StageError if there is nothing to train on, or the checkpoint to go on from is of another model."""
+    """Raises StageError if there is nothing to train on, or the checkpoint to resume from is of another model."""
     from sp_data.training import checkpoints
     from sp_data.training.checkpoints import RECORD, Checkpoint
     from sp_data.training.decoder import DecoderTask
@@ -91,14 +91,19 @@ def train(job: Job) -> None:
             ancestor=job.ancestor,
             files=(),
         )
-        loop = Loop(task, settings, template, lake, samples, val, advanced=lambda done: print(f"{STEP}{done}"))  # noqa: T201
+        loop = Loop(task, settings, template, lake, samples, val, advanced=lambda num: print(f"{STEP}{num}"))  # noqa: T201
         start = 0
         if job.resume:
-            from_ = checkpoints.read(lake, f"{job.resume}/{RECORD}")
-            if (from_.kind, checkpoints.shape(from_.model)) != (template.kind, checkpoints.shape(template.model)):
-                raise StageError(f"{from_} is another model than the recipe's {job.kind}; --resume needs the same one")
-            loop.resume(from_)
-            start = from_.step
+            checkpoint = checkpoints.read(lake, f"{job.resume}/{RECORD}")
+            if (checkpoint.kind, checkpoints.shape(checkpoint.model)) != (
+                template.kind,
+                checkpoints.shape(template.model),
+            ):
+                raise StageError(
+                    f"{checkpoint} is another model than the recipe's {job.kind}; --resume needs the same one"
+                )
+            loop.resume(checkpoint)
+            start = checkpoint.step
         else:
             log.info(
                 "%s: %s parameters, %s samples, %s steps of %s on %s",
@@ -117,7 +122,7 @@ def train(job: Job) -> None:
 def _verified(lake: Lake, identity: str) -> Manifest:
     verified = manifests.load(lake, "verify", identity)
     if verified is None:
-        raise StageError(f"there is no verified dataset {identity[:12]} in {lake.url}; run `sp-data verify`")
+        raise StageError(f"there is no verified dataset {identity[:12]} in {lake.url}; run {lake.command('verify')}")
     return verified
 
 

@@ -1,18 +1,19 @@
-"""gc: what a lake may let go of. Kept are the latest snapshots, every checkpoint's dataset, and what is being made.
+"""gc: find and remove what a lake no longer needs.
 
-A snapshot is a manifest of each stage; with it are kept the manifests it was made from (by digest, as far as there
-are), and every file that any of them names:
+It keeps the latest snapshots, every checkpoint's dataset, and what is being made. A snapshot is a manifest of each
+stage; kept with it are the manifests that it was made from (by digest, where they exist), and every file that one of
+these names:
 
     manifest.files                           catalogues, tables, shards, embeddings, reordered rows
     a catalogue's `original`                 originals/
     a curated table's `path`                 normalised/ and originals/
-    a shard's `path`                         the same of pictures that have a tombstone by now: a tar that is lost comes
-                                             back with the same bytes only if all of it is there
+    a shard's `path`                         the same folders, for pictures that have a tombstone by now: a lost tar is
+                                             made again with the same bytes only if all of its pictures are there
     a dataset manifest's shards              shards/, reordered/ and index/: a compaction replaces the shard manifest of
-                                             the same identity, and then only this one names the shards of before
+                                             the same identity; then only the dataset manifest names the old shards
 
-What a stage has made so far is kept as long as that stage is not done: the next run goes on with it. Runs, generated
-pictures, reports, what was quarantined and what the scrape remembers are never touched.
+What an unfinished stage has made so far is kept: the next run goes on with it. Runs, generated pictures, reports,
+quarantined files and the scrape's state are never touched.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from sp_data.lake import NUM_AT_ONCE, Lake, is_alive, is_temporary
 from sp_data.manifest import Manifest, ShardPart
 from sp_data.pipeline import DATASET_STAGES, stand
 from sp_data.recipe import Recipe
-from sp_data.training.trained import trained, under_way
+from sp_data.training.trained import runs_in_progress, trained_checkpoints
 from sp_data.wiki.catalogue import read_catalogue
 from sp_data.wiki.forgotten import read_forgotten
 from sp_data.wiki.http.journal import START
@@ -52,19 +53,19 @@ KEEP = 3
 DATA = ("catalogue", "originals", "curated", "normalised", "shards", "embeddings", "reordered", "index")
 TEMPORARY = "temporary names"
 MADE_IN_PIECES = {"scrape": ("originals", "catalogue"), "curate": ("normalised", "curated")}
-"""Stage -> the folders it fills before its manifest; the other stages leave parts, which name their files."""
+"""Stage -> the folders that it fills before its manifest; the other stages leave parts, which name their files."""
 
 
 @dataclass(slots=True)
 class Waste:
-    """What nothing names: path -> bytes, in the order in which it has to go."""
+    """What nothing names any more: path -> bytes, in the order in which it must be removed."""
 
     manifests: dict[str, int] = field(default_factory=dict)
-    """First: whatever ends this half-way, no manifest names a file that is gone."""
+    """Removed first, so that after an interruption no manifest names a removed file."""
     files: dict[str, int] = field(default_factory=dict)
     temporary: dict[str, int] = field(default_factory=dict)
     scratch: list[Path] = field(default_factory=list)
-    """Folders that dead processes left, outside of what the lake lists."""
+    """Folders that dead processes left; the lake does not list them."""
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -77,36 +78,36 @@ class Waste:
 
     @property
     def folders(self) -> dict[str, tuple[int, int]]:
-        """Folder -> (files, bytes), of those that have any."""
-        found: defaultdict[str, list[int]] = defaultdict(list)
+        """Folder -> (files, bytes), for each folder that has any."""
+        sizes_of: defaultdict[str, list[int]] = defaultdict(list)
         for path, size in (*self.manifests.items(), *self.files.items()):
-            found[path.partition("/")[0]].append(size)
+            sizes_of[path.partition("/")[0]].append(size)
         for size in self.temporary.values():
-            found[TEMPORARY].append(size)
-        return {name: (len(sizes), sum(sizes)) for name, sizes in sorted(found.items())}
+            sizes_of[TEMPORARY].append(size)
+        return {name: (len(sizes), sum(sizes)) for name, sizes in sorted(sizes_of.items())}
 
 
 def collect(recipe: Recipe, lake: Lake, *, keep: int = KEEP, delete: bool = False) -> Waste:
-    """Find what neither the latest `keep` snapshots nor a checkpoint's dataset names; `delete`: and remove it.
+    """Find what neither the latest `keep` snapshots nor a checkpoint's dataset names; with `delete`, remove it.
 
     Raises UsageError for `keep` below 1, CorruptFile for a manifest, a table or a checkpoint's record that cannot be
-    read: what it names is not known then, and nothing is removed.
+    read: what it names is unknown, so nothing is removed.
     """
     if keep < 1:
         raise UsageError(f"--keep {keep}: the newest snapshot is the dataset; keep at least 1")
-    # Before the lock: whoever takes that sweeps it.
-    left = lake.left_in_scratch()
-    in_scratch = {str(path.relative_to(lake.root)): path.stat().st_size for path in _files_in(left)}
+    # Before the lock is taken: taking it sweeps the scratch folders.
+    scratch_folders = lake.abandoned_scratch()
+    scratch_files = {str(path.relative_to(lake.root)): path.stat().st_size for path in _files_in(scratch_folders)}
     with lake.writer():
         waste = find_waste(recipe, lake, keep)
-        waste.temporary |= in_scratch
+        waste.temporary |= scratch_files
         if delete:
             _remove(waste, lake)
     return waste
 
 
 def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
-    """Look only. The writer's lock is held by who calls."""
+    """Find the waste and remove nothing. The caller holds the writer's lock."""
     waste = Waste()
     kept = _Kept.of(lake, keep, waste.warnings)
     named = set(_files_of(kept, lake, waste.warnings))
@@ -142,7 +143,7 @@ def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The manifests that stay, by stage, identity and digest."""
+    """The manifests to keep, by stage, identity and digest."""
 
     manifests: dict[tuple[str, str, str], Manifest]
 
@@ -152,67 +153,70 @@ class _Kept:
 
     @classmethod
     def of(cls, lake: Lake, keep: int, warnings: list[str]) -> _Kept:
-        there: dict[str, list[Manifest]] = {stage: manifests.all_of(lake, stage) for stage in DATASET_STAGES}
-        waiting = [one for stage, all_of in there.items() for one in _latest(lake, stage, all_of, keep)]
-        waiting += _trained_on(lake, there["verify"], {one.digest for one in waiting}, warnings)
-        # Oldest first, so that of several that made the same, the newest counts.
-        all_of_all = sorted((one for all_of in there.values() for one in all_of), key=lambda one: one.made_at)
-        made = {(one.stage, one.digest): one for one in all_of_all}
-        made |= {(one.stage, one.digest): one for one in waiting}
-        found: dict[tuple[str, str, str], Manifest] = {}
+        by_stage: dict[str, list[Manifest]] = {stage: manifests.all_of(lake, stage) for stage in DATASET_STAGES}
+        waiting = [manifest for stage, listed in by_stage.items() for manifest in _latest(lake, stage, listed, keep)]
+        waiting += _trained_on(lake, by_stage["verify"], {manifest.digest for manifest in waiting}, warnings)
+        # Oldest first, so that the newest counts of several with the same digest.
+        by_age = [manifest for listed in by_stage.values() for manifest in listed]
+        by_age.sort(key=lambda manifest: manifest.made_at)
+        by_digest = {(manifest.stage, manifest.digest): manifest for manifest in by_age}
+        by_digest |= {(manifest.stage, manifest.digest): manifest for manifest in waiting}
+        kept: dict[tuple[str, str, str], Manifest] = {}
         while waiting:
-            one = waiting.pop()
-            if (one.stage, one.identity, one.digest) not in found:
-                found[one.stage, one.identity, one.digest] = one
-                waiting += [made[made_from] for made_from in one.inputs.items() if made_from in made]
-        return cls(found)
+            manifest = waiting.pop()
+            if (manifest.stage, manifest.identity, manifest.digest) not in kept:
+                kept[manifest.stage, manifest.identity, manifest.digest] = manifest
+                waiting += [by_digest[made_from] for made_from in manifest.inputs.items() if made_from in by_digest]
+        return cls(kept)
 
 
-def _latest(lake: Lake, stage: str, there: list[Manifest], keep: int) -> list[Manifest]:
-    """The newest snapshot and those before it; where their line is shorter (a recipe was changed and changed back),
-    the youngest of the others."""
+def _latest(lake: Lake, stage: str, listed: list[Manifest], keep: int) -> list[Manifest]:
+    """The newest snapshot and its predecessors, `keep` in all; where the line of predecessors is shorter (a recipe was
+    changed and changed back), the youngest of the others too."""
     newest = manifests.latest(lake, stage)
     if newest is None:
         return []
-    by_identity = {one.identity: one for one in there}
+    by_identity = {manifest.identity: manifest for manifest in listed}
     line = [newest]
     while len(line) < keep:
         before = by_identity.get(line[-1].previous or "")
-        if before is None or before.identity in {one.identity for one in line}:
+        if before is None or before.identity in {manifest.identity for manifest in line}:
             break
         line.append(before)
-    of_line = {one.identity for one in line}
-    others = [one for one in there if one.identity not in of_line]
-    others.sort(key=lambda one: (one.made_at, one.identity), reverse=True)
-    # The file of the newest one's identity, which may be one step ahead of latest.json.
-    return [*line, *others[: keep - len(line)], *(one for one in there if one.identity == newest.identity)]
+    of_line = {manifest.identity for manifest in line}
+    others = [manifest for manifest in listed if manifest.identity not in of_line]
+    others.sort(key=lambda manifest: (manifest.made_at, manifest.identity), reverse=True)
+    # The newest identity's own file too: it may be one step ahead of latest.json.
+    same = (manifest for manifest in listed if manifest.identity == newest.identity)
+    return [*line, *others[: keep - len(line)], *same]
 
 
 def _trained_on(lake: Lake, verified: list[Manifest], kept: set[str], warnings: list[str]) -> Iterator[Manifest]:
     """The datasets of checkpoints and of trainings that are under way.
 
-    A dataset that holds what was forgotten is not kept for a checkpoint: who asked for it wants the bytes gone.
+    A dataset that holds forgotten pictures is not kept for a checkpoint: whoever had them forgotten wants the bytes
+    gone.
     """
     forgotten = read_forgotten(lake)
-    by_digest = {one.digest: one for one in verified}
-    running = under_way(lake)
-    wanted: defaultdict[str, list[str]] = defaultdict(list)
-    for checkpoint in trained(lake):
-        wanted[checkpoint.dataset].append(str(checkpoint))
-    for digest in sorted({*wanted, *running.values()} - kept):
-        runs = [run for run, dataset in running.items() if dataset == digest]
-        who = ", ".join(runs or wanted[digest][-1:])
+    by_digest = {manifest.digest: manifest for manifest in verified}
+    dataset_of_run = runs_in_progress(lake)
+    checkpoints_of: defaultdict[str, list[str]] = defaultdict(list)
+    for checkpoint in trained_checkpoints(lake):
+        checkpoints_of[checkpoint.dataset].append(str(checkpoint))
+    for digest in sorted({*checkpoints_of, *dataset_of_run.values()} - kept):
+        runs = [run for run, dataset in dataset_of_run.items() if dataset == digest]
+        names = ", ".join(runs or checkpoints_of[digest][-1:])
         manifest = by_digest.get(digest)
         if manifest is None:
-            warnings.append(f"{who} was trained on dataset {digest[:12]}, of which there is no manifest any more")
+            warnings.append(f"{names} was trained on dataset {digest[:12]}, which has no manifest any more")
         elif not holds_forgotten(lake, manifest, forgotten):
             yield manifest
         elif runs:
-            warnings.append(f"{who} is in training on dataset {digest[:12]}, which holds forgotten pictures: kept")
+            warnings.append(f"{names} is in training on dataset {digest[:12]}, which holds forgotten pictures: kept")
             yield manifest
         else:
             warnings.append(
-                f"{who} was trained on dataset {digest[:12]}, which holds forgotten pictures: it is not kept for that"
+                f"{names} was trained on dataset {digest[:12]}, which holds forgotten pictures: it is not kept for that"
             )
 
 
@@ -228,18 +232,20 @@ def _files_of(kept: _Kept, lake: Lake, warnings: list[str]) -> Iterator[str]:
                 dropped = read_dropped(lake, manifest, ["path", "original"])
                 yield from filter(None, dropped["path"].to_pylist() + dropped["original"].to_pylist())
         except FileNotFoundError as error:
-            warnings.append(f"{error.filename} of a snapshot of {manifest.made_at} is gone: what it named is not known")
+            warnings.append(
+                f"{error.filename} of a snapshot of {manifest.made_at} is missing: the files that it named are unknown"
+            )
         if manifest.stage == "shard":
             shards.update(entry.path for entry in manifest.files if entry.path.endswith(".parquet"))
         elif manifest.stage == "verify":
             layout = KeyLayout.parse(manifest.details["layout"])
-            for listed in manifest.details["shards"]:
-                yield from (listed[name]["path"] for name in ("tar", "parquet", *EMBEDDING_KINDS))
-                yield f"shards/{layout.shard_name(listed['number'])}_stats.json"
-                yield index_path(listed, layout)
-                shards.add(listed["parquet"]["path"])
+            for shard in manifest.details["shards"]:
+                yield from (shard[name]["path"] for name in ("tar", "parquet", *EMBEDDING_KINDS))
+                yield f"shards/{layout.shard_name(shard['number'])}_stats.json"
+                yield index_path(shard, layout)
+                shards.add(shard["parquet"]["path"])
     for path in sorted(shards):
-        # One that is gone is made again from what the tables name, if at all.
+        # A missing parquet can only be made again from what the tables name.
         with contextlib.suppress(FileNotFoundError):
             yield from read_columns(lake, path, ["path"])["path"].to_pylist()
 
@@ -254,7 +260,7 @@ def _unfinished(recipe: Recipe, lake: Lake) -> list[str]:
 
 
 def _files_of_parts(lake: Lake, paths: list[str]) -> Iterator[tuple[str, set[str]]]:
-    """Each part's path with the files it names; none if it cannot be read."""
+    """Each part's path with the files that it names, none if the part cannot be read."""
     for path, data in zip(paths, lake.read_all(paths), strict=True):
         try:
             yield path, {entry.path for entry in ShardPart.model_validate_json(data).files}
@@ -265,7 +271,7 @@ def _files_of_parts(lake: Lake, paths: list[str]) -> Iterator[tuple[str, set[str
 def _remove(waste: Waste, lake: Lake) -> None:
     with ThreadPoolExecutor(1 if lake.is_local else NUM_AT_ONCE) as pool:
         for paths in (waste.manifests, waste.files, waste.temporary):
-            # Each kind is gone before the next one begins.
+            # `list` waits: all of one kind are removed before the next kind begins.
             list(pool.map(lake.remove, paths))
     for folder in waste.scratch:
         shutil.rmtree(folder, ignore_errors=True)
@@ -284,11 +290,11 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _left_by_exports(lake: Lake) -> list[Path]:
-    """What killed exports into the dataset's own folder left (export.py)."""
+    """Folders that killed exports left in the dataset's own folder (exchange/export/run.py)."""
     if not lake.is_local or not Path(lake.root).exists():
         return []
-    found = [*Path(lake.root).glob(".*.export-*"), *Path(lake.root).glob(".*.before-*")]
-    return [path for path in found if not is_alive(path.name.rpartition("-")[2])]
+    folders = [*Path(lake.root).glob(".*.export-*"), *Path(lake.root).glob(".*.before-*")]
+    return [path for path in folders if not is_alive(path.name.rpartition("-")[2])]
 
 
 def _files_in(folders: Iterable[Path]) -> Iterator[Path]:

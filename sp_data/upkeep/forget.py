@@ -1,13 +1,14 @@
-"""Forget: take pictures out of a dataset, for good, and say who has seen them.
+"""Forget: take pictures out of a dataset for good, and list the checkpoints that have seen them.
 
-1. forgotten.json (wiki/forgotten.py): from here on no scrape fetches them, whatever becomes of the rest of this.
-2. The newest catalogue once more, with their rows at status 'forgotten', without asking the wiki. That of an import,
-   which no stage can make again, together with its curated tables and its shard manifest (forget_imported.py).
-3. Their bytes leave originals/, normalised/ and quarantine/. (Reports that show them went first.)
-4. The stages that had been done, as far as `verify`: the tombstones are in the dataset manifest at once.
+1. Write forgotten.json (wiki/forgotten.py): from here on no scrape fetches them, whatever becomes of the next steps.
+   Reports that show them are removed just before.
+2. Publish the newest catalogue again with their rows at status 'forgotten', without asking the wiki. No stage can make
+   an imported catalogue again, so it is published with its curated tables and its shard manifest (forget_imported.py).
+3. Remove their bytes from originals/, normalised/ and quarantine/.
+4. Run the stages that had been done, as far as `verify`: the tombstones are in the dataset manifest at once.
 
-Each step finds out by itself whether it was done, so the same command again ends what a kill interrupted. The bytes in
-tars that were written before go with `compact` and `gc`.
+Each step checks whether it was done, so the same command finishes what a kill interrupted. The bytes in tars that were
+written before are removed by `compact` and `gc`.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from markupsafe import escape
 
 from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import COPIES_VERSION, read_dropped, read_kept
-from sp_data.dataset.shards.find import Sighting, sightings
+from sp_data.dataset.shards.find import FoundSample, find_samples
 from sp_data.errors import CorruptFile, StageNotDone
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, STAGES, as_far_as_before, run_stages
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import SILENT, Progress
-from sp_data.training.trained import Trained, lineage, trained
+from sp_data.training.trained import TrainedCheckpoint, lineage, trained_checkpoints
 from sp_data.upkeep.titles import resolve_title
-from sp_data.wiki import state as memory
+from sp_data.wiki import state
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import Forgotten, read_forgotten, write_forgotten
 from sp_data.wiki.publish import republish_catalogue
@@ -48,97 +49,101 @@ GENERATED = "generated"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was forgotten and who has seen it."""
+    """What was forgotten, and which checkpoints have seen it."""
 
     titles: tuple[str, ...]
-    """Those asked for, and every other file of the same bytes."""
+    """The files that were named, and every other file with the same bytes."""
     is_new: bool
     """False: all of them were forgotten already."""
     keys: tuple[str, ...]
-    """Of their samples in the shards, former ones too; the bytes stay in those tars until they are compacted."""
+    """Keys of their samples in the shards, former ones too; the bytes stay in the tars until these are compacted."""
     shards: tuple[int, ...]
-    checkpoints: tuple[Trained, ...]
-    """That learnt from them, themselves or through the checkpoint that they began with."""
-    checkpoints_unknown: tuple[Trained, ...]
-    """Of whose datasets there is no manifest any more."""
+    checkpoints: tuple[TrainedCheckpoint, ...]
+    """Checkpoints that learnt from them, themselves or through the checkpoint that they started from."""
+    checkpoints_unknown: tuple[TrainedCheckpoint, ...]
+    """Checkpoints whose datasets have no manifest any more."""
     num_generated: int | None
-    """Pictures in generated/ that these checkpoints made; None where there are too many to look at."""
+    """Pictures in generated/ that these checkpoints made; None where there are too many to read."""
     stand_ins: dict[str, str]
-    """Title -> why it had been dropped: it looks like what was forgotten, and is kept now instead."""
+    """Title -> why it had been dropped. It looks like a forgotten picture, and is kept now in its place."""
     stages: tuple[str, ...]
-    """Those that were run again."""
+    """The stages that were run again."""
     stale: str
-    """The first stage that was not up to date before, and so was not run; the tombstones come when it is."""
+    """The first stage that was not up to date before, and so was not run; running it adds the tombstones."""
 
     def __str__(self) -> str:
         named = ", ".join(self.titles)
         return f"forgot {named}" if self.is_new else f"{named} was forgotten already"
 
     def lines(self) -> Iterator[str]:
-        """What else there is to know, a line each."""
+        """The rest of the outcome, one fact a line."""
         if self.keys:
             shards = ", ".join(map(str, self.shards)) or "none"
             yield f"keys {', '.join(self.keys)}; bytes still in the tars of shards {shards}"
-        for one in self.checkpoints:
-            yield f"seen by {one}: {one.folder}"
-        for one in self.checkpoints_unknown:
-            yield f"perhaps seen by {one}, of whose dataset there is no manifest any more: {one.folder}"
+        for checkpoint in self.checkpoints:
+            yield f"seen by {checkpoint}: {checkpoint.folder}"
+        for checkpoint in self.checkpoints_unknown:
+            yield f"perhaps seen by {checkpoint}, whose dataset has no manifest any more: {checkpoint.folder}"
         if self.num_generated is None or self.num_generated:
-            many = f"more than {PNGS_READ:,}" if self.num_generated is None else f"{self.num_generated:,}"
-            yield f"{many} pictures in {GENERATED}/ were made by these checkpoints"
-        for title, why in self.stand_ins.items():
-            yield f"{title} is kept instead, which was dropped before ({why}); forget it too if it is the same picture"
+            count = f"more than {PNGS_READ:,}" if self.num_generated is None else f"{self.num_generated:,}"
+            yield f"{count} pictures in {GENERATED}/ were made by these checkpoints"
+        for title, reason in self.stand_ins.items():
+            yield f"{title}, dropped before ({reason}), is kept instead; forget it too if it is the same picture"
         if self.stale:
-            yield f"{self.stale} was not up to date and was not run; the tombstones come when it is"
+            yield f"{self.stale} was not up to date and was not run; run it to add the tombstones"
 
     def cure(self, recipe: Recipe) -> str:
-        """What to do about bytes in tars that are written already; empty if there are none."""
+        """How to remove the bytes that are in written tars; empty if there are none."""
         if not self.shards:
             return ""
         if recipe.source.imported is not None:
             return (
-                "imported tars are not rewritten: take the pictures out of the folder that was imported, remove the "
+                "imported tars are not rewritten: remove the pictures from the imported folder, remove the "
                 "dataset, and run `sp-data import` again"
             )
-        return f"to remove those bytes: `sp-data compact {recipe.name}`, then `sp-data gc --keep 1 --delete`"
+        name = recipe.name
+        return f"to remove those bytes: `sp-data compact {name}`, then `sp-data gc {name} --keep 1 --delete`"
 
 
-def forget(asked: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progress = SILENT) -> Outcome:
-    """Raises UsageError for a title that was never in the dataset, StageNotDone if nothing was scraped yet."""
+def forget(names: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progress = SILENT) -> Outcome:
+    """Forget these files. `names` are titles, or addresses of a list, or keys of an import.
+
+    Raises UsageError for a file that was never in the dataset, StageNotDone if nothing was scraped yet.
+    """
     with lake.writer():
         scraped = manifests.latest(lake, "scrape")
         if scraped is None:
             raise StageNotDone(f"dataset {lake.dataset!r} has no catalogue yet; run {lake.command('scrape')} first")
-        before = read_forgotten(lake)
+        forgotten_before = read_forgotten(lake)
         history = _History.of(lake, scraped)
-        known = history.titles | before.titles
-        titles = [resolve_title(name, known, lake.dataset) for name in asked]
+        known = history.titles | forgotten_before.titles
+        titles = [resolve_title(name, known, lake.dataset) for name in names]
         pairs = history.all_of(titles)
-        forgotten = before.joined(pairs, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-        gone = {title for title, _ in pairs} | set(titles)
-        sha1s = {entry.sha1 for entry in forgotten.entries if entry.title in gone and entry.sha1}
+        forgotten = forgotten_before.joined(pairs, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        removed_titles = {title for title, _ in pairs} | set(titles)
+        sha1s = {entry.sha1 for entry in forgotten.entries if entry.title in removed_titles and entry.sha1}
         ready = as_far_as_before(recipe, lake)
         stale = next((stage for stage in DATASET_STAGES if stage not in ready and manifests.latest(lake, stage)), "")
-        looks_like = _dropped_for(lake, gone)
-        if forgotten != before:
-            _remove_reports(lake, gone)
+        drop_reasons = _dropped_for(lake, removed_titles)
+        if forgotten != forgotten_before:
+            _remove_reports(lake, removed_titles)
             write_forgotten(lake, forgotten)
         _republish(recipe, lake, forgotten)
         _remove_bytes(lake, sha1s)
         stages = run_stages(ready[1:], recipe, lake, progress)
-        seen = _Seen.by(lake, gone, sha1s)
+        uses = _Uses.of(lake, removed_titles, sha1s)
         curated = manifests.latest(lake, "curate")
-        kept = _kept_titles(lake, curated, looks_like.keys()) if curated else set()
-    log.info("forgot %s", ", ".join(sorted(gone)))
+        kept_titles = _kept_titles(lake, curated, drop_reasons.keys()) if curated else set()
+    log.info("forgot %s", ", ".join(sorted(removed_titles)))
     return Outcome(
-        titles=tuple(sorted(gone)),
-        is_new=forgotten != before,
-        keys=tuple(sorted({one.key for one in seen.samples})),
-        shards=tuple(sorted({one.shard for one in seen.samples if one.there})),
-        checkpoints=seen.checkpoints,
-        checkpoints_unknown=seen.unknown,
-        num_generated=_num_generated(lake, seen.checkpoints),
-        stand_ins={title: why for title, why in looks_like.items() if title in kept},
+        titles=tuple(sorted(removed_titles)),
+        is_new=forgotten != forgotten_before,
+        keys=tuple(sorted({sample.key for sample in uses.samples})),
+        shards=tuple(sorted({sample.shard for sample in uses.samples if sample.in_tar})),
+        checkpoints=uses.checkpoints,
+        checkpoints_unknown=uses.unknown,
+        num_generated=_num_generated(lake, uses.checkpoints),
+        stand_ins={title: reason for title, reason in drop_reasons.items() if title in kept_titles},
         stages=stages,
         stale=stale,
     )
@@ -146,7 +151,8 @@ def forget(asked: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progre
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """Every (title, sha1) that the dataset knows of: `now` in its newest catalogue, `ever` in any, or in a shard."""
+    """Every (title, sha1) that the dataset knows of: `now` in its newest catalogue, `ever` in any catalogue or
+    among its tombstones."""
 
     now: frozenset[tuple[str, str]]
     ever: frozenset[tuple[str, str]]
@@ -154,9 +160,9 @@ class _History:
     @classmethod
     def of(cls, lake: Lake, scraped: Manifest) -> _History:
         now = frozenset(_pairs(read_catalogue(lake, scraped)))
-        ever = set(now) | {(one.title, one.sha1) for one in read_tombstones(lake, scraped)}
+        ever = set(now) | {(tombstone.title, tombstone.sha1) for tombstone in read_tombstones(lake, scraped)}
         for manifest in manifests.all_of(lake, "scrape"):
-            # Another snapshot that is damaged may know more; nothing can be done about it.
+            # A damaged snapshot may know more; it cannot be read.
             if not manifests.missing_files(lake, manifest.files):
                 ever.update(_pairs(read_catalogue(lake, manifest)))
         return cls(now, frozenset(ever))
@@ -166,17 +172,17 @@ class _History:
         return {title for title, _ in self.ever}
 
     def all_of(self, titles: list[str]) -> set[tuple[str, str]]:
-        """What these titles are and were, and every other title that has the same bytes today.
+        """The pairs of these titles, today's and former ones, and every other title that has the same bytes today.
 
-        Bytes that a title had before, and that another one has today, are the other one's.
+        Bytes that a title had before, and that another title has today, belong to the other title.
         """
         wanted = set(titles)
         today = {sha1 for title, sha1 in self.now if title in wanted}
         others = {sha1 for title, sha1 in self.now if title not in wanted} - today
         own = {pair for pair in self.ever if pair[0] in wanted and pair[1] and pair[1] not in others}
         sha1s = {sha1 for _, sha1 in own}
-        nameless = wanted - {title for title, _ in own}
-        return own | {pair for pair in self.now if pair[1] in sha1s} | {(title, "") for title in nameless}
+        without_sha1 = wanted - {title for title, _ in own}
+        return own | {pair for pair in self.now if pair[1] in sha1s} | {(title, "") for title in without_sha1}
 
 
 def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
@@ -186,7 +192,7 @@ def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
 def _republish(recipe: Recipe, lake: Lake, forgotten: Forgotten) -> None:
     newest = manifests.latest(lake, "scrape")
     if newest is None or newest.version != STAGES["scrape"].version:
-        return  # the next scrape makes its rows anew in any case
+        return  # The next scrape makes its rows anew in any case.
     if newest.recipe.get("imported") is not None:
         from sp_data.upkeep.forget_imported import republish_import
 
@@ -197,15 +203,15 @@ def _republish(recipe: Recipe, lake: Lake, forgotten: Forgotten) -> None:
     else:
         from sp_data.wiki.rows import without_forgotten
     rows = list(catalogue_rows(read_catalogue(lake, newest)))
-    left = without_forgotten(rows, forgotten)
-    if left != rows:
-        made = republish_catalogue(lake, newest, left).manifest
-        memory.follow(lake, newest.identity, made.identity)
+    rows_left = without_forgotten(rows, forgotten)
+    if rows_left != rows:
+        manifest = republish_catalogue(lake, newest, rows_left).manifest
+        state.update_published(lake, newest.identity, manifest.identity)
 
 
 def _remove_reports(lake: Lake, titles: set[str]) -> None:
-    """Those that name them: a page holds small pictures. `sp-data report` makes it again."""
-    # As HTML, JSON and CSV write them.
+    """Remove the reports that name these titles: a page holds small pictures. `sp-data report` makes it again."""
+    # The titles as HTML, JSON and CSV write them.
     forms = {
         form
         for title in titles
@@ -225,7 +231,7 @@ def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
                 if path.rsplit("/", 1)[1].startswith(f"{sha1}."):
                     lake.remove(path)
     for path in lake.list("quarantine"):
-        # Named by what the wiki said it was.
+        # Its name has the sha1 that the wiki stated.
         if any(sha1 in path for sha1 in sha1s) or _sha1_of(lake.read_bytes(path)) in sha1s:
             lake.remove(path)
 
@@ -235,7 +241,7 @@ def _sha1_of(data: bytes) -> str:
 
 
 def _dropped_for(lake: Lake, titles: set[str]) -> dict[str, str]:
-    """Files that were dropped because they look like one of these: title -> the reason."""
+    """Title -> reason of each file that was dropped because it looks like one of these."""
     curated = manifests.latest(lake, "curate")
     if curated is None or manifests.missing_files(lake, curated.files):
         return {}
@@ -253,45 +259,51 @@ def _kept_titles(lake: Lake, curated: Manifest, titles: Iterable[str]) -> set[st
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    samples: list[Sighting]
-    checkpoints: tuple[Trained, ...]
-    unknown: tuple[Trained, ...]
+class _Uses:
+    """Where forgotten pictures are: their samples in the shards, and the checkpoints that learnt from them."""
+
+    samples: list[FoundSample]
+    checkpoints: tuple[TrainedCheckpoint, ...]
+    unknown: tuple[TrainedCheckpoint, ...]
 
     @classmethod
-    def by(cls, lake: Lake, titles: set[str], sha1s: set[str]) -> _Seen:
-        """Every sample in the shards of the newest shard manifest, and each checkpoint that learnt from one."""
+    def of(cls, lake: Lake, titles: set[str], sha1s: set[str]) -> _Uses:
+        """Their samples in the newest shard manifest's shards, and the checkpoints that learnt from one of them."""
         sharded = manifests.latest(lake, "shard")
-        samples = list(sightings(lake, sharded, titles, sha1s)) if sharded else []
-        datasets = {one.digest: one for one in manifests.all_of(lake, "verify")}
-        learnt = {
+        samples = list(find_samples(lake, sharded, titles, sha1s)) if sharded else []
+        datasets = {manifest.digest: manifest for manifest in manifests.all_of(lake, "verify")}
+        with_them = {
             digest
             for digest, verified in datasets.items()
-            if any(one.alive and one.split == "train" for one in sightings(lake, verified, titles, sha1s))
+            if any(row.alive and row.split == "train" for row in find_samples(lake, verified, titles, sha1s))
         }
-        checkpoints = trained(lake)
-        line = lineage(lake, checkpoints)
-        saw = tuple(one for one in checkpoints if line[one.run] & learnt)
-        unknown = tuple(one for one in checkpoints if one not in saw and line[one.run] - datasets.keys())
-        return cls(samples, saw, unknown)
+        checkpoints = trained_checkpoints(lake)
+        datasets_of = lineage(lake, checkpoints)
+        seen_by = tuple(checkpoint for checkpoint in checkpoints if datasets_of[checkpoint.run] & with_them)
+        unknown = tuple(
+            checkpoint
+            for checkpoint in checkpoints
+            if checkpoint not in seen_by and datasets_of[checkpoint.run] - datasets.keys()
+        )
+        return cls(samples, seen_by, unknown)
 
 
-def _num_generated(lake: Lake, checkpoints: tuple[Trained, ...]) -> int | None:
+def _num_generated(lake: Lake, checkpoints: tuple[TrainedCheckpoint, ...]) -> int | None:
     """How many PNGs in generated/ say that one of these checkpoints made them."""
     paths = [path for path in lake.list(GENERATED) if path.endswith(".png")]
     if not checkpoints or not paths:
         return 0
     if len(paths) > PNGS_READ:
         return None
-    makers = {(one.run, one.step) for one in checkpoints}
+    makers = {(checkpoint.run, checkpoint.step) for checkpoint in checkpoints}
     return sum(bool(_made_by(data) & makers) for data in lake.read_all(paths))
 
 
 def _made_by(data: bytes) -> set[tuple[str, int]]:
-    from sp_data.generation.dream import read_made
+    from sp_data.generation.dream import read_origin
 
     try:
-        made = read_made(data, "")
+        record = read_origin(data, "")
     except CorruptFile:
         return set()
-    return {(made[kind]["run"], made[kind]["step"]) for kind in ("prior", "decoder") if kind in made}
+    return {(record[kind]["run"], record[kind]["step"]) for kind in ("prior", "decoder") if kind in record}

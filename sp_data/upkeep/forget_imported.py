@@ -1,6 +1,6 @@
-"""Forgetting in an imported dataset: its first three manifests once more, since no stage can make them again.
+"""Forgetting in an imported dataset: its first three manifests are published again, since no stage can make them.
 
-Each is derived from the newest one of its stage, so a kill between two of them is mended by the same command again.
+Each is derived from the newest one of its stage, so running the same command again mends a kill between two of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
 from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA, read_dropped, read_kept
-from sp_data.dataset.shards.find import sightings
+from sp_data.dataset.shards.find import find_samples
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest
 from sp_data.parquet import DENSE
@@ -26,9 +26,9 @@ from sp_data.wiki.forgotten import FORGOTTEN, Forgotten
 
 
 def republish_import(lake: Lake, scraped: Manifest, forgotten: Forgotten) -> None:
-    """Publish scrape, curate and shard without what was forgotten, as far as that is not done."""
-    named = digest_of([[entry.title, entry.sha1] for entry in forgotten.entries])
-    inputs = {"import": scraped.inputs["import"], "forgotten": named}
+    """Publish the manifests of scrape, curate and shard without the forgotten files, where that is not done."""
+    forgotten_digest = digest_of([[entry.title, entry.sha1] for entry in forgotten.entries])
+    inputs = {"import": scraped.inputs["import"], "forgotten": forgotten_digest}
     if not _is_newest(lake, scraped, inputs):
         scraped = _scrape(lake, scraped, inputs, forgotten)
     curated = manifests.latest(lake, "curate")
@@ -47,9 +47,9 @@ def _is_newest(lake: Lake, newest: Manifest, inputs: dict[str, str]) -> bool:
 
 def _scrape(lake: Lake, before: Manifest, inputs: dict[str, str], forgotten: Forgotten) -> Manifest:
     table = read_catalogue(lake, before)
-    gone = _covered(table, forgotten)
-    table = _with(table, "status", pc.if_else(gone, FORGOTTEN, table["status"]))
-    table = _with(table, "original", pc.if_else(gone, pa.scalar(None, pa.string()), table["original"]))
+    is_forgotten = _is_forgotten(table, forgotten)
+    table = _with(table, "status", pc.if_else(is_forgotten, FORGOTTEN, table["status"]))
+    table = _with(table, "original", pc.if_else(is_forgotten, pa.scalar(None, pa.string()), table["original"]))
     dropped = Counter(status for status in table["status"].to_pylist() if status != OK)
     identity = manifests.identity_of("scrape", STAGES["scrape"].version, before.recipe, inputs)
     return _publish(
@@ -65,9 +65,9 @@ def _scrape(lake: Lake, before: Manifest, inputs: dict[str, str], forgotten: For
 def _curate(lake: Lake, before: Manifest, scraped: Manifest, forgotten: Forgotten) -> Manifest:
     inputs = {"scrape": scraped.digest}
     kept, dropped = read_kept(lake, before), read_dropped(lake, before)
-    gone = kept.filter(_covered(kept, forgotten))
-    kept, dropped = (table.filter(pc.invert(_covered(table, forgotten))) for table in (kept, dropped))
-    splits = Counter(gone["split"].to_pylist())
+    forgotten_rows = kept.filter(_is_forgotten(kept, forgotten))
+    kept, dropped = (table.filter(pc.invert(_is_forgotten(table, forgotten))) for table in (kept, dropped))
+    splits = Counter(forgotten_rows["split"].to_pylist())
     reasons = Counter(dropped["reason"].to_pylist())
     stem = f"curated/{manifests.identity_of('curate', STAGES['curate'].version, before.recipe, inputs)[:16]}"
     return _publish(
@@ -87,7 +87,7 @@ def _curate(lake: Lake, before: Manifest, scraped: Manifest, forgotten: Forgotte
 
 
 def _shard(lake: Lake, before: Manifest, curated: Manifest, forgotten: Forgotten) -> Manifest:
-    dead = {one.key for one in sightings(lake, before, forgotten.titles, forgotten.sha1s) if one.there}
+    dead = {row.key for row in find_samples(lake, before, forgotten.titles, forgotten.sha1s) if row.in_tar}
     return _publish(
         lake,
         before,
@@ -106,7 +106,7 @@ def _publish(
     files: list[FileEntry],
     details: dict[str, Any],
 ) -> Manifest:
-    made = Manifest.make(
+    manifest = Manifest.make(
         stage=before.stage,
         version=STAGES[before.stage].version,
         recipe=before.recipe,
@@ -117,11 +117,11 @@ def _publish(
         versions=library_versions("pyarrow") | {"made by": "forget"},
         previous=before,
     )
-    manifests.publish(lake, made)
-    return made
+    manifests.publish(lake, manifest)
+    return manifest
 
 
-def _covered(table: pa.Table, forgotten: Forgotten) -> pa.ChunkedArray:
+def _is_forgotten(table: pa.Table, forgotten: Forgotten) -> pa.ChunkedArray:
     titles = pa.array(sorted(forgotten.titles), pa.string())
     sha1s = pa.array(sorted(forgotten.sha1s), pa.string())
     return pc.or_(pc.is_in(table["title"], titles), pc.is_in(table["sha1"], sha1s))

@@ -1,4 +1,4 @@
-"""The title that a person means: as the wiki writes it or nearly so, an address of a list, a key of an import."""
+"""Find the title that a person means: as the wiki writes it or nearly so, an address of a list, a key of an import."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from sp_data.errors import UsageError
 from sp_data.wiki.parse.titles import file_title, normal_name
 
 TITLES_COMPARED = 100_000
-"""Beyond so many a search for similar ones takes longer than a person waits."""
+"""With more titles, a search for similar ones takes longer than a person waits."""
 
 
-def resolve_title(asked: str, known: Collection[str], dataset: str) -> str:
-    """The one of the `known` titles that `asked` means. Raises UsageError, with similar ones where there are any.
+def resolve_title(name: str, known: Collection[str], dataset: str) -> str:
+    """The one of the `known` titles that `name` means. Raises UsageError, which names similar titles if there are any.
 
     'File:Ada_Birch.png', 'ada Birch.png' -> 'File:Ada Birch.png'
     """
-    for title in (asked, file_title(normal_name(asked.removeprefix("File:")))):
+    for title in (name, file_title(normal_name(name.removeprefix("File:")))):
         if title in known:
             return title
-    similar = difflib.get_close_matches(asked, known, n=3) if len(known) <= TITLES_COMPARED else []
-    hint = f"did you mean {', '.join(similar)}?" if similar else "`sp-data why` lists all of them"
-    raise UsageError(f"no catalogue of {dataset!r} has {asked!r}; {hint}")
+    similar = difflib.get_close_matches(name, known, n=3) if len(known) <= TITLES_COMPARED else []
+    hint = f"did you mean {', '.join(similar)}?" if similar else f"`sp-data why --recipe {dataset}` lists all of them"
+    raise UsageError(f"no catalogue of {dataset!r} has {name!r}; {hint}")

@@ -20,7 +20,7 @@ from sp_data.wiki.tombstones import Tombstone, read_tombstones
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """One file. `stage` is the last one it reached; `reason` is empty while it is on the road."""
+    """What became of one file. `stage` is the last one that it reached, `reason` why it was dropped there, or empty."""
 
     title: str
     stage: str
@@ -61,18 +61,18 @@ def fates(lake: Lake) -> Iterator[Fate]:
             yield Fate(row.title, "scrape", "", "", "", row.caption)
 
 
-def fate_of(asked: str, lake: Lake) -> Fate | Tombstone:
-    """What became of one file; `asked` as in `forget`: a title, an address of a list, a key of an import.
+def fate_of(name: str, lake: Lake) -> Fate | Tombstone:
+    """What became of one file; `name` is a title, an address of a list or a key of an import, as in `forget`.
 
     Raises UsageError if no catalogue has it, StageNotDone if nothing was scraped yet.
     """
-    by_title: dict[str, Fate | Tombstone] = {grave.title: grave for grave in graves(lake)}
+    by_title: dict[str, Fate | Tombstone] = {tombstone.title: tombstone for tombstone in tombstones(lake)}
     by_title |= {fate.title: fate for fate in fates(lake)}
-    return by_title[resolve_title(asked, by_title.keys(), lake.dataset)]
+    return by_title[resolve_title(name, by_title.keys(), lake.dataset)]
 
 
-def graves(lake: Lake) -> list[Tombstone]:
-    """What was in an earlier catalogue and is on the wiki no more, by title."""
+def tombstones(lake: Lake) -> list[Tombstone]:
+    """The files that an earlier catalogue had and the wiki no longer has, by title."""
     return read_tombstones(lake, manifests.latest(lake, "scrape"))
 
 

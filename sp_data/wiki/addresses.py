@@ -1,10 +1,10 @@
 """A plain list of addresses as a source: no wiki, no listing, one request a picture.
 
-    pictures.txt        one address a line; empty lines and lines that start with # are left out
-    pictures.csv        a column `url`, and `caption` and `licence` where there are any
+    pictures.txt        one address a line; empty lines and lines that start with # are skipped
+    pictures.csv        a column `url`, and optionally `caption` and `licence`
     pictures.parquet    the same columns
 
-The address is the picture's title and its key. listed.py fetches what is on a list.
+The address is the picture's title and its key. scrape_addresses.py fetches the pictures on a list.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST_ADDRESS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A line of a list. `status` is empty, or why it is no address."""
+    """A line of a list. `status` is empty, or 'not-an-address'."""
 
     url: str
     caption: str
@@ -38,36 +38,36 @@ class Address:
 
 
 def read_addresses(path: str) -> list[Address]:
-    """The list, each address once, in its order. Raises RecipeError if there is none that can be read."""
-    place = Path(path)
-    if not place.is_file():
+    """The addresses of a list in its order, each once. Raises RecipeError if the list is missing or cannot be read."""
+    file = Path(path)
+    if not file.is_file():
         raise RecipeError(f"source.addresses: there is no file {path}")
-    match place.suffix.lower():
+    match file.suffix.lower():
         case ".txt":
-            lines = [line.strip() for line in place.read_text("utf-8", "replace").splitlines()]
+            lines = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
             rows: list[dict[str, Any]] = [{"url": line} for line in lines if line and not line.startswith("#")]
         case ".csv":
-            rows = _columns(place, path)
+            rows = _columns(file, path)
         case ".parquet":
-            rows = _columns(place, path)
+            rows = _columns(file, path)
         case _:
             raise RecipeError(f"source.addresses: {path} is neither .txt, .csv nor .parquet")
-    found: dict[str, Address] = {}
+    addresses: dict[str, Address] = {}
     for row in rows:
         url = str(row.get("url") or "").strip()[:LONGEST_ADDRESS]
         licence = row.get("licence") or row.get("license")
         caption = " ".join(str(row.get("caption") or row.get("text") or "").split())
-        found.setdefault(url, Address(url, caption, str(licence) if licence else None, _why_not(url)))
-    if not found:
+        addresses.setdefault(url, Address(url, caption, str(licence) if licence else None, _status_of(url)))
+    if not addresses:
         raise RecipeError(f"source.addresses: {path} is empty")
-    if repeated := len(rows) - len(found):
-        log.info("%s: %d addresses, %d of them come more than once", path, len(rows), repeated)
-    return list(found.values())
+    if repeated := len(rows) - len(addresses):
+        log.info("%s: %d addresses, %d of them repeated", path, len(rows), repeated)
+    return list(addresses.values())
 
 
-def _columns(place: Path, path: str) -> list[dict[str, Any]]:
+def _columns(file: Path, path: str) -> list[dict[str, Any]]:
     try:
-        table = pyarrow.csv.read_csv(place) if place.suffix.lower() == ".csv" else read_table(place, path)
+        table = pyarrow.csv.read_csv(file) if file.suffix.lower() == ".csv" else read_table(file, path)
     except (pa.ArrowException, CorruptFile) as error:
         raise RecipeError(f"source.addresses: {path} cannot be read ({str(error).splitlines()[0]})") from error
     if "url" not in table.schema.names:
@@ -76,7 +76,7 @@ def _columns(place: Path, path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _why_not(url: str) -> str:
+def _status_of(url: str) -> str:
     try:
         parts = urlsplit(url)
         return "" if parts.scheme in ("http", "https") and parts.hostname else NOT_AN_ADDRESS

@@ -1,4 +1,4 @@
-"""The catalogue: one row a file of the wiki, whatever became of it. What every later stage starts from.
+"""The catalogue: one row for each file of the wiki, whatever became of it. Every later stage starts from it.
 
     CatalogueRow(title='File:Ada Birch.png', name='Ada Birch.png', page_id=8, sha1='5f0c…', bytes=1143,
                  mime='image/png', ..., licence='Fairuse', owner_title='Ada Birch', owner_revision=10,
@@ -7,7 +7,7 @@
                  caption='a kid in a red coat', status='ok', original='originals/5f/5f0c….png')
 
 It is a parquet file, catalogue/<first 16 of the rows' digest>.parquet, sorted by title; equal rows make equal bytes.
-What is on the wiki no more is not in it: that has a tombstone beside it (tombstones.py).
+Files that are gone from the wiki are not in it: they have tombstones beside it (tombstones.py).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from sp_data.wiki.captions.candidates import SourceKind
 ROWS_A_GROUP = 10_000
 OK = "ok"
 TOMBSTONES = "catalogue/tombstones-"
-"""How the paths of their tables begin (tombstones.py)."""
+"""Prefix of the paths of tombstone tables (tombstones.py)."""
 
 
 class Caption(BaseModel):
-    """A caption a picture could have; `page` is where it was found."""
+    """A caption that a picture could have. `page`: title of the page that has it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ class Caption(BaseModel):
 
 
 class Attribute(BaseModel):
-    """Such as hair = brown."""
+    """A field of an infobox and its value, e.g. hair = brown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ class CatalogueRow(BaseModel):
     page_id: int | None
     url: str
     sha1: str
-    """Hex, as the wiki says; the original was checked against it."""
+    """Hex, as the wiki states it; the original was checked against it."""
     bytes: int
     mime: str
     width: int
@@ -78,9 +78,9 @@ class CatalogueRow(BaseModel):
     owner_page_id: int | None
     owner_revision: int | None
     subject: str
-    """Who or what it shows, by name."""
+    """Name of whom or what the picture shows."""
     attributes: tuple[Attribute, ...]
-    """What the owner's infobox says of the subject; the name is apart, because names alone teach no looks."""
+    """What the owner's infobox says of the subject, except its name: a name does not say what a picture shows."""
     captions: tuple[Caption, ...]
     """Best first."""
     caption: str
@@ -89,7 +89,7 @@ class CatalogueRow(BaseModel):
     """Other captions for training, as many as the recipe asks for."""
     status: str
     original: str | None
-    """Where the bytes lie in the lake, if status is 'ok'."""
+    """Path of the bytes in the lake, if status is 'ok'."""
 
 
 _TEXTS = pa.list_(pa.string())
@@ -111,7 +111,7 @@ SCHEMA = pa.schema([(name, _COLUMN_TYPES.get(name, pa.string())) for name in Cat
 
 
 def rows_digest(rows: Iterable[CatalogueRow]) -> str:
-    """sha256 (hex) over rows in their order: what was on the wiki, and what became of it."""
+    """sha256 (hex) over the rows in their order."""
     return digest_of([digest_of(row.model_dump(mode="json")) for row in rows])
 
 
@@ -119,16 +119,16 @@ def write_catalogue(lake: Lake, rows: list[CatalogueRow], digest: str) -> FileEn
     """Publish rows, sorted by title, as the catalogue named by their digest."""
     table = table_of((row.model_dump_json() for row in rows), SCHEMA)
     with lake.scratch("catalogue") as folder:
-        made = folder / "catalogue.parquet"
-        pq.write_table(table, made, row_group_size=ROWS_A_GROUP, **DENSE)
-        return lake.publish(made, f"catalogue/{digest[:16]}.parquet")
+        file = folder / "catalogue.parquet"
+        pq.write_table(table, file, row_group_size=ROWS_A_GROUP, **DENSE)
+        return lake.publish(file, f"catalogue/{digest[:16]}.parquet")
 
 
 def read_catalogue(lake: Lake, manifest: Manifest) -> pa.Table:
     """The catalogue of a scrape's manifest, columns as in SCHEMA. Raises CorruptFile."""
-    (where,) = (entry.path for entry in manifest.files if not entry.path.startswith(TOMBSTONES))
-    with lake.local(where) as path:
-        return read_table(path, lake.full(where), SCHEMA.names)
+    (path,) = (entry.path for entry in manifest.files if not entry.path.startswith(TOMBSTONES))
+    with lake.local(path) as local_path:
+        return read_table(local_path, lake.full(path), SCHEMA.names)
 
 
 def catalogue_rows(table: pa.Table) -> Iterator[CatalogueRow]:

@@ -1,12 +1,12 @@
-"""What changed on the wiki since the last look, in one request: recentchanges and the logs, by the wiki's own clock.
+"""What changed on the wiki since the last run, in one request: recentchanges and the logs, by the wiki's own clock.
 
-    poll(client, mark) -> Poll(clock='2026-11-22T23:58:58Z', touched={Title(6, 'File:Ada Birch.png')}, ...)
+    ask_changes(client, mark) -> Changes(mark=Mark(...), touched={Title(6, 'File:Ada Birch.png')}, ...)
 
-recentchanges forgets after some weeks, the logs never. Both are asked from ten minutes before the last look on, because
-entries may appear late; what was seen then is left out by its number. To know that recentchanges still reaches back, it
-is asked from its newest entries of the last look on: they must come again.
+recentchanges forgets entries after some weeks, the logs never. Both are requested from ten minutes before the last run
+on, because entries may appear late; entries that were seen before are left out by their numbers. recentchanges is also
+requested from its newest entries of the last run on: if they come again, it still reaches back that far.
 
-Imports with old dates appear in neither list; only a whole new gathering finds them.
+Imports with old dates appear in neither list; only gathering everything again finds them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ OVERLAP = timedelta(minutes=10)
 REACH = timedelta(days=30)
 """How far back recentchanges is trusted; MediaWiki's default is 90 days, and some wikis keep fewer."""
 SILENT_LOGS = frozenset({"patrol", "thanks", "newusers", "block", "rights", "tag", "gblblock"})
-"""Log entries that change nothing of a page's files or words."""
+"""Log entries that do not change a page's files or text."""
 RENAMES = frozenset({"renameuser", "usermerge"})
-"""Log entries that change who uploaded files, and name none of them."""
+"""Log entries that change the uploaders of files without naming the files."""
 TRUSTED_GAP = timedelta(days=8)
-"""Without an anchor, how long ago the last look may be: a wiki that was quiet before it, asked every week."""
+"""How long ago the last run may be if there is no anchor: enough for a quiet wiki that is scraped every week."""
 ANCHORS = 5
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -41,7 +41,7 @@ class Title:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """An entry of recentchanges that must come again."""
+    """An entry of recentchanges that must come again in the next run."""
 
     number: int
     at: str
@@ -49,8 +49,11 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where the last look ended. `clock`: the wiki's time at its first request; the numbers: entries seen since then
-    minus the overlap."""
+    """Where a run's list of changes ended.
+
+    `clock`: the wiki's time at the run's first request. `changes_seen`, `log_seen`: the numbers of the entries that the
+    run saw from `clock` minus OVERLAP on.
+    """
 
     clock: str
     anchors: tuple[Anchor, ...] = ()
@@ -59,41 +62,41 @@ class Mark:
 
     @classmethod
     def of(cls, greeting: Greeting) -> Mark:
-        """Of a run that gathers everything: what happened before it is part of what it gathers."""
+        """The mark of a run that gathers everything, which includes all earlier changes."""
         return cls.after(greeting.clock, greeting.changes, greeting.events)
 
     @classmethod
     def after(cls, clock: str, changes: Iterable[Json], events: Iterable[Json], before: Mark | None = None) -> Mark:
-        """Of a look at `clock` that saw these entries."""
+        """The mark of a run at `clock` that saw these entries."""
         changes = list(changes)
-        fresh = _before(clock, OVERLAP)
+        since = _before(clock, OVERLAP)
         return cls(
             clock,
             _anchors(changes) or (before.anchors if before else ()),
-            tuple(sorted(int(change["rcid"]) for change in changes if change["timestamp"] >= fresh)),
-            tuple(sorted(int(event["logid"]) for event in events if event["timestamp"] >= fresh)),
+            tuple(sorted(int(change["rcid"]) for change in changes if change["timestamp"] >= since)),
+            tuple(sorted(int(event["logid"]) for event in events if event["timestamp"] >= since)),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Poll:
-    """What changed. `name` is equal for equal changes."""
+class Changes:
+    """What changed. Equal changes have equal names."""
 
     mark: Mark
     touched: frozenset[Title]
     kinds: Mapping[str, int]
-    """Kind of change -> how many there were."""
+    """Kind of change -> how many there were, e.g. {'upload/overwrite': 2}."""
     name: str
     doubt: str
-    """Why the titles may not be all that changed; empty if they are."""
+    """Why `touched` may be incomplete; empty if it is complete."""
 
 
-def poll(client: WikiClient, mark: Mark) -> Poll:
+def ask_changes(client: WikiClient, mark: Mark) -> Changes:
     """What changed since `mark`. Raises WikiApiError, WikiBlocked, WikiUnreachable."""
     since = _before(mark.clock, OVERLAP)
     oldest = _before(mark.clock, REACH)
     anchors = [anchor for anchor in mark.anchors if anchor.at >= oldest]
-    question: Params = {
+    params: Params = {
         "list": "recentchanges|logevents",
         "rcdir": "newer",
         "rcstart": min([since, *(anchor.at for anchor in anchors)]),
@@ -105,31 +108,33 @@ def poll(client: WikiClient, mark: Mark) -> Poll:
         "leprop": "ids|title|type|timestamp|details",
         "lelimit": "max",
     }
-    answer = client.lists(question)
+    answer = client.lists(params)
     changes, events = answer.get("recentchanges", []), answer.get("logevents", [])
-    come = {int(change["rcid"]) for change in changes}
-    seen, logged = set(mark.changes_seen), set(mark.log_seen)
-    new_changes = [change for change in changes if change["timestamp"] >= since and int(change["rcid"]) not in seen]
-    new_events = [event for event in events if int(event["logid"]) not in logged]
+    change_numbers = {int(change["rcid"]) for change in changes}
+    changes_seen, log_seen = set(mark.changes_seen), set(mark.log_seen)
+    new_changes = [
+        change for change in changes if change["timestamp"] >= since and int(change["rcid"]) not in changes_seen
+    ]
+    new_events = [event for event in events if int(event["logid"]) not in log_seen]
     clock = str(answer.get("curtimestamp") or mark.clock)
-    told = {int(change["logid"]) for change in new_changes if change.get("logid")}
+    listed_events = {int(change["logid"]) for change in new_changes if change.get("logid")}
     kinds = Counter(_kind(entry) for entry in new_changes)
-    kinds.update(_kind(event) for event in new_events if int(event["logid"]) not in told)
-    return Poll(
+    kinds.update(_kind(event) for event in new_events if int(event["logid"]) not in listed_events)
+    return Changes(
         mark=Mark.after(clock, changes, events, mark),
         touched=frozenset(title for entry in (*new_changes, *new_events) for title in _titles(entry)),
         kinds=dict(sorted(kinds.items())),
-        name=digest_of([sorted(int(change["rcid"]) for change in new_changes), sorted(_number(new_events))]),
-        doubt=_doubt(mark, clock, anchors, come, new_events),
+        name=digest_of([sorted(int(change["rcid"]) for change in new_changes), sorted(_log_numbers(new_events))]),
+        doubt=_doubt(mark, clock, anchors, change_numbers, new_events),
     )
 
 
-def _doubt(mark: Mark, clock: str, anchors: list[Anchor], come: set[int], events: list[Json]) -> str:
+def _doubt(mark: Mark, clock: str, anchors: list[Anchor], change_numbers: set[int], events: list[Json]) -> str:
     gap = at(clock) - at(mark.clock)
     if gap > REACH:
-        return f"the last look was on {mark.clock[:10]}"
-    if anchors and not any(anchor.number in come for anchor in anchors):
-        return "the wiki's list of recent changes does not reach back to the last look"
+        return f"the last run was on {mark.clock[:10]}"
+    if anchors and not any(anchor.number in change_numbers for anchor in anchors):
+        return "the wiki's list of recent changes does not reach back to the last run"
     if not anchors and gap > TRUSTED_GAP:
         return f"nothing shows that the wiki's list of recent changes reaches back to {mark.clock[:10]}"
     if any(_log_type(event) in RENAMES for event in events):
@@ -137,12 +142,12 @@ def _doubt(mark: Mark, clock: str, anchors: list[Anchor], come: set[int], events
     return ""
 
 
-def _number(events: Iterable[Json]) -> Iterable[int]:
+def _log_numbers(events: Iterable[Json]) -> Iterable[int]:
     return (int(event["logid"]) for event in events)
 
 
 def _titles(entry: Json) -> Iterable[Title]:
-    """The pages that an entry names: its own, and where that was moved to. Those of hidden entries are not known."""
+    """The pages that an entry names: its own, and its new title if it was moved. Hidden entries name none."""
     if _log_type(entry) in SILENT_LOGS | RENAMES:
         return
     if entry.get("title"):
@@ -168,8 +173,8 @@ def _anchors(changes: Iterable[Json]) -> tuple[Anchor, ...]:
     return tuple(Anchor(int(change["rcid"]), str(change["timestamp"])) for change in newest)
 
 
-def _before(clock: str, span: timedelta) -> str:
-    return (at(clock) - span).strftime(_STAMP)
+def _before(clock: str, interval: timedelta) -> str:
+    return (at(clock) - interval).strftime(_STAMP)
 
 
 def at(clock: str) -> datetime:

@@ -1,11 +1,11 @@
-"""What a wiki said, as far as rows of the catalogue depend on it: the one thing that a scrape brings up to date.
+"""What a wiki said, as far as the catalogue's rows depend on it; a scrape brings these facts up to date.
 
     Facts(files={'Ada Birch.png': WikiFile(...)}, aliases={'Old name.png': 'Ada Birch.png'},
           file_pages={'Ada Birch.png': FilePage(...)}, articles={'Ada Birch': Page(...)},
           rendered={'Portal:Characters': Rendered(...)}, usage={'Unsaid.png': ('Ada Birch',)})
 
-Rows are a pure function of facts (rows.py). A first scrape gathers all of them (gather.py), a later one asks again
-about what changed (update.py); equal facts, however they came about, make equal rows.
+Rows are a pure function of facts (rows.py). A first scrape gathers all facts (gather.py), a later one requests what
+changed (update.py); equal facts make equal rows, whichever way they came.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class WikiFile:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A page as its readers see it, with what that depends on. `files` are names, red links too; `includes` titles."""
+    """A page as its HTML shows it, with what that depends on.
+
+    `files`: names of the files it shows, red links included. `includes`: titles of the pages it includes.
+    """
 
     page: Page
     files: tuple[str, ...]
@@ -51,19 +54,20 @@ class Rendered:
 
 @dataclass(slots=True)
 class Facts:
-    """See the module. Whoever changes them works on a copy."""
+    """See the module's docstring. Change a `copy()`, not the facts of an earlier run."""
 
     files: dict[str, WikiFile] = field(default_factory=dict)
-    """The selected ones, by name."""
+    """Selected files by name."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Other name -> name of a selected file."""
     file_pages: dict[str, FilePage] = field(default_factory=dict)
     articles: dict[str, Page] = field(default_factory=dict)
-    """By title, from their wikitext."""
+    """Articles by title, read from their wikitext."""
     rendered: dict[str, Rendered] = field(default_factory=dict)
-    """By the title that was asked for, which may be a redirect: portals, and pages whose wikitext does not tell."""
+    """Pages read as HTML, by the title that was requested, which may be a redirect: the source's pages, and pages that
+    show files without naming them in their wikitext."""
     usage: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Files that no article's wikitext shows -> articles that show them all the same, sorted."""
+    """File that no article's wikitext shows -> articles that show it nevertheless, sorted."""
 
     def copy(self) -> Facts:
         return Facts(
@@ -76,7 +80,7 @@ class Facts:
         )
 
     def portal_files(self, source: Source) -> set[str]:
-        """Names of the files on the source's pages, as the wiki calls them where it is known."""
+        """Names of the files on the source's pages; known aliases are replaced by the files' names."""
         shown = (name for title in source.portals for name in self._files_of(title))
         return {self.aliases.get(name, name) for name in shown}
 
@@ -84,11 +88,11 @@ class Facts:
         return self.rendered[title].files if title in self.rendered else ()
 
     def prune(self, source: Source, categories: frozenset[str]) -> None:
-        """Leave out what the source does not select. `categories`: names of those it does."""
+        """Drop what the source does not select. `categories`: names of the selected categories."""
         match source.select:
             case "pages":
-                chosen = self.portal_files(source)
-                self.files = {name: file for name, file in self.files.items() if name in chosen}
+                selected = self.portal_files(source)
+                self.files = {name: file for name, file in self.files.items() if name in selected}
             case "categories":
                 self.files = {name: file for name, file in self.files.items() if categories & set(file.categories)}
             case "all":
@@ -98,13 +102,13 @@ class Facts:
         }
         self.file_pages = {name: page for name, page in self.file_pages.items() if name in self.files}
 
-    def untold(self, mime_types: Iterable[str]) -> set[str]:
+    def files_not_in_wikitext(self, mime_types: Iterable[str]) -> set[str]:
         """Names of wanted files that no article's wikitext shows."""
-        told = set(self.told())
+        in_wikitext = set(self.files_in_wikitext())
         wanted = set(mime_types)
-        return {name for name, file in self.files.items() if file.mime in wanted and name not in told}
+        return {name for name, file in self.files.items() if file.mime in wanted and name not in in_wikitext}
 
-    def told(self) -> Iterator[str]:
-        """Names of the files that articles show by their wikitext; one may come often."""
+    def files_in_wikitext(self) -> Iterator[str]:
+        """Names of the files that articles show by their wikitext; a name may come more than once."""
         for page in self.articles.values():
             yield from (self.aliases.get(name, name) for name in page.shown)

@@ -1,7 +1,7 @@
 """What the wiki says of its files: size, sha1, type, address, categories, redirects to them, and their own pages.
 
-500 files a request with all of that, wikitext included, where they come from a generator; 50 where they are named.
-A file redirect is not a file: it becomes an alias, so that pages that use the old name still lend their captions.
+A request gets all of that, wikitext included, for 500 files from a generator, or for 50 files by name.
+A file redirect is not a file: it becomes an alias, so that captions on pages that use the old name still count.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ WANTED_WITH_TEXT: Params = {**CONTENT, **WANTED, "prop": f"{WANTED['prop']}|{CON
 
 
 def list_files(client: WikiClient, facts: Facts) -> None:
-    """Add every file that the source selects; what its pages show must be in `facts.rendered` already."""
-    answered: set[str] = set()
-    for question in _questions(client):
-        for page in client.pages_with_text({**question, **WANTED}):
-            answered.add(_name(page["title"]))
+    """Add every file that the source selects; the source's pages must be in `facts.rendered` already."""
+    listed: set[str] = set()
+    for generator in _generators(client):
+        for page in client.pages_with_text({**generator, **WANTED}):
+            listed.add(_name(page["title"]))
             take_file(client, facts, page)
-    ask_files(client, facts, facts.portal_files(client.source) - answered)
+    ask_files(client, facts, facts.portal_files(client.source) - listed)
     facts.prune(client.source, selected_categories(client))
     log.info("listed %d files of %s (%s)", len(facts.files), client.source.wiki, selection(client.source))
 
 
 def require_files(client: WikiClient, facts: Facts) -> None:
-    """Raises WikiError if nothing is selected: a portal that somebody emptied is no reason to drop a dataset."""
+    """Raises WikiError if nothing is selected: an emptied portal must not empty the dataset."""
     if not facts.files:
         raise WikiError(
             f"{client.source.wiki} has no files to scrape ({selection(client.source)}): see source.select in the recipe"
@@ -53,42 +53,42 @@ def require_files(client: WikiClient, facts: Facts) -> None:
 
 
 def ask_files(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
-    """Forget what was known of these files and aliases, and ask for them by name."""
-    asked = sorted(set(names))
-    gone = set(asked)
-    for name in asked:
+    """Discard what is known of these files and aliases, and request them by name."""
+    wanted = sorted(set(names))
+    stale = set(wanted)
+    for name in wanted:
         facts.files.pop(name, None)
         facts.file_pages.pop(name, None)
-    facts.aliases = {alias: name for alias, name in facts.aliases.items() if alias not in gone and name not in gone}
-    for page in client.pages_named(map(file_title, asked), WANTED_WITH_TEXT):
+    facts.aliases = {alias: name for alias, name in facts.aliases.items() if alias not in stale and name not in stale}
+    for page in client.pages_named(map(file_title, wanted), WANTED_WITH_TEXT):
         take_file(client, facts, page)
-    # A name that turned out to be a redirect to a file that was not heard of yet.
-    if elsewhere := {facts.aliases[name] for name in asked if name in facts.aliases} - facts.files.keys() - gone:
-        ask_files(client, facts, elsewhere)
+    # Some names turned out to be redirects to files that are not known yet.
+    if targets := {facts.aliases[name] for name in wanted if name in facts.aliases} - facts.files.keys() - stale:
+        ask_files(client, facts, targets)
 
 
 def ask_files_using(client: WikiClient, facts: Facts, templates: Iterable[str]) -> None:
-    """Ask again for the files whose own pages include one of these templates, which may give them categories."""
-    question: Params = {"generator": "transcludedin", "gtinamespace": FILE_NAMESPACE, "gtilimit": "max"}
+    """Request again the files whose pages include one of these templates, which may give them categories."""
+    generator: Params = {"generator": "transcludedin", "gtinamespace": FILE_NAMESPACE, "gtilimit": "max"}
     known = set(facts.files)
-    for page in client.pages_named(sorted(set(templates)), {**question, **WANTED}):
+    for page in client.pages_named(sorted(set(templates)), {**generator, **WANTED}):
         take_file(client, facts, page)
     facts.prune(client.source, selected_categories(client))
-    # Selected by a category that a template gives them since today; their own pages were not read yet.
+    # Files that a template newly put into a selected category; their own pages were not read yet.
     if fresh := facts.files.keys() - known:
         ask_files(client, facts, fresh)
 
 
 def take_file(client: WikiClient, facts: Facts, page: Json) -> None:
-    """What one page of an answer says of a file."""
-    # A red link, or a description page whose file is gone.
+    """Add what one page of an answer says of a file."""
+    # A red link, or the page of a deleted file.
     if not page.get("imageinfo"):
         return
-    info, shown_as = page["imageinfo"][0], _name(page["title"])
+    info, page_name = page["imageinfo"][0], _name(page["title"])
     name = _name(info.get("canonicaltitle") or page["title"])
-    if name != shown_as:
-        # A redirect answers with its own title and categories, and with the other file's imageinfo.
-        facts.aliases[shown_as] = name
+    if name != page_name:
+        # A redirect comes with its own title and categories, and with the imageinfo of its target.
+        facts.aliases[page_name] = name
         return
     facts.files[name] = _file(name, page, info)
     for redirect in page.get("redirects", ()):
@@ -116,7 +116,7 @@ def selection(source: Source) -> str:
 
 
 def wikitext_of(page: Json) -> str | None:
-    """None for a page that is gone or hidden, or that is no wikitext (scripts, style sheets, data)."""
+    """The page's wikitext; None if it is deleted or hidden, or not wikitext (scripts, style sheets, data)."""
     for revision in page.get("revisions", ())[:1]:
         main = revision.get("slots", {}).get("main", {})
         if main.get("contentmodel") == "wikitext" and "content" in main:
@@ -124,7 +124,7 @@ def wikitext_of(page: Json) -> str | None:
     return None
 
 
-def _questions(client: WikiClient) -> Iterator[Params]:
+def _generators(client: WikiClient) -> Iterator[Params]:
     source = client.source
     match source.select:
         case "pages":
@@ -148,7 +148,7 @@ def _file(name: str, page: Json, info: Json) -> WikiFile:
         name=name,
         page_id=page.get("pageid"),
         url=str(info.get("url", "")),
-        # It names a file in the lake, so nothing else may stand there.
+        # It names a file in the lake, so nothing but a sha1 is accepted.
         sha1=sha1 if _SHA1.fullmatch(sha1) else "",
         bytes=_number(info.get("size"), 1 << 62),
         mime=str(info.get("mime", "")),
@@ -160,6 +160,6 @@ def _file(name: str, page: Json, info: Json) -> WikiFile:
     )
 
 
-def _number(value: object, most: int) -> int:
-    """A size that a wiki states, 0 where it states none that can be."""
-    return value if isinstance(value, int) and 0 <= value <= most else 0
+def _number(value: object, maximum: int) -> int:
+    """A number in a wiki's answer; 0 if it is missing or impossible."""
+    return value if isinstance(value, int) and 0 <= value <= maximum else 0

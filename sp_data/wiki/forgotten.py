@@ -1,10 +1,10 @@
-"""What somebody asked to be taken out: it is not fetched again, under its title or as the same bytes under another.
+"""Pictures that somebody asked to have removed: they are not fetched again, under any title.
 
     forgotten.json      [{"title": "File:Kenny.png", "sha1": "5f0c…", "when": "2026-11-22T23:58:58Z"}, ...]
 
-It lies beside the dataset and is in no digest: a catalogue with this list is a function of the wiki and of the list. An
-entry has one title and one sha1; a picture that had other bytes before has an entry for each. `sha1` is empty where
-nobody knows it, as with imported shards.
+The list lies beside the dataset and is in no digest: a catalogue is a function of the wiki and of this list. An entry
+has one title and one sha1, and each of them alone excludes a picture; a picture that had other bytes before has an
+entry for each. `sha1` is empty if it is not known, as for imported shards.
 """
 
 from __future__ import annotations
@@ -53,16 +53,19 @@ class Forgotten:
         return title in self.titles or sha1 in self.sha1s
 
     def joined(self, pairs: Iterable[tuple[str, str]], when: str) -> Forgotten:
-        """With these (title, sha1) as well; those that are there keep their time."""
-        there = {(entry.title, entry.sha1): entry for entry in self.entries}
+        """The list with these (title, sha1) pairs added; entries that exist keep their time."""
+        by_pair = {(entry.title, entry.sha1): entry for entry in self.entries}
         for title, sha1 in pairs:
             if sha1 or title not in self.titles:
-                there.setdefault((title, sha1), Entry(title=title, sha1=sha1, when=when))
-        return Forgotten(tuple(there[pair] for pair in sorted(there)))
+                by_pair.setdefault((title, sha1), Entry(title=title, sha1=sha1, when=when))
+        return Forgotten(tuple(by_pair[pair] for pair in sorted(by_pair)))
 
 
 def read_forgotten(lake: Lake) -> Forgotten:
-    """Raises CorruptFile if the list cannot be read: going on without it would bring pictures back."""
+    """The lake's list, empty if there is none.
+
+    Raises CorruptFile if the list cannot be read: without it, forgotten pictures would be fetched again.
+    """
     try:
         data = lake.read_bytes(PATH)
     except FileNotFoundError:
@@ -71,8 +74,8 @@ def read_forgotten(lake: Lake) -> Forgotten:
         return Forgotten(_ENTRIES.validate_json(data))
     except ValidationError as error:
         raise CorruptFile(
-            f"{lake.full(PATH)}, the list of what was forgotten, cannot be read ({error.errors()[0]['msg']}); "
-            "put its last copy back, or mend it: without it pictures would come back"
+            f"{lake.full(PATH)}, the list of forgotten pictures, cannot be read ({error.errors()[0]['msg']}); "
+            "restore its last copy, or repair it: without it, forgotten pictures would be fetched again"
         ) from error
 
 

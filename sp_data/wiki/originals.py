@@ -1,10 +1,10 @@
 """The pictures' original bytes: each fetched once, checked against the wiki's size and sha1, kept by sha1.
 
     originals/5f/5f0c….png                     whole and checked
-    quarantine/sha1-mismatch-5f0c….png         came whole, but is not what the wiki says it is; kept to be looked at
+    quarantine/sha1-mismatch-5f0c….png         came whole, but with another size or sha1; kept for inspection
 
-What goes wrong with one picture is a reason in its row. What goes wrong with the wiki ends the run; the pictures that
-came before it stay, and are not asked for again.
+A failure of one picture is a reason in its row. A failure of the wiki ends the run; the pictures fetched so far stay
+and are not requested again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from sp_data.wiki.http.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, 
 log = logging.getLogger(__name__)
 
 TRIES = 4
-"""How often a picture whose body breaks off is asked for."""
+"""How often a picture whose body breaks off is requested."""
 FAILURES_IN_A_ROW = 5
-"""After so many pictures in a row with HTTP 401, 403 or 5xx it is not the pictures."""
+"""After so many pictures in a row with HTTP 401, 403 or 5xx the host is at fault, and the run ends."""
 RUNS_A_PICTURE = 3
-"""In how many runs a picture is asked for that does not come; after that only when everything is listed again."""
+"""In how many runs a failing picture is tried; after that only when everything is listed again."""
 EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -56,7 +56,7 @@ NOT_FOUND = "not-found"
 HIDDEN = "hidden"
 HOST_REFUSES = "host-refuses"
 NO_AI = "noai"
-"""Its host says, in X-Robots-Tag, that no model may be trained on it."""
+"""The host's X-Robots-Tag forbids training models on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class FetchRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What came: how many bytes, their sha1 (hex), and whether it ended where it should."""
+    """A received body: its size, its sha1 (hex), and a status: 'ok', 'cut-off' or 'too-large'."""
 
     num_bytes: int
     sha1: str
@@ -81,7 +81,7 @@ class Body:
 
 
 def original_path(file: WikiFile) -> str:
-    """'originals/5f/5f0c….png': by content, so that two names of the same bytes share one file."""
+    """'originals/5f/5f0c….png': named by content, so two names with the same bytes share one file."""
     return original_name(file.sha1, file.mime)
 
 
@@ -93,8 +93,8 @@ def original_name(sha1: str, mime: str) -> str:
 class Originals:
     """Fetches pictures into a lake, one after the other.
 
-    `refused`: what became of pictures in earlier runs, by `_key`; brought up to date. `usual_host`: the one that nearly
-    all pictures come from. If that refuses, the run ends; another one is left alone.
+    `refused`: `_key` of a picture -> why earlier runs could not fetch it; updated in place. `usual_host`: the host of
+    nearly all pictures. If it refuses, the run ends; another host that refuses is skipped.
     """
 
     def __init__(
@@ -112,17 +112,17 @@ class Originals:
         self._lake = lake
         self._journal = journal
         self._usual_host = usual_host
-        self._left_alone: set[str] = set()
-        self._failures = 0
-        # One listing: asking an object store for each of many thousand pictures takes minutes.
-        self._there = lake.sizes("originals")
+        self._skipped_hosts: set[str] = set()
+        self._failures_in_a_row = 0
+        # One listing: a request to an object store for each of many thousand pictures takes minutes.
+        self._sizes = lake.sizes("originals")
         self._forgotten = read_forgotten(lake)
 
     def outcome(self, file: WikiFile) -> str | None:
-        """What is known of it without asking: 'ok' if it lies in the lake, or the reason why it will not; else None."""
+        """What is known without a request: 'ok' if the original is in the lake, or why it will not come; else None."""
         source = self._client.source
         if self._forgotten.covers(file.title, file.sha1):
-            # Whatever it was refused for before, it is not waited for any more.
+            # It is not tried again, so an earlier refusal does not count any more.
             self.refused.pop(_key(file), None)
             return FORGOTTEN
         if file.mime not in source.mime_types:
@@ -131,48 +131,51 @@ class Originals:
             return HIDDEN
         if file.bytes > source.max_file_bytes:
             return TOO_LARGE
-        if self._there.get(original_path(file)) == file.bytes:
+        if self._sizes.get(original_path(file)) == file.bytes:
             return OK
-        before = self.refused.get(_key(file))
-        return before.status if before and before.is_final else None
+        refusal = self.refused.get(_key(file))
+        return refusal.status if refusal and refusal.is_final else None
 
     def ensure(self, file: WikiFile) -> str:
-        """'ok' if the original lies in the lake now, else the reason. Raises WikiBlocked, WikiUnreachable."""
+        """Fetch the original unless it is in the lake: 'ok', or the reason why it is not there.
+
+        Raises WikiBlocked, WikiUnreachable.
+        """
         status = self.outcome(file)
         if status is not None:
             return status
-        question = {"picture": _key(file)}
-        if self._journal and (known := self._journal.find(question)) is not None:
-            return self._refuse(file, str(known))
-        status = self._fetch_from_anywhere(file)
+        request = {"picture": _key(file)}
+        if self._journal and (recorded := self._journal.find(request)) is not None:
+            return self._refuse(file, str(recorded))
+        status = self._fetch_unless_host_refuses(file)
         if status == OK:
             self.refused.pop(_key(file), None)
             return OK
         log.warning("%s: %s", file.title, status)
         if self._journal:
-            self._journal.keep(question, status)
+            self._journal.keep(request, status)
         return self._refuse(file, status)
 
     def _refuse(self, file: WikiFile, status: str) -> str:
-        before = self.refused.get(_key(file))
-        self.refused[_key(file)] = FetchRefusal(status, before.runs + 1 if before else 1)
+        earlier = self.refused.get(_key(file))
+        self.refused[_key(file)] = FetchRefusal(status, earlier.runs + 1 if earlier else 1)
         return status
 
-    def _fetch_from_anywhere(self, file: WikiFile) -> str:
-        """One broken host must not keep the pictures of the others from coming."""
+    def _fetch_unless_host_refuses(self, file: WikiFile) -> str:
+        """Fetch the original; a host that refuses is skipped from then on, unless it is the usual one."""
         host = _host(file.url)
-        if host in self._left_alone:
+        if host in self._skipped_hosts:
             return HOST_REFUSES
         try:
-            return self._fetch_whole(file)
+            return self._fetch_with_retries(file)
         except (WikiBlocked, WikiUnreachable) as error:
             if self._usual_host in (None, host):
                 raise
             log.warning("%s", error)
-            self._left_alone.add(host)
+            self._skipped_hosts.add(host)
             return HOST_REFUSES
 
-    def _fetch_whole(self, file: WikiFile) -> str:
+    def _fetch_with_retries(self, file: WikiFile) -> str:
         status = CUT_OFF
         with self._lake.scratch("original") as folder:
             for _ in range(TRIES):
@@ -185,8 +188,8 @@ class Originals:
         try:
             with self._client.transport.original(file.url) as response:
                 if response.status_code != 200:
-                    return self._refused(file, response.status_code)
-                self._failures = 0
+                    return self._status_of_response(file, response.status_code)
+                self._failures_in_a_row = 0
                 if forbids_training(response.headers.get("X-Robots-Tag", "")):
                     return NO_AI
                 body = receive(response, into, self._client.source.max_file_bytes)
@@ -198,38 +201,38 @@ class Originals:
             self._lake.publish(into, f"quarantine/{SHA1_MISMATCH}-{Path(original_path(file)).name}")
             return SHA1_MISMATCH
         self._lake.publish(into, original_path(file))
-        self._there[original_path(file)] = file.bytes
+        self._sizes[original_path(file)] = file.bytes
         self.num_fetched += 1
         self.num_bytes += body.num_bytes
         return OK
 
-    def _refused(self, file: WikiFile, status: int) -> str:
+    def _status_of_response(self, file: WikiFile, status: int) -> str:
         if status in (404, 410):
-            self._failures = 0
+            self._failures_in_a_row = 0
             return NOT_FOUND
         if status >= 500 or status in (401, 403):
-            self._failures += 1
-            if self._failures == FAILURES_IN_A_ROW:
-                told = unreachable if status >= 500 else blocked
-                raise told(file.url, f"answers HTTP {status} for {FAILURES_IN_A_ROW} pictures in a row")
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row == FAILURES_IN_A_ROW:
+                error_for = unreachable if status >= 500 else blocked
+                raise error_for(file.url, f"answers HTTP {status} for {FAILURES_IN_A_ROW} pictures in a row")
         return f"http-{status}"
 
 
 def may_come(status: str) -> bool:
-    """Whether a picture that could not be fetched may come at another try."""
+    """Whether another try may fetch a picture with this status."""
     return status in (CUT_OFF, NOT_FOUND, SHA1_MISMATCH, HOST_REFUSES) or status.startswith("http-")
 
 
 def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
-    """Lake paths of the originals that a catalogue counts on and that are gone or of another size, sorted."""
+    """Lake paths of the catalogue's originals that are missing or have another size, sorted."""
     table = read_catalogue(lake, manifest).select(["status", "original", "bytes"])
     expected = {row["original"]: row["bytes"] for row in table.to_pylist() if row["status"] == OK}
-    there = lake.sizes("originals")
-    return sorted(path for path, size in expected.items() if there.get(path) != size)
+    sizes = lake.sizes("originals")
+    return sorted(path for path, size in expected.items() if sizes.get(path) != size)
 
 
 def follows_forgotten(lake: Lake, manifest: Manifest) -> bool:
-    """Whether a catalogue was made with the list of what is forgotten as it is now: a person may have changed it."""
+    """Whether a catalogue agrees with the current list of forgotten pictures, which a person may have changed."""
     forgotten = read_forgotten(lake)
     if not forgotten.entries and FORGOTTEN not in manifest.counts.dropped:
         return True
@@ -238,7 +241,7 @@ def follows_forgotten(lake: Lake, manifest: Manifest) -> bool:
 
 
 def usual_host(files: Iterable[WikiFile]) -> str | None:
-    """The host that most of these files have their addresses on, None if there are none."""
+    """The host that serves most of these files, None if there are none."""
     hosts = Counter(_host(file.url) for file in files if file.url)
     return max(hosts, key=lambda host: (hosts[host], host), default=None)
 
@@ -255,7 +258,7 @@ def _key(file: WikiFile) -> str:
 
 
 def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:
-    """Write a response's body into a file; status 'ok', 'cut-off' or 'too-large' (then no more than that is read)."""
+    """Write a response's body into a file. Status 'ok', 'cut-off' or 'too-large'; reading stops beyond `max_bytes`."""
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) > max_bytes:
         return Body(0, "", TOO_LARGE)

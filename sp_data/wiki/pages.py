@@ -1,8 +1,8 @@
-"""What the wiki's articles say: from their wikitext, 500 a request, and from HTML where the wikitext does not tell.
+"""What the wiki's articles say: from their wikitext (500 a request), and from HTML where the wikitext names no file.
 
-A portal's gallery may come from a template, and an infobox's picture from Lua: the wikitext then names no file. Pages
-that select files are read as HTML always; others if a wanted file is shown there and named by no article's wikitext,
-one page for each such file.
+A portal's gallery may come from a template, and an infobox's picture from Lua: the wikitext then names no file. The
+source's `pages`, which select files, are always read as HTML. Other pages are read as HTML if they show a wanted file
+that no article's wikitext names: one page for each such file.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ log = logging.getLogger(__name__)
 
 
 def read_articles(client: WikiClient, facts: Facts) -> None:
-    """Add every page of the source's article namespaces; redirects are none."""
+    """Add every page of the source's article namespaces, except redirects."""
     for namespace in client.source.article_namespaces:
         before = len(facts.articles)
-        question: Params = {
+        params: Params = {
             "generator": "allpages",
             "gapnamespace": namespace,
             "gapfilterredir": "nonredirects",
             "gaplimit": "max",
         }
-        for page in client.pages_with_text(question):
+        for page in client.pages_with_text(params):
             _take_article(client, facts, page)
         log.info("read %d pages of namespace %d", len(facts.articles) - before, namespace)
 
 
 def ask_articles(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
-    """Forget what was known of these pages, and ask for them."""
-    asked = sorted(set(titles))
-    for title in asked:
+    """Discard what is known of these pages, and request them again."""
+    wanted = sorted(set(titles))
+    for title in wanted:
         facts.articles.pop(title, None)
-    for page in client.pages_named(asked, {**CONTENT, "prop": f"{CONTENT['prop']}|info"}):
+    for page in client.pages_named(wanted, {**CONTENT, "prop": f"{CONTENT['prop']}|info"}):
         if not page.get("redirect"):
             _take_article(client, facts, page)
 
 
 def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
-    """Read these pages as their readers see them, one request each. Raises WikiApiError if a portal is missing."""
+    """Read the HTML of these pages, one request each. Raises WikiApiError if a portal is missing."""
     from sp_data.wiki.parse import (
-        html as rendered,  # most sources render nothing, and an HTML parser takes long to import
+        html as rendered,  # slow to import, and most sources read no HTML
     )
 
     for title in sorted(set(titles)):
@@ -59,7 +59,7 @@ def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
         except WikiApiError as error:
             if title in client.source.portals:
                 raise
-            # It may be gone since, or break the wiki's parser: its pictures have other captions.
+            # It may have been deleted meanwhile, or break the wiki's parser; its pictures have other captions.
             log.warning("%s is not read as HTML: %s", title, error)
             continue
         facts.rendered[title] = Rendered(
@@ -70,30 +70,30 @@ def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
 
 
 def ask_usage(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
-    """Ask which articles show these files."""
-    asked = sorted(set(names))
-    for name in asked:
+    """Ask which articles show these files, and put them into `facts.usage`."""
+    wanted = sorted(set(names))
+    for name in wanted:
         facts.usage.pop(name, None)
     spaces = "|".join(map(str, client.source.article_namespaces))
-    question: Params = {"prop": "fileusage", "fuprop": "title|redirect", "funamespace": spaces, "fulimit": "max"}
-    for page in client.pages_named(map(file_title, asked), question):
+    params: Params = {"prop": "fileusage", "fuprop": "title|redirect", "funamespace": spaces, "fulimit": "max"}
+    for page in client.pages_named(map(file_title, wanted), params):
         users = sorted(str(user["title"]) for user in page.get("fileusage", ()) if not user.get("redirect"))
         if users:
             facts.usage[normal_name(str(page["title"]).partition(":")[2])] = tuple(users)
 
 
 def pages_to_render(facts: Facts, client: WikiClient) -> list[str]:
-    """Titles of the articles to be read as HTML: for each file of `usage` one, rather the page of its name."""
-    chosen = {_page_for(name, users) for name, users in facts.usage.items()}
+    """Titles of the articles to read as HTML: one for each file in `usage`, preferably the page of the file's name."""
+    titles = {_page_for(name, users) for name, users in facts.usage.items()}
     limit = client.source.max_html_pages
-    if len(chosen) > limit:
+    if len(titles) > limit:
         log.warning(
-            "%d pages show pictures that their wikitext does not name; %d of them are read as HTML: "
-            "see source.max_html_pages",
-            len(chosen),
+            "%d pages show pictures that their wikitext does not name; %d of them are read as HTML "
+            "(the limit is source.max_html_pages)",
+            len(titles),
             limit,
         )
-    return sorted(chosen)[:limit]
+    return sorted(titles)[:limit]
 
 
 def _page_for(name: str, users: tuple[str, ...]) -> str:
@@ -102,17 +102,17 @@ def _page_for(name: str, users: tuple[str, ...]) -> str:
 
 
 def complete(article: Page | None, html: Page) -> Page:
-    """What a page says by its wikitext, and what only its HTML says: pictures that the wikitext does not name."""
+    """The page as its wikitext has it, plus the pictures that only its HTML shows."""
     if article is None:
         return html
-    told = article.shown
-    boxes = tuple(box for box in html.infoboxes if any(use.name not in told for use in box.pictures))
+    in_wikitext = article.shown
+    boxes = tuple(box for box in html.infoboxes if any(use.name not in in_wikitext for use in box.pictures))
     return Page(
         title=article.title,
         page_id=article.page_id,
         revision=article.revision,
         infoboxes=(*article.infoboxes, *boxes),
-        uses=(*article.uses, *(use for use in html.uses if use.name not in told)),
+        uses=(*article.uses, *(use for use in html.uses if use.name not in in_wikitext)),
         lead=article.lead or html.lead,
         categories=article.categories,
     )

@@ -1,6 +1,7 @@
-"""Rows -> the scrape's manifest: the catalogue, named by what it says, and tombstones for what is gone since the last.
+"""Rows -> the scrape's manifest: the catalogue, named by its content, and tombstones for files gone since the last one.
 
-A wiki that is as it was publishes nothing; one that is as it was some snapshots ago makes that snapshot the newest.
+If the wiki did not change, nothing is published. If it is again as it was some snapshots ago, that snapshot becomes the
+newest.
 """
 
 from __future__ import annotations
@@ -15,29 +16,33 @@ from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, identity_of, is_done, publish
 from sp_data.stage import StageResult, StageRun, library_versions
 from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
-from sp_data.wiki.tombstones import Buried, Tombstone, bury, read_tombstones, write_tombstones
+from sp_data.wiki.tombstones import GoneRow, Tombstone, make_tombstones, read_tombstones, write_tombstones
 
 log = logging.getLogger(__name__)
 
 STAGE = "scrape"
 NAMED_IN_THE_LOG = 10
 
-Whereabouts = Callable[[list[str]], Mapping[str, str]]
-"""Titles that are gone -> the title of the file that is there now, for those that there are."""
+CurrentTitles = Callable[[list[str]], Mapping[str, str]]
+"""Titles that left the catalogue -> the title under which the wiki has the file now. Titles without a file are left
+out."""
 
 
 def publish_catalogue(
-    run: StageRun, rows: list[CatalogueRow], *, clock: str, whereabouts: Whereabouts, fetched: bool
+    run: StageRun, rows: list[CatalogueRow], *, clock: str, current_titles: CurrentTitles, fetched: bool
 ) -> StageResult:
-    """Make these rows the newest catalogue. `clock`: when they were true (ISO 8601); `fetched`: if pictures came."""
+    """Make these rows the newest catalogue.
+
+    `clock`: the time for which they hold (ISO 8601). `fetched`: whether this run fetched pictures.
+    """
     newest = run.newest()
-    tombstones = _bury(run.lake, newest, rows, clock, whereabouts)
+    tombstones = _update_tombstones(run.lake, newest, rows, clock, current_titles)
     wiki = run.recipe.source.place
     return _publish(run.version, run.identity_fields, wiki, run.lake, rows, newest, tombstones, fetched=fetched)
 
 
 def republish_catalogue(lake: Lake, newest: Manifest, rows: list[CatalogueRow]) -> StageResult:
-    """Make rows of the same titles the newest catalogue, without asking the wiki: what is on it did not change."""
+    """Make rows with the same titles the newest catalogue, without a request: the wiki did not change."""
     tombstones = [entry for entry in newest.files if entry.path.startswith(TOMBSTONES)]
     wiki = newest.details["wiki"]
     return _publish(newest.version, newest.recipe, wiki, lake, rows, newest, tombstones, fetched=False)
@@ -56,15 +61,15 @@ def _publish(
 ) -> StageResult:
     digest = rows_digest(rows)
     inputs = {"wiki": digest}
-    done = is_done(lake, STAGE, identity_of(STAGE, version, recipe, inputs))
-    if done is not None:
-        files = (*(file for file in done.files if not file.path.startswith(TOMBSTONES)), *tombstones)
-        if newest is None or newest.identity != done.identity or files != done.files:
-            # It keeps the history that it had: otherwise snapshots could come before themselves.
-            done = done.model_copy(update={"files": files})
-            publish(lake, done)
-            return StageResult(done, "done")
-        return StageResult(done, "done" if fetched else "unchanged")
+    existing = is_done(lake, STAGE, identity_of(STAGE, version, recipe, inputs))
+    if existing is not None:
+        files = (*(file for file in existing.files if not file.path.startswith(TOMBSTONES)), *tombstones)
+        if newest is None or newest.identity != existing.identity or files != existing.files:
+            # It keeps its `previous`: with another one, a snapshot could become its own predecessor.
+            existing = existing.model_copy(update={"files": files})
+            publish(lake, existing)
+            return StageResult(existing, "done")
+        return StageResult(existing, "done" if fetched else "unchanged")
     statuses = Counter(row.status for row in rows)
     originals = {row.original: row.bytes for row in rows if row.original is not None}
     manifest = Manifest.make(
@@ -84,28 +89,28 @@ def _publish(
     return StageResult(manifest, "done")
 
 
-def _bury(
-    lake: Lake, newest: Manifest | None, rows: list[CatalogueRow], clock: str, whereabouts: Whereabouts
+def _update_tombstones(
+    lake: Lake, newest: Manifest | None, rows: list[CatalogueRow], clock: str, current_titles: CurrentTitles
 ) -> list[FileEntry]:
-    """The tombstones of this catalogue: those there were, of what did not come back, and new ones."""
+    """The tombstones of this catalogue: the earlier ones whose files did not come back, and new ones."""
     if newest is None:
         return []
     titles = {row.title for row in rows}
     old: list[dict[str, Any]] = []
-    standing: list[Tombstone] = []
+    earlier: list[Tombstone] = []
     try:
-        old = read_catalogue(lake, newest).select(list(Buried.__slots__)).to_pylist()
+        old = read_catalogue(lake, newest).select(list(GoneRow.__slots__)).to_pylist()
     except (CorruptFile, FileNotFoundError) as error:
-        log.warning("what is gone since the last scrape is not known: %s", error)
+        log.warning("files that are gone since the last scrape get no tombstone: %s", error)
     try:
-        standing = read_tombstones(lake, newest)
+        earlier = read_tombstones(lake, newest)
     except (CorruptFile, FileNotFoundError) as error:
-        log.warning("what was gone before is not known any more: %s", error)
-    gone = [Buried(**row) for row in old if row["title"] not in titles]
-    fresh = bury(gone, rows, whereabouts([was.title for was in gone]) if gone else {}, clock)
+        log.warning("the earlier tombstones are lost: %s", error)
+    gone = [GoneRow(**row) for row in old if row["title"] not in titles]
+    fresh = make_tombstones(gone, rows, current_titles([row.title for row in gone]) if gone else {}, clock)
     if fresh:
-        named = ", ".join(f"{one.title} ({one.reason})" for one in fresh[:NAMED_IN_THE_LOG])
+        named = ", ".join(f"{tombstone.title} ({tombstone.reason})" for tombstone in fresh[:NAMED_IN_THE_LOG])
         log.info("%d gone since the last scrape: %s%s", len(fresh), named, ", ..." if fresh[NAMED_IN_THE_LOG:] else "")
-    kept = [one for one in standing if one.title not in titles]
-    entry = write_tombstones(lake, {one.title: one for one in (*kept, *fresh)}.values())
+    kept = [tombstone for tombstone in earlier if tombstone.title not in titles]
+    entry = write_tombstones(lake, {tombstone.title: tombstone for tombstone in (*kept, *fresh)}.values())
     return [entry] if entry else []

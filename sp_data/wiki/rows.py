@@ -1,4 +1,4 @@
-"""Facts -> rows of the catalogue. A pure function: equal facts make equal rows, however they came about."""
+"""Facts -> rows of the catalogue. A pure function: equal facts make equal rows, whatever way they were gathered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_rows(facts: Facts, source: Source, statuses: Mapping[str, str]) -> list
 
 
 def without_forgotten(rows: Iterable[CatalogueRow], forgotten: Forgotten) -> list[CatalogueRow]:
-    """The rows that a scrape would make with this list of what was forgotten."""
+    """The rows that a scrape would make with this list of forgotten pictures."""
     return [
         row.model_copy(update={"status": FORGOTTEN, "original": None}) if forgotten.covers(row.title, row.sha1) else row
         for row in rows
@@ -37,12 +37,12 @@ def without_forgotten(rows: Iterable[CatalogueRow], forgotten: Forgotten) -> lis
 
 
 def caption_sources(rows: Iterable[CatalogueRow]) -> dict[str, int]:
-    """Where the chosen captions come from, most frequent first: kind of caption, or 'template', -> how many."""
-    found = Counter(
-        next((known.source for known in row.captions if shortened(known.text) == row.caption), "template")
+    """Kind of the chosen caption, or 'template' -> how many rows have it, most frequent first."""
+    counts = Counter(
+        next((caption.source for caption in row.captions if shortened(caption.text) == row.caption), "template")
         for row in rows
     )
-    return dict(found.most_common())
+    return dict(counts.most_common())
 
 
 def _row(file: WikiFile, page: FilePage, index: Index, source: Source, status: str) -> CatalogueRow:
@@ -69,7 +69,7 @@ def _row(file: WikiFile, page: FilePage, index: Index, source: Source, status: s
         owner_revision=owner.page.revision if owner else None,
         subject=words.subject,
         attributes=tuple(Attribute(field=field, value=value) for field, value in words.attributes),
-        captions=tuple(Caption(text=found.text, source=found.source, page=found.page) for found in words.candidates),
+        captions=tuple(Caption(text=c.text, source=c.source, page=c.page) for c in words.candidates),
         caption=chosen(words, templates),
         variants=variants(
             words,

@@ -1,11 +1,13 @@
 """The scrape stage: wiki -> catalogue and originals; every time after the first, only what changed.
 
 1. The facts: gathered (gather.py) the first time, after a month, or when the wiki's lists of changes do not reach back;
-   else the wiki is asked what changed (changes.py), and for those pages (update.py). Nothing changed: one request.
-2. The originals that are not there yet (originals.py).
-3. The catalogue (rows.py), named by what it says, with tombstones for what is gone; a wiki as it was publishes nothing.
-4. What is remembered for the next run (memory.py), last: whatever ends a run, the next one goes on from its answers
-   (journal.py) and asks for no page and no picture twice.
+   else the wiki is asked what changed (changes.py) and for those pages (update.py). If nothing changed, that is one
+   request.
+2. The originals that are not in the lake yet (originals.py).
+3. The catalogue (rows.py, publish.py), named by its content, with tombstones for files that are gone; if it did not
+   change, nothing is published.
+4. The state for the next run (state.py), last. However a run ends, the next one goes on from its answers
+   (http/journal.py) and requests no page and no picture twice.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from sp_data.manifest import latest
 from sp_data.recipe import Source
 from sp_data.runtime.progress import SILENT, Progress
 from sp_data.stage import StageResult, StageRun
-from sp_data.wiki import state as memories
+from sp_data.wiki import state
 from sp_data.wiki.catalogue import OK
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import Pace
-from sp_data.wiki.incremental import Look, Looker
+from sp_data.wiki.incremental import Poll, Poller
 from sp_data.wiki.originals import Originals, usual_host
 from sp_data.wiki.parse.titles import file_title
 from sp_data.wiki.publish import STAGE, publish_catalogue
 from sp_data.wiki.rows import caption_sources, make_rows
-from sp_data.wiki.state import Memory
+from sp_data.wiki.state import ScrapeState
 
 log = logging.getLogger(__name__)
 
@@ -40,72 +42,75 @@ PICTURES_A_LINE = 500
 
 
 def scrape(run: StageRun, *, reconcile: bool = False, proxy: str | None = None) -> StageResult:
-    """Bring the lake's originals and catalogue up to what the wiki has now.
+    """Bring the lake's originals and catalogue up to date with the wiki.
 
     `reconcile`: gather everything again, whatever the wiki says has changed. `proxy`: as in Transport.
-    Raises RecipeError (manners), WikiError, LakeError. What was fetched until then stays.
+    Raises RecipeError (politeness), WikiError, LakeError. What was fetched until then stays in the lake.
     """
     source, lake = run.recipe.source, run.lake
-    source.check_manners()
-    # The lake first: a busy one must not cost the wiki a request.
-    with lake.writer(), _served(source, proxy) as via:
+    source.check_politeness()
+    # The lock first: a busy lake must not cost the wiki a request.
+    with lake.writer(), _served(source, proxy) as proxy_url:
         if source.addresses:
             from sp_data.wiki.scrape_addresses import scrape_addresses
 
-            robots = memories.recall_robots(lake)
-            result = scrape_addresses(run, proxy=via, robots=robots)
-            memories.remember_robots(lake, robots)
+            robots = state.load_robots(lake)
+            result = scrape_addresses(run, proxy=proxy_url, robots=robots)
+            state.save_robots(lake, robots)
             return result
         while True:
-            look = _Run(source, lake, via, reconcile=reconcile, progress=run.progress)
-            result = look.work(run)
-            # A listing that went on after a long interruption is old; what changed meanwhile costs one request to know.
-            if not look.looker.listed_long_ago:
+            attempt = _Run(source, lake, proxy_url, reconcile=reconcile, progress=run.progress)
+            result = attempt.work(run)
+            # A listing that was continued after a long interruption is old; another poll finds what changed meanwhile.
+            if not attempt.poller.listed_long_ago:
                 return result
             reconcile = False
 
 
 @dataclass(frozen=True, slots=True)
 class ScrapePlan:
-    """What a scrape would do. `num_requests` were made to know it."""
+    """What a scrape would do. `num_requests`: how many requests it took to find out."""
 
     num_files: int
     num_pictures: int
     num_bytes: int | None
-    """None where nobody says beforehand."""
+    """None if it is not known beforehand."""
     num_requests: int
     seconds: float
-    """That fetching takes at the source's polite rate, waiting included."""
+    """How long fetching takes at the source's polite rate, including the waits."""
 
 
 def plan(
     source: Source, lake: Lake, *, reconcile: bool = False, proxy: str | None = None, progress: Progress = SILENT
 ) -> ScrapePlan:
-    """What `scrape` would fetch now. The wiki is listed and its answers are kept, so the scrape itself does not list
-    it again; no picture is fetched and no catalogue published. Raises as `scrape` does."""
-    source.check_manners()
-    with lake.writer(), _served(source, proxy) as via:
+    """What `scrape` would fetch now.
+
+    The wiki is listed and its answers are kept, so that the scrape itself does not list it again. No picture is fetched
+    and no catalogue is published. Raises as `scrape` does.
+    """
+    source.check_politeness()
+    with lake.writer(), _served(source, proxy) as proxy_url:
         if source.addresses:
             return _plan_of_addresses(source, lake)
         while True:
-            run = _Run(source, lake, via, reconcile=reconcile, progress=progress)
-            made = run.plan()
-            if not run.looker.listed_long_ago:
-                return made
+            run = _Run(source, lake, proxy_url, reconcile=reconcile, progress=progress)
+            scrape_plan = run.plan()
+            if not run.poller.listed_long_ago:
+                return scrape_plan
             run.journal.clear()
 
 
 def _plan_of_addresses(source: Source, lake: Lake) -> ScrapePlan:
     from sp_data.wiki.scrape_addresses import addresses_to_fetch
 
-    waiting, listed = addresses_to_fetch(source, lake)
-    seconds = len(waiting) * Pace(source.requests_per_second).mean_gap_s
-    return ScrapePlan(listed, len(waiting), None, 0, seconds)
+    addresses, num_listed = addresses_to_fetch(source, lake)
+    seconds = len(addresses) * Pace(source.requests_per_second).mean_gap_s
+    return ScrapePlan(num_listed, len(addresses), None, 0, seconds)
 
 
 @contextlib.contextmanager
 def _served(source: Source, proxy: str | None) -> Iterator[str | None]:
-    """The proxy by which the source's wiki is reached; the demo's is served meanwhile."""
+    """The proxy for the source's wiki. A demo wiki is served as long as the context lasts."""
     if source.demo is None or proxy is not None:
         yield proxy
         return
@@ -119,23 +124,23 @@ def _served(source: Source, proxy: str | None) -> Iterator[str | None]:
 
 
 class _Run:
-    """One look at the wiki and what follows from it."""
+    """One poll of the wiki and what follows from it."""
 
     def __init__(self, source: Source, lake: Lake, proxy: str | None, *, reconcile: bool, progress: Progress) -> None:
         self.source, self.lake, self.progress = source, lake, progress
         self.journal = Journal(lake)
-        self.robots = memories.recall_robots(lake)
-        memory = memories.recall(lake, source)
-        site = memory.site if memory and not reconcile else None
+        self.robots = state.load_robots(lake)
+        saved_state = state.load_state(lake, source)
+        site = saved_state.site if saved_state and not reconcile else None
         self.client = WikiClient(source, proxy, site=site, journal=self.journal, robots=self.robots)
-        self.looker = Looker(self.client, lake, self.journal, memory, progress, reconcile)
+        self.poller = Poller(self.client, lake, self.journal, saved_state, progress, reconcile)
 
     def work(self, run: StageRun) -> StageResult:
         started = time.monotonic()
         with self.client, contextlib.ExitStack() as at_the_end:
-            at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
-            look = self.looker.look()
-            result = self._nothing_new() if look is None else self._bring_up_to_date(look, run)
+            at_the_end.callback(lambda: state.save_robots(self.lake, self.robots))
+            poll = self.poller.poll()
+            result = self._nothing_new() if poll is None else self._bring_up_to_date(poll, run)
         log.info(
             "%d requests to the API, %d to others, %.1f s",
             self.client.api.num_asked,
@@ -146,37 +151,37 @@ class _Run:
 
     def plan(self) -> ScrapePlan:
         with self.client, contextlib.ExitStack() as at_the_end:
-            at_the_end.callback(lambda: memories.remember_robots(self.lake, self.robots))
-            look = self.looker.look()
-            if look is None:
-                assert self.looker.memory is not None
-                known = memories.recall_facts(self.lake, self.looker.memory)
+            at_the_end.callback(lambda: state.save_robots(self.lake, self.robots))
+            poll = self.poller.poll()
+            if poll is None:
+                assert self.poller.state is not None
+                known = state.load_facts(self.lake, self.poller.state)
                 files = list(known.facts.files.values()) if known else []
                 refused = known.refused if known else {}
             else:
-                files, refused = list(look.kept.facts.files.values()), look.kept.refused
+                files, refused = list(poll.known.facts.files.values()), poll.known.refused
             originals = Originals(self.client, self.lake, self.journal, dict(refused))
-            wanted = {file.sha1: file for file in files if originals.outcome(file) is None}
-            num_bytes = sum(file.bytes for file in wanted.values())
-            seconds = len(wanted) * self.client.transport.seconds_a_request
-            return ScrapePlan(len(files), len(wanted), num_bytes, self.client.transport.num_requests, seconds)
+            to_fetch = {file.sha1: file for file in files if originals.outcome(file) is None}
+            num_bytes = sum(file.bytes for file in to_fetch.values())
+            seconds = len(to_fetch) * self.client.transport.seconds_a_request
+            return ScrapePlan(len(files), len(to_fetch), num_bytes, self.client.transport.num_requests, seconds)
 
-    # 2. to 4.
+    # Steps 2 to 4
 
     def _nothing_new(self) -> StageResult:
-        memory = self.looker.memory
-        assert memory is not None
+        current = self.poller.state
+        assert current is not None
         newest = latest(self.lake, STAGE)
         assert newest is not None
-        if memory != memories.recall(self.lake, self.source):
-            memories.remember(self.lake, memory)
+        if current != state.load_state(self.lake, self.source):
+            state.save_state(self.lake, current)
         log.info("%s: nothing changed", self.source.wiki)
         return StageResult(newest, "unchanged")
 
-    def _bring_up_to_date(self, look: Look, run: StageRun) -> StageResult:
-        facts = look.kept.facts
+    def _bring_up_to_date(self, poll: Poll, run: StageRun) -> StageResult:
+        facts = poll.known.facts
         host = usual_host(facts.files.values())
-        originals = Originals(self.client, self.lake, self.journal, look.kept.refused, host)
+        originals = Originals(self.client, self.lake, self.journal, poll.known.refused, host)
         statuses = self._fetch(originals, facts)
         rows = make_rows(facts, self.source, statuses)
         log.info(
@@ -191,49 +196,49 @@ class _Run:
         result = publish_catalogue(
             run,
             rows,
-            clock=look.mark.clock,
-            whereabouts=lambda titles: self._whereabouts(titles, facts),
+            clock=poll.mark.clock,
+            current_titles=lambda titles: self._current_titles(titles, facts),
             fetched=originals.num_fetched > 0,
         )
-        memories.remember(
+        state.save_state(
             self.lake,
-            Memory(
-                version=memories.VERSION,
-                source=memories.source_digest(self.source),
+            ScrapeState(
+                version=state.VERSION,
+                source=state.source_digest(self.source),
                 site=self.client.site,
-                mark=look.mark,
-                reconciled_at=look.reconciled_at,
-                runs=look.runs,
-                unsettled=look.unsettled,
-                facts=memories.write_facts(self.lake, look.kept),
+                mark=poll.mark,
+                reconciled_at=poll.reconciled_at,
+                runs=poll.runs,
+                unsettled=poll.unsettled,
+                facts=state.save_facts(self.lake, poll.known),
                 published=result.manifest.identity,
-                num_failed=sum(not refusal.is_final for refusal in look.kept.refused.values()),
+                num_failed=sum(not refusal.is_final for refusal in poll.known.refused.values()),
             ),
         )
         self.journal.clear()
         return result
 
     def _fetch(self, originals: Originals, facts: Facts) -> dict[str, str]:
-        """Name -> what became of its original."""
+        """File name -> what became of its original."""
         statuses = {name: status for name, file in facts.files.items() if (status := originals.outcome(file))}
-        waiting = [file for name, file in sorted(facts.files.items()) if name not in statuses]
+        to_fetch = [file for name, file in sorted(facts.files.items()) if name not in statuses]
         self.client.api.on_answer = None
-        self.progress.begin(STAGE, len(waiting), "pictures")
-        for number, file in enumerate(waiting, start=1):
+        self.progress.begin(STAGE, len(to_fetch), "pictures")
+        for number, file in enumerate(to_fetch, start=1):
             statuses[file.name] = originals.ensure(file)
             self.progress.advance()
             if number % PICTURES_A_LINE == 0:
-                log.info("%d of %d pictures, %.1f MB fetched", number, len(waiting), originals.num_bytes / 1e6)
+                log.info("%d of %d pictures, %.1f MB fetched", number, len(to_fetch), originals.num_bytes / 1e6)
         return statuses
 
-    def _whereabouts(self, titles: list[str], facts: Facts) -> dict[str, str]:
-        """Title -> the title under which the wiki has that file now, left out if it has none."""
-        now = {file_title(alias): file_title(name) for alias, name in facts.aliases.items()}
+    def _current_titles(self, titles: list[str], facts: Facts) -> dict[str, str]:
+        """Title -> the title under which the wiki has that file now; titles without a file are left out."""
+        by_alias = {file_title(alias): file_title(name) for alias, name in facts.aliases.items()}
         if self.source.select == "all":  # any other file would have been listed
-            return now
-        asked = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
-        return now | {
+            return by_alias
+        pages = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
+        return by_alias | {
             str(page["title"]): str(page["imageinfo"][0].get("canonicaltitle") or page["title"])
-            for page in asked
+            for page in pages
             if page.get("imageinfo")
         }

@@ -1,7 +1,7 @@
-"""The scrape stage for a list of addresses (addresses.py): one request a picture, none for what is there already.
+"""The scrape stage for a list of addresses (addresses.py): one request a picture, none for pictures already fetched.
 
-Nothing says beforehand what its bytes should be, so what came is what counts: it must be a picture of a wanted type. An
-address is fetched once; a new picture needs a new address. A host that refuses is left alone, the others are not.
+Size and sha1 of a picture are not known beforehand, so its bytes only have to be a picture of a wanted type. An address
+is fetched once; a new picture needs a new address. A host that refuses is skipped for the rest of the run.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 
 NOT_AN_IMAGE = "not-an-image"
 REFUSALS_A_HOST = 3
-"""After so many refusals in a row a host is left alone for this run."""
+"""After so many refusals in a row a host is skipped for the rest of the run."""
 FANDOMS_CDN = "nocookie.net"
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
-    """What came from an address: `status` 'ok', or the reason why nothing is kept."""
+class FetchOutcome:
+    """What came from an address. `status`: 'ok', or the reason why no original is kept."""
 
     status: str
     sha1: str = ""
@@ -55,33 +55,33 @@ class Got:
 
 
 def scrape_addresses(run: StageRun, *, proxy: str | None, robots: RobotsCache) -> StageResult:
-    """Fetch what is new on the list and publish its catalogue. Raises RecipeError, LakeError."""
+    """Fetch the new pictures of the list and publish its catalogue. Raises RecipeError, LakeError."""
     source, lake, progress = run.recipe.source, run.lake, run.progress
-    listed = read_addresses(source.addresses)
+    addresses = read_addresses(source.addresses)
     forgotten = read_forgotten(lake)
     known = _known(lake)
     journal = Journal(lake)
     journal.begin(digest_of(["addresses", source.addresses]))
     with Transport(source, proxy, robots) as transport:
         fetcher = _Fetcher(source, lake, transport, journal, forgotten)
-        progress.begin(STAGE, len(listed), "pictures")
+        progress.begin(STAGE, len(addresses), "pictures")
         rows = []
-        for address in listed:
+        for address in addresses:
             if address.url in forgotten.titles:
-                got = Got(FORGOTTEN)
+                outcome = FetchOutcome(FORGOTTEN)
             elif address.status:
-                got = Got(address.status)
+                outcome = FetchOutcome(address.status)
             else:
-                got = known.get(address.url) or fetcher.fetch(address.url)
-            rows.append(_row(address, got))
+                outcome = known.get(address.url) or fetcher.fetch(address.url)
+            rows.append(_row(address, outcome))
             progress.advance()
         log.info("%d of %d pictures are there, %d new", _num_ok(rows), len(rows), fetcher.num_fetched)
         result = publish_catalogue(
             run,
             sorted(rows, key=lambda row: row.title),
             clock=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            # What is off the list may well be where it was.
-            whereabouts=lambda titles: {title: title for title in titles},
+            # A picture that left the list may still be at its address.
+            current_titles=lambda titles: {title: title for title in titles},
             fetched=fetcher.num_fetched > 0,
         )
     journal.clear()
@@ -99,40 +99,43 @@ def _rows_before(lake: Lake) -> Iterator[CatalogueRow]:
     try:
         yield from catalogue_rows(read_catalogue(lake, newest))
     except (CorruptFile, FileNotFoundError) as error:
-        log.warning("what was fetched before is not known: %s", error)
+        log.warning("pictures of earlier runs are fetched again, as their catalogue cannot be read: %s", error)
 
 
-def _known(lake: Lake) -> dict[str, Got]:
-    """Address -> what came from it in an earlier run and is still there, or why nothing will."""
-    there = lake.sizes("originals")
+def _known(lake: Lake) -> dict[str, FetchOutcome]:
+    """Address -> its outcome in an earlier run, if the original is still there or another try would be in vain."""
+    sizes = lake.sizes("originals")
 
-    def stands(row: CatalogueRow) -> bool:
+    def is_settled(row: CatalogueRow) -> bool:
         if row.status == OK:
-            return there.get(original_name(row.sha1, row.mime)) == row.bytes
+            return sizes.get(original_name(row.sha1, row.mime)) == row.bytes
         return row.status in (NO_AI, NOT_AN_IMAGE, FORGOTTEN) or row.status.startswith("address-refused")
 
     return {
-        row.url: Got(row.status, row.sha1, row.bytes, row.mime, row.width, row.height)
+        row.url: FetchOutcome(row.status, row.sha1, row.bytes, row.mime, row.width, row.height)
         for row in _rows_before(lake)
-        if stands(row)
+        if is_settled(row)
     }
 
 
 def addresses_to_fetch(source: Source, lake: Lake) -> tuple[list[str], int]:
-    """Addresses on the list whose pictures are not there yet, and how many lines it has. Raises RecipeError."""
-    listed = read_addresses(source.addresses)
-    done = _known(lake).keys() | read_forgotten(lake).titles
-    return [address.url for address in listed if not address.status and address.url not in done], len(listed)
+    """Addresses on the list that have to be fetched, and how many addresses the list has. Raises RecipeError."""
+    addresses = read_addresses(source.addresses)
+    settled = _known(lake).keys() | read_forgotten(lake).titles
+    return [a.url for a in addresses if not a.status and a.url not in settled], len(addresses)
 
 
 def without_forgotten(rows: Iterable[CatalogueRow], forgotten: Forgotten) -> list[CatalogueRow]:
-    """The rows that a scrape would make with this list, which says nothing of bytes that it did not fetch."""
-    nothing = {"status": FORGOTTEN, "original": None, "sha1": "", "bytes": 0, "mime": "", "width": 0, "height": 0}
-    return [row.model_copy(update=nothing) if forgotten.covers(row.title, row.sha1) else row for row in rows]
+    """The rows that a scrape would make with this list of forgotten pictures.
+
+    They have no sha1, size and type, which only fetching a picture tells.
+    """
+    changes = {"status": FORGOTTEN, "original": None, "sha1": "", "bytes": 0, "mime": "", "width": 0, "height": 0}
+    return [row.model_copy(update=changes) if forgotten.covers(row.title, row.sha1) else row for row in rows]
 
 
 class _Fetcher:
-    """Fetches pictures whose bytes nobody foretold."""
+    """Fetches pictures of unknown size and sha1."""
 
     def __init__(
         self, source: Source, lake: Lake, transport: Transport, journal: Journal, forgotten: Forgotten
@@ -142,77 +145,79 @@ class _Fetcher:
         self._forgotten = forgotten
         self._refusals: Counter[str] = Counter()
 
-    def fetch(self, url: str) -> Got:
-        question = {"address": url}
-        known = self._journal.find(question)
-        if known is not None:
-            got = Got(**known)
-            return Got(FORGOTTEN) if got.sha1 in self._forgotten.sha1s else got
+    def fetch(self, url: str) -> FetchOutcome:
+        request = {"address": url}
+        recorded = self._journal.find(request)
+        if recorded is not None:
+            outcome = FetchOutcome(**recorded)
+            return FetchOutcome(FORGOTTEN) if outcome.sha1 in self._forgotten.sha1s else outcome
         host = urlsplit(url).netloc
         if self._refusals[host] >= REFUSALS_A_HOST:
-            return Got("host-refuses")
-        got = Got(CUT_OFF)
+            return FetchOutcome("host-refuses")
+        outcome = FetchOutcome(CUT_OFF)
         with self._lake.scratch("original") as folder:
             for _ in range(TRIES):
-                got = self._fetch(url, host, folder / "body")
-                if got.status != CUT_OFF:
+                outcome = self._fetch(url, host, folder / "body")
+                if outcome.status != CUT_OFF:
                     break
-        if got.status != OK:
-            log.warning("%s: %s", url, got.status)
-        self._journal.keep(question, asdict(got))
-        return got
+        if outcome.status != OK:
+            log.warning("%s: %s", url, outcome.status)
+        self._journal.keep(request, asdict(outcome))
+        return outcome
 
-    def _fetch(self, url: str, host: str, into: Path) -> Got:
-        # Fandom's CDN would rather give a WebP that it made.
-        asked = f"{url}{'&' if urlsplit(url).query else '?'}format=original" if host.endswith(FANDOMS_CDN) else url
+    def _fetch(self, url: str, host: str, into: Path) -> FetchOutcome:
+        # Without this, Fandom's CDN sends a WebP that it made of the picture.
+        address = f"{url}{'&' if urlsplit(url).query else '?'}format=original" if host.endswith(FANDOMS_CDN) else url
         try:
-            with self._transport.listed(asked) as response:
+            with self._transport.listed(address) as response:
                 if response.status_code != 200:
-                    return Got(NOT_FOUND if response.status_code in (404, 410) else f"http-{response.status_code}")
+                    return FetchOutcome(
+                        NOT_FOUND if response.status_code in (404, 410) else f"http-{response.status_code}"
+                    )
                 self._refusals[host] = 0
                 if forbids_training(response.headers.get("X-Robots-Tag", "")):
-                    return Got(NO_AI)
+                    return FetchOutcome(NO_AI)
                 body = receive(response, into, self._source.max_file_bytes)
         except AddressRefused as error:
-            return Got(f"address-refused ({error})")
+            return FetchOutcome(f"address-refused ({error})")
         except (WikiBlocked, WikiUnreachable) as error:
             self._refusals[host] += 1
             log.info("%s", error)
-            return Got("refused" if isinstance(error, WikiBlocked) else "unreachable")
+            return FetchOutcome("refused" if isinstance(error, WikiBlocked) else "unreachable")
         if body.status != OK:
-            return Got(body.status)
+            return FetchOutcome(body.status)
         if body.sha1 in self._forgotten.sha1s:
-            return Got(FORGOTTEN)
-        return self._keep(Got(OK, body.sha1, body.num_bytes), into)
+            return FetchOutcome(FORGOTTEN)
+        return self._keep(FetchOutcome(OK, body.sha1, body.num_bytes), into)
 
-    def _keep(self, got: Got, body: Path) -> Got:
+    def _keep(self, outcome: FetchOutcome, body: Path) -> FetchOutcome:
         try:
             with Image.open(body) as picture:
                 mime = str(Image.MIME.get(str(picture.format), ""))
                 width, height = picture.size
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return Got(NOT_AN_IMAGE)
+            return FetchOutcome(NOT_AN_IMAGE)
         if mime not in self._source.mime_types:
-            return Got(f"mime-not-wanted ({mime})")
-        self._lake.publish(body, original_name(got.sha1, mime))
+            return FetchOutcome(f"mime-not-wanted ({mime})")
+        self._lake.publish(body, original_name(outcome.sha1, mime))
         self.num_fetched += 1
-        return replace(got, mime=mime, width=width, height=height)
+        return replace(outcome, mime=mime, width=width, height=height)
 
 
-def _row(address: Address, got: Got) -> CatalogueRow:
+def _row(address: Address, outcome: FetchOutcome) -> CatalogueRow:
     name = _name(address.url)
-    found = [CaptionCandidate(address.caption, "given", address.url)] if address.caption else []
-    found.append(CaptionCandidate(cleaned_name(name), "name", address.url))
+    candidates = [CaptionCandidate(address.caption, "given", address.url)] if address.caption else []
+    candidates.append(CaptionCandidate(cleaned_name(name), "name", address.url))
     return CatalogueRow(
         title=address.url,
         name=name,
         page_id=None,
         url=address.url,
-        sha1=got.sha1,
-        bytes=got.bytes,
-        mime=got.mime,
-        width=got.width,
-        height=got.height,
+        sha1=outcome.sha1,
+        bytes=outcome.bytes,
+        mime=outcome.mime,
+        width=outcome.width,
+        height=outcome.height,
         uploaded_at="",
         uploader=None,
         licence=address.licence,
@@ -223,11 +228,11 @@ def _row(address: Address, got: Got) -> CatalogueRow:
         owner_revision=None,
         subject=cleaned_name(name),
         attributes=(),
-        captions=tuple(Caption(text=one.text, source=one.source, page=one.page) for one in found),
-        caption=shortened(found[0].text),
+        captions=tuple(Caption(text=c.text, source=c.source, page=c.page) for c in candidates),
+        caption=shortened(candidates[0].text),
         variants=(),
-        status=got.status,
-        original=original_name(got.sha1, got.mime) if got.status == OK else None,
+        status=outcome.status,
+        original=original_name(outcome.sha1, outcome.mime) if outcome.status == OK else None,
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sp_data.dataset.reorder.partitions import key_numbers
 from sp_data.errors import LayoutError
-from sp_data.keys import KeyLayout, infer_layout, readings
+from sp_data.keys import KeyLayout, infer_layout, possible_readings
 
 layouts = st.builds(KeyLayout, st.integers(1, 9), st.integers(0, 9))
 
@@ -84,9 +84,9 @@ def test_keys_that_are_not_img2datasets_are_refused_with_every_reading_shown() -
 
 
 def test_every_reading_is_listed() -> None:
-    found = readings(np.array([0, 101]), 7)
-    assert [str(reading.layout) for reading in found] == ["1+6", "2+5", "3+4", "4+3", "5+2", "6+1"]
-    assert (found[4].num_shards, found[4].last_shard, found[4].last_index) == (2, 1, 1)
+    readings = possible_readings(np.array([0, 101]), 7)
+    assert [str(reading.layout) for reading in readings] == ["1+6", "2+5", "3+4", "4+3", "5+2", "6+1"]
+    assert (readings[4].num_shards, readings[4].last_shard, readings[4].last_index) == (2, 1, 1)
 
 
 def test_no_keys_are_no_numbers() -> None:

@@ -51,26 +51,26 @@ def test_identity_changes_when_and_only_when_what_it_names_changes(one: dict[str
 
 
 def test_a_manifest_is_done_while_its_files_are_there_with_their_sizes(lake: Lake) -> None:
-    made = make(lake)
-    assert manifests.is_done(lake, "curate", made.identity) is None
-    manifests.publish(lake, made)
-    assert manifests.is_done(lake, "curate", made.identity) == made
+    manifest = make(lake)
+    assert manifests.is_done(lake, "curate", manifest.identity) is None
+    manifests.publish(lake, manifest)
+    assert manifests.is_done(lake, "curate", manifest.identity) == manifest
     lake.write_bytes("data/a.bin", b"1234")
-    assert manifests.is_done(lake, "curate", made.identity) is None
-    assert [what for _, what in manifests.missing_files(lake, made.files)] == ["has 4 bytes instead of 5"]
+    assert manifests.is_done(lake, "curate", manifest.identity) is None
+    assert [problem for _, problem in manifests.missing_files(lake, manifest.files)] == ["has 4 bytes instead of 5"]
     lake.write_bytes("data/a.bin", b"12345")
-    assert manifests.is_done(lake, "curate", made.identity) == made
+    assert manifests.is_done(lake, "curate", manifest.identity) == manifest
     lake.remove("data/b.bin")
-    assert manifests.is_done(lake, "curate", made.identity) is None
+    assert manifests.is_done(lake, "curate", manifest.identity) is None
 
 
 def test_a_changed_byte_is_found_by_a_deep_look_only(lake: Lake) -> None:
-    made = make(lake)
+    manifest = make(lake)
     lake.write_bytes("data/a.bin", b"12X45")
-    assert manifests.missing_files(lake, made.files) == []
-    ((entry, what),) = manifests.missing_files(lake, made.files, deep=True)
+    assert manifests.missing_files(lake, manifest.files) == []
+    ((entry, problem),) = manifests.missing_files(lake, manifest.files, deep=True)
     assert entry.path == "data/a.bin"
-    assert "sha256" in what
+    assert "sha256" in problem
 
 
 def test_the_newest_manifest_is_the_latest_and_the_old_one_stays(lake: Lake) -> None:
@@ -94,7 +94,7 @@ def test_the_digest_is_of_what_was_made_and_not_of_when(lake: Lake) -> None:
 
 def test_a_broken_manifest_is_an_error_with_its_place(lake: Lake) -> None:
     lake.write_bytes("manifests/curate/latest.json", b'{"stage": "cura')
-    with pytest.raises(CorruptFile, match=r"latest\.json is no manifest"):
+    with pytest.raises(CorruptFile, match=r"latest\.json is not a valid manifest"):
         manifests.latest(lake, "curate")
 
 

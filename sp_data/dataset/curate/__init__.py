@@ -2,9 +2,9 @@
 
 stage.py         the stage: opt-outs, duplicates, splits
 tables.py        its two tables, kept and dropped
-readings.py      what is read of each picture, once
-pictures.py      one picture: within limits, in normal form;  normal_form.py upright, 8-bit RGB, over white
-png.py, icc.py   what Pillow does not ask of a PNG; colour profiles
+readings.py      reads each picture, once
+pictures.py      one picture: limits and hashes;  normal_form.py upright, 8-bit RGB, over white
+png.py, icc.py   checks of a PNG that Pillow does not make; colour profiles
 duplicates.py    near-duplicates by perceptual hash
-boilerplate.py   captions that say nothing
+boilerplate.py   captions that say nothing about their picture
 """

@@ -1,11 +1,11 @@
-"""Captions that say nothing of their picture: 'IMG 1234', 'Screenshot 2021-03-04', 'Click to enlarge', a hash.
+"""Captions that say nothing about their picture: 'IMG 1234', 'Screenshot 2021-03-04', 'Click to enlarge', a hash.
 
-    words     a caption made of these, numbers and signs only is one
-    captions  as is a caption that is one of these, signs and case aside
+    words     a caption of only these words, numbers and signs says nothing
+    captions  nor does a caption that is one of these, apart from signs and case
 
-A file's cleaned name is a caption like another: 'Ada Birch' says something, 'image 12' does not. Captions too long for
-a CLIP never come here: the scraper shortens them (sp_data/wiki/captions/clip_length.py), those of a list of addresses
-too.
+A file's cleaned name is a caption like any other: 'Ada Birch' says something, 'image 12' does not. Captions too long
+for a CLIP never get here: the scraper shortens them (sp_data/wiki/captions/clip_length.py), also those of a list of
+addresses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HASH = re.compile(r"(?=.*\d)[0-9a-f]{16,}")
-"""Names of files that a program gave: sha1, md5, a UUID."""
+"""File names that a program made up: sha1, md5, a UUID."""
 _SIGNS = re.compile(r"[\W_]+")
 
 
@@ -30,16 +30,16 @@ class Boilerplate:
         return cls(frozenset(word.casefold() for word in words), frozenset(_plain(caption) for caption in captions))
 
     def covers(self, caption: str) -> bool:
-        """Whether a caption says nothing. One in signs alone, such as an emoji, is left to the reader."""
+        """Whether a caption says nothing. Signs alone count as nothing, unless some are beyond ASCII, such as emoji."""
         plain = _plain(caption)
         if not plain:
-            return not any(ord(letter) > 0x7F for letter in caption)
+            return not any(ord(character) > 0x7F for character in caption)
         words = plain.split()
         return set(words) <= self.words or plain in self.captions or _is_hash(caption)
 
 
 def _plain(caption: str) -> str:
-    """'Click to enlarge!' -> 'click to enlarge'; numbers and signs are no words."""
+    """'Click to enlarge!' -> 'click to enlarge'; numbers and signs are left out."""
     return " ".join(_LETTERS.findall(caption)).casefold()
 
 

@@ -1,6 +1,6 @@
-"""Read one picture: within limits, in normal form (normal_form.py), and with what tells it from others.
+"""Read one picture: check its limits, bring it into normal form (normal_form.py), and hash it.
 
-img2dataset gets many files wrong in silence (16-bit comes out white, EXIF orientation is ignored, a bomb is decoded),
+img2dataset silently gets many files wrong (16-bit comes out white, EXIF orientation is ignored, a bomb is decoded),
 so a picture that is not in normal form gets a normalised copy before img2dataset sees it.
 """
 
@@ -22,7 +22,7 @@ from sp_data.dataset.curate.normal_form import UnknownColours, is_normal, normal
 from sp_data.recipe import Curate
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
-"""Of the forty that Pillow knows. Others are no pictures of a wiki, or dangerous (EPS is a program to be run)."""
+"""Of the forty formats that Pillow knows. The others are not used on wikis, or dangerous (EPS is a program)."""
 EVERY_DECODER = ("PNG", "JPEG")
 """Formats that img2dataset's decoder reads as Pillow does."""
 HASH_SIDE = 16
@@ -30,7 +30,7 @@ HASH_SIDE = 16
 THUMB_SIDE = 8
 """Side of the colour thumbnail that tells a red coat from a blue one, which the (grey) hash cannot."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
-"""What Pillow's decoders raise on bytes that are no whole picture."""
+"""What Pillow's decoders raise on a file that is broken or cut."""
 REASONS = frozenset(
     {
         "not-an-image",
@@ -44,15 +44,15 @@ REASONS = frozenset(
         "too-long",
     }
 )
-"""Why a picture is refused by itself, whatever others there are."""
-BEGINNINGS = (png_chunks.SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-"""Of files that mean to be of one of the formats."""
+"""Why a picture is refused by itself, without a look at the others."""
+SIGNATURES = (png_chunks.SIGNATURE, b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+"""First bytes of files of these formats, whole or not."""
 HEAD_BYTES = 4096
-"""Where a text is looked at to see what it is."""
+"""The part of a file that is searched for signs of HTML and SVG."""
 
 
 class Refused(Exception):
-    """A picture that is not kept; `reason` is one of few words to count by."""
+    """A picture that is not kept; `reason` is one of REASONS, `detail` is for people."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -62,31 +62,31 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture in normal form and what tells it from others."""
+    """A picture in normal form, and the hashes by which pictures are compared."""
 
     image: Image.Image
     """RGB."""
-    as_it_was: bool
-    """The file holds the normal form already: no copy is needed."""
+    file_is_normal: bool
+    """The file itself is in normal form: no copy is needed."""
     phash: bytes
     """Perceptual hash, 32 bytes = 256 bits (imagehash.phash, after Zauner 2010)."""
     thumb: bytes
     """8 x 8 RGB, row by row: 192 bytes."""
     pixels: bytes
-    """Equal for equal pictures, whatever files they came in: 16 bytes."""
+    """Digest of the pixels, 16 bytes: equal for equal pictures, whatever their files."""
 
 
 def read_picture(path: Path, limits: Curate) -> Picture:
-    """Read, check and normalise one file. The same bytes give the same picture, or are refused in the same words.
+    """Read, check and normalise one file. The same bytes give the same picture, or the same refusal.
 
-    Raises Refused with one of REASONS; FileNotFoundError, which is no fault of the picture.
+    Raises Refused with one of REASONS; FileNotFoundError, which is not the picture's fault.
     """
     data = path.read_bytes()
     png = _png(data)
     try:
         opened = Image.open(BytesIO(png.data if png else data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise _no_picture(data) from error
+        raise _unrecognised(data) from error
     except Image.DecompressionBombError as error:
         raise Refused("too-many-pixels", str(error)) from error
     except UNREADABLE as error:
@@ -95,9 +95,9 @@ def read_picture(path: Path, limits: Curate) -> Picture:
         raise Refused("damaged", str(error) or type(error).__name__) from error
     with opened:
         _check_size(opened, limits)
-        image, as_it_was = _decoded(opened, png)
+        image, file_is_normal = _decode(opened, png)
     _check_shape(image, limits)
-    return Picture(image, as_it_was, phash(image), thumb(image), pixels(image))
+    return Picture(image, file_is_normal, phash(image), thumb(image), pixels(image))
 
 
 def _png(data: bytes) -> png_chunks.PngFile | None:
@@ -111,17 +111,17 @@ def _png(data: bytes) -> png_chunks.PngFile | None:
         raise Refused("damaged", str(error)) from error
 
 
-def _decoded(opened: Image.Image, png: png_chunks.PngFile | None) -> tuple[Image.Image, bool]:
-    """The first frame in normal form, and whether the file holds that already."""
+def _decode(opened: Image.Image, png: png_chunks.PngFile | None) -> tuple[Image.Image, bool]:
+    """The first frame in normal form, and whether the file itself is in normal form."""
     try:
         if png:
             png_chunks.check_pixels(png)
-        moving = bool(getattr(opened, "is_animated", False))
+        animated = bool(getattr(opened, "is_animated", False))
         opened.seek(0)
-        stored, drawn = stored_as(opened), _drawn(opened)
+        stored, frame_box = stored_as(opened), _frame_box(opened)
         opened.load()
-        plain = opened.format in EVERY_DECODER and not moving and (png is None or png.sound)
-        as_it_was = plain and is_normal(opened, stored)
+        is_simple = opened.format in EVERY_DECODER and not animated and (png is None or png.sound)
+        file_is_normal = is_simple and is_normal(opened, stored)
         image = normal_form(opened, stored)
     except png_chunks.DamagedPng as error:
         raise Refused("damaged", str(error)) from error
@@ -131,24 +131,24 @@ def _decoded(opened: Image.Image, png: png_chunks.PngFile | None) -> tuple[Image
         raise Refused("too-many-pixels", str(error)) from error
     except UNREADABLE as error:
         raise Refused("cut-off", str(error) or type(error).__name__) from error
-    if drawn is not None:
+    if frame_box is not None:
         # Pillow shows the first colour of the palette where the first frame draws nothing.
-        whole = Image.new("RGB", image.size, "white")
-        whole.paste(image.crop(drawn), drawn[:2])
-        image = whole
-    return image, as_it_was
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(image.crop(frame_box), frame_box[:2])
+        image = canvas
+    return image, file_is_normal
 
 
-def _drawn(opened: Image.Image) -> tuple[int, int, int, int] | None:
-    """The part of a GIF's canvas that its first frame covers (left, top, right, bottom); None for all of it."""
+def _frame_box(opened: Image.Image) -> tuple[int, int, int, int] | None:
+    """The part of a GIF's canvas that its first frame covers (left, top, right, bottom); None if it covers all."""
     if not isinstance(opened, GifImagePlugin.GifImageFile) or not opened.tile:
         return None
     box = opened.tile[0].extents
     return None if box in (None, (0, 0, *opened.size)) else box
 
 
-def _no_picture(data: bytes) -> Refused:
-    """Why no decoder takes these bytes."""
+def _unrecognised(data: bytes) -> Refused:
+    """The refusal of a file that no decoder recognises."""
     head = data[:HEAD_BYTES].lower()
     if b"<html" in head or b"<!doctype html" in head:
         return Refused("not-an-image", "a web page")
@@ -156,7 +156,7 @@ def _no_picture(data: bytes) -> Refused:
         return Refused("vector", "SVG: drawn by whoever shows it, in no size of its own; scrape a PNG of it instead")
     if not data:
         return Refused("not-an-image", "an empty file")
-    if data.startswith(BEGINNINGS):
+    if data.startswith(SIGNATURES):
         return Refused("damaged", "it begins like a picture, and no decoder knows how to go on")
     return Refused("not-an-image", f"none of {', '.join(FORMATS)}")
 
@@ -175,7 +175,7 @@ def pixels(image: Image.Image) -> bytes:
 
 
 def _check_size(image: Image.Image, limits: Curate) -> None:
-    """Before decoding: what the header says decides."""
+    """Check the size that the header says, before decoding."""
     width, height = image.size
     if width * height > limits.max_pixels:
         raise Refused("too-many-pixels", f"{width} x {height}, at most {limits.max_pixels:,} pixels")

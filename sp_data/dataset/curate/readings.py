@@ -1,7 +1,7 @@
-"""What is read of each picture, once: a re-scrape reads what is new, and takes the rest from the tables it left.
+"""Read each picture once: after a re-scrape only new ones are decoded, the rest is taken from the earlier tables.
 
 A reading is a function of the bytes, the limits in the recipe, this stage's version and the libraries that decode. If
-all of these are as they were, and the file that was handed on is still there, nothing is decoded again.
+none of these changed, and the picture's normal form is still in the lake, the picture is not decoded again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PictureReading:
     """A picture that could be read."""
 
     path: str
-    """Of the normal form: the original, or its normalised copy."""
+    """Path of the normal form: the original, or its normalised copy."""
     num_bytes: int
     width: int
     height: int
@@ -45,7 +45,7 @@ class PictureRefusal:
 
 
 def known_readings(run: StageRun) -> dict[str, PictureReading | PictureRefusal]:
-    """sha1 -> what the newest snapshot knows of it, as far as that would be found again."""
+    """sha1 -> its reading in the newest snapshot, where reading the picture again would give the same."""
     newest, lake = run.newest(), run.lake
     if newest is None or newest.version != run.version or newest.versions != library_versions(*LIBRARIES):
         return {}
@@ -68,7 +68,7 @@ def known_readings(run: StageRun) -> dict[str, PictureReading | PictureRefusal]:
 
 @dataclass(frozen=True, slots=True)
 class ReadingJob:
-    """Pictures to read. Plain values, so that it can travel."""
+    """Pictures to read. It holds plain values, so that it can be sent to another process."""
 
     url: str
     dataset: str
@@ -76,8 +76,8 @@ class ReadingJob:
     rows: tuple[CatalogueRow, ...]
 
 
-def read_all(job: ReadingJob) -> list[PictureReading | PictureRefusal]:
-    """What is read of each picture; publishes a normalised copy where one needs it.
+def read_pictures(job: ReadingJob) -> list[PictureReading | PictureRefusal]:
+    """Read each picture, and publish a normalised copy of those that need one.
 
     Raises FileNotFoundError if an original is gone.
     """
@@ -85,34 +85,36 @@ def read_all(job: ReadingJob) -> list[PictureReading | PictureRefusal]:
     return [_read(row, job.settings, lake) for row in job.rows]
 
 
-def known_of(
+def known_reading(
     row: CatalogueRow, known: Mapping[str, PictureReading | PictureRefusal]
 ) -> PictureReading | PictureRefusal | None:
-    """What is known of a picture, None if it has to be read."""
-    before = known.get(row.sha1)
-    # The same bytes under a name of another type are another file.
-    fits = isinstance(before, PictureRefusal) or (before is not None and before.path in (row.original, _copy_path(row)))
-    return before if fits else None
+    """The known reading of a picture; None if it has to be read."""
+    reading = known.get(row.sha1)
+    # The same bytes under another extension are another file.
+    fits = isinstance(reading, PictureRefusal) or (
+        reading is not None and reading.path in (row.original, _copy_path(row))
+    )
+    return reading if fits else None
 
 
 def _read(row: CatalogueRow, settings: Curate, lake: Lake) -> PictureReading | PictureRefusal:
     if row.original is None:
         raise ValueError(f"{row.title} is 'ok' in the catalogue but names no original")
-    with lake.local(row.original) as path:
+    with lake.local(row.original) as file:
         try:
-            picture = read_picture(path, settings)
+            picture = read_picture(file, settings)
         except Refused as refused:
             return PictureRefusal(refused.reason, refused.detail)
-    where, size = row.original, row.bytes
-    if not picture.as_it_was:
-        where = _copy_path(row)
+    path, size = row.original, row.bytes
+    if not picture.file_is_normal:
+        path = _copy_path(row)
         encoded = BytesIO()
         picture.image.save(encoded, "PNG", compress_level=1)
         size = len(encoded.getvalue())
-        if lake.size(where) != size:
-            lake.write_bytes(where, encoded.getvalue())
+        if lake.size(path) != size:
+            lake.write_bytes(path, encoded.getvalue())
     width, height = picture.image.size
-    return PictureReading(where, size, width, height, picture.phash, picture.thumb, picture.pixels)
+    return PictureReading(path, size, width, height, picture.phash, picture.thumb, picture.pixels)
 
 
 def _copy_path(row: CatalogueRow) -> str:

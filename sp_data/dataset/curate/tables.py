@@ -1,7 +1,7 @@
 """The two tables of curate: what was kept, and what was dropped and why. No picture is opened here.
 
-curated/<identity>.parquet            one row a kept picture: title, split, caption, path of its normal form, ...
-curated/<identity>.dropped.parquet    one row a dropped one: title, reason, detail
+curated/<identity>.parquet            one row per kept picture: title, split, caption, path of its normal form, ...
+curated/<identity>.dropped.parquet    one row per dropped one: title, reason, detail
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sp_data.parquet import DENSE, read_table, table_blocks
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 COPIES_VERSION = 3
-"""Of the normalised copies: raised, with the stage's own version, when a copy comes out differently."""
+"""Version of the normalised copies: raised, with the stage's own version, when a copy comes out differently."""
 COPIES = f"normalised/{COPIES_VERSION}"
 """Folder of the normalised copies."""
 
@@ -37,7 +37,7 @@ class KeptRow:
     variants: str
     """Other captions for training, as a JSON list."""
     path: str
-    """Of the normal form in the lake: the original itself, or its normalised copy."""
+    """Path of the normal form in the lake: the original itself, or its normalised copy."""
     num_bytes: int
     width: int
     height: int
@@ -59,12 +59,12 @@ class DroppedRow:
     title: str
     sha1: str
     reason: str
-    """Of few words: what `counts` counts by."""
+    """One of a few fixed words: the manifest counts by them."""
     detail: str
     original: str
     """Path of the original in the lake."""
     path: str | None = None
-    """From here on: what was read of it, where it was dropped after that, so that it need not be read again."""
+    """From here on: the reading of a picture that was dropped after it was read, so that it need not be read again."""
     num_bytes: int | None = None
     width: int | None = None
     height: int | None = None
@@ -73,34 +73,38 @@ class DroppedRow:
     pixels: bytes | None = None
 
 
-_READ = [
+_FILE_COLUMNS = [
     ("path", pa.string()),
     ("num_bytes", pa.int64()),
     ("width", pa.int32()),
     ("height", pa.int32()),
 ]
-_LOOKS = [("phash", pa.binary()), ("thumb", pa.binary()), ("pixels", pa.binary())]
+_HASH_COLUMNS = [("phash", pa.binary()), ("thumb", pa.binary()), ("pixels", pa.binary())]
 KEPT_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("title", "sha1", "split", "caption", "variants")),
-        *_READ,
+        *_FILE_COLUMNS,
         ("url", pa.string()),
         ("page", pa.string()),
         ("revision", pa.int64()),
         *((name, pa.string()) for name in ("licence", "uploader", "uploaded_at")),
-        *_LOOKS,
+        *_HASH_COLUMNS,
     ]
 )
 DROPPED_SCHEMA = pa.schema(
-    [*((name, pa.string()) for name in ("title", "sha1", "reason", "detail", "original")), *_READ, *_LOOKS]
+    [
+        *((name, pa.string()) for name in ("title", "sha1", "reason", "detail", "original")),
+        *_FILE_COLUMNS,
+        *_HASH_COLUMNS,
+    ]
 )
 
 
 def parquet_of(rows: Iterable[KeptRow] | Iterable[DroppedRow], schema: pa.Schema) -> bytes:
-    """A table as a file; equal rows make equal bytes."""
+    """The bytes of a table as a parquet file; equal rows give equal bytes."""
     out = BytesIO()
-    listed: list[dict[str, Any]] = [asdict(row) for row in rows]
-    pq.write_table(pa.Table.from_pylist(listed, schema=schema), out, **DENSE)
+    records: list[dict[str, Any]] = [asdict(row) for row in rows]
+    pq.write_table(pa.Table.from_pylist(records, schema=schema), out, **DENSE)
     return out.getvalue()
 
 
@@ -133,25 +137,25 @@ def _path(curated: Manifest, *, dropped: bool) -> str:
 
 
 def picture_sizes(lake: Lake) -> dict[str, int]:
-    """Path -> bytes of every original and normalised copy, in two listings: one look a picture would be one request
-    each where the lake is remote."""
+    """Path -> bytes of every original and normalised copy, from two listings: a look-up for each picture would be a
+    request each on a remote lake."""
     return lake.sizes("originals") | lake.sizes(COPIES)
 
 
 def copies_missing(lake: Lake, curated: Manifest) -> list[str]:
     """Paths of normal forms that are not in the lake with their size; img2dataset would count them as failed."""
     missing: list[str] = []
-    # On a disk block by block; of an object store all at once: a listing answers for a thousand.
-    waiting: list[tuple[str, int]] = []
+    # On a disk block by block; on an object store all at once, where one listing answers for a thousand.
+    unchecked: list[tuple[str, int]] = []
     for block in kept_blocks(lake, curated, ["path", "num_bytes"]):
-        waiting += zip(block.column(0).to_pylist(), block.column(1).to_pylist(), strict=True)
+        unchecked += zip(block.column(0).to_pylist(), block.column(1).to_pylist(), strict=True)
         if lake.is_local:
-            missing += _not_there(lake, waiting)
-            waiting = []
-    return missing + _not_there(lake, waiting)
+            missing += _missing_among(lake, unchecked)
+            unchecked = []
+    return missing + _missing_among(lake, unchecked)
 
 
-def _not_there(lake: Lake, listed: list[tuple[str, int]]) -> list[str]:
-    # Those of an imported dataset lie in its shards.
-    sizes = lake.sizes_of(path for path, _ in listed)
-    return [path for path, num_bytes in listed if sizes.get(path) != num_bytes]
+def _missing_among(lake: Lake, files: list[tuple[str, int]]) -> list[str]:
+    # In an imported dataset the normal forms lie in the tars, so these paths are those of the tars.
+    sizes = lake.sizes_of(path for path, _ in files)
+    return [path for path, num_bytes in files if sizes.get(path) != num_bytes]

@@ -1,8 +1,8 @@
-"""A CLIP, as clip-retrieval loads it, and where a recipe's name for one leads.
+"""A CLIP, loaded by clip-retrieval, and what a recipe's name for one stands for.
 
-Everything clip-retrieval takes is taken: `ViT-L/14`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `hf_clip:/a/folder`,
-`/a/file.pt`. `demo` is the project's own tiny one. Weights that lie on this machine are hashed into the stage's
-identity, so that another training of the same file name is another embedding.
+Every name that clip-retrieval takes works: `ViT-L/14`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `hf_clip:/a/folder`,
+`/a/file.pt`. `demo` is the project's own tiny model. Weights that lie on this machine are hashed into the stage's
+identity, so that other weights under the same file name give another embedding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sp_data import demo
 from sp_data.dataset.embed.clip_retrieval import module
-from sp_data.dataset.embed.precision import Asked, Precision, choose, in_bf16
+from sp_data.dataset.embed.precision import Precision, RequestedPrecision, choose, in_bf16
 from sp_data.errors import StageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def weights_digest(clip_model: str) -> str | None:
 
 
 def _location(name: str) -> str:
-    """What of clip-retrieval's name is a path, if anything is: hf_clip:PATH, open_clip:ARCHITECTURE/PATH, PATH."""
+    """The part of clip-retrieval's name that may be a path: hf_clip:PATH, open_clip:ARCHITECTURE/PATH, PATH."""
     prefix, colon, rest = name.partition(":")
     if not colon:
         return name
@@ -70,29 +70,30 @@ class Clip:
     dim: int
     precision: Precision
     model: Any
-    """The model in its own numbers, whatever `precision` the mapper computes in."""
+    """The model in its own precision, whatever the mapper's is."""
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """For many batches at once: no gradients, and nothing kept for them. Autocast turns weights to bfloat16 anew
-        for each batch here, and is faster than in no_grad, where it keeps them (benchmarks/embed.py measures both)."""
+        """A context for computing many batches: no gradients, and nothing is kept for them. Autocast converts the
+        weights to bfloat16 for each batch here, and is faster than in no_grad, where it keeps them
+        (benchmarks/embed.py measures both)."""
         import torch
 
         with torch.inference_mode():
             yield
 
-    def cosine_to_float32(self, batch: dict[str, Any], made: dict[str, Any], num_rows: int) -> float:
-        """The least cosine of the first rows of what the mapper made of a batch with the same rows in float32."""
+    def cosine_to_float32(self, batch: dict[str, Any], embedded: dict[str, Any], num_rows: int) -> float:
+        """The lowest cosine between the first rows that the mapper made of a batch and the same rows in float32."""
         import torch
 
         lowest = 1.0
-        for taken, encode, kind in (
+        for input_name, encode, output_name in (
             ("image_tensor", self.model.encode_image, "image_embs"),
             ("text_tokens", self.model.encode_text, "text_embs"),
         ):
             with torch.inference_mode():
-                exact = encode(batch[taken][:num_rows].to(self.device)).float().cpu()
-            rows = torch.from_numpy(made[kind][:num_rows].astype(np.float32))
+                exact = encode(batch[input_name][:num_rows].to(self.device)).float().cpu()
+            rows = torch.from_numpy(embedded[output_name][:num_rows].astype(np.float32))
             lowest = min(lowest, float(torch.nn.functional.cosine_similarity(exact, rows, dim=-1).min()))
         return lowest
 
@@ -109,8 +110,8 @@ class Clip:
             "text": captions,
             "metadata": ["{}"] * len(pictures),
         }
-        made = self.mapper(batch)
-        return made["image_embs"], made["text_embs"]
+        embedded = self.mapper(batch)
+        return embedded["image_embs"], embedded["text_embs"]
 
     def embed_captions(self, captions: list[str]) -> npt.NDArray[np.float32]:
         """Text embeddings, `(n, dim)` float32 of unit length."""
@@ -118,14 +119,14 @@ class Clip:
 
     def embed_words(self, captions: list[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Text embeddings `(n, dim)`, and text encodings `(n, 77, width)`: the text tower's last layer, word by word,
-        zero after the end of the caption. Both float32; the same that dalle2-pytorch's adapters give.
+        zero after the end of the caption. Both are float32 and equal to those of dalle2-pytorch's adapters.
 
-        Raises StageError if this CLIP's text tower has no layer that they can be read from.
+        Raises StageError if this CLIP's text tower has no layer that the encodings can be read from.
         """
         import torch
 
-        seen: list[torch.Tensor] = []
-        hook = self._last_text_layer().register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        outputs: list[torch.Tensor] = []
+        hook = self._last_text_layer().register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         tokens = self.tokenizer(captions)
         try:
             with torch.inference_mode():
@@ -134,29 +135,29 @@ class Clip:
             hook.remove()
         # The end-of-text token has the highest number of OpenAI's vocabulary.
         ends = tokens.argmax(dim=-1, keepdim=True)
-        beyond = torch.arange(tokens.shape[-1]) > ends
-        encodings = seen[0].float().cpu().masked_fill(beyond[..., None], 0.0)
+        is_after_end = torch.arange(tokens.shape[-1]) > ends
+        encodings = outputs[0].float().cpu().masked_fill(is_after_end[..., None], 0.0)
         return torch.nn.functional.normalize(embeddings, dim=-1).numpy(), encodings.numpy()
 
     def _last_text_layer(self) -> torch.nn.Module:
-        named = dict(self.model.named_modules())
+        modules = dict(self.model.named_modules())
         for name in ("ln_final", "text.ln_final", "inner_model.text_model.final_layer_norm"):
-            if name in named:
-                return cast("torch.nn.Module", named[name])
+            if name in modules:
+                return cast("torch.nn.Module", modules[name])
         raise StageError(
             "this CLIP's text tower has no last layer norm that sp-data knows; set text_encodings to false"
         )
 
 
-def load_clip(clip_model: str, expected_dim: int, precision: Asked = "fp32") -> Clip:
-    """Load a model through clip-retrieval; `precision` is what its mapper computes in.
+def load_clip(clip_model: str, expected_dim: int, precision: RequestedPrecision = "fp32") -> Clip:
+    """Load a model through clip-retrieval; its mapper computes in `precision`.
 
     Raises StageError if it cannot be loaded, or if its embeddings are not `expected_dim` wide.
     """
     name = clip_retrieval_name(clip_model)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Read when torch is imported. OpenMP's threads wait for each other after every operation; spinning, they take the
-    # processor from the one they wait for wherever anything else runs: ten times as slow on two busy cores.
+    # torch reads this on import. OpenMP's threads wait for each other after every operation. If they spin while
+    # something else runs, they take the processor from the thread they wait for: ten times as slow on two busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with quiet():
@@ -174,7 +175,7 @@ def load_clip(clip_model: str, expected_dim: int, precision: Asked = "fp32") -> 
             )
             _, preprocess, tokenizer = load(clip_model=name, use_jit=False, warmup_batch_size=1, clip_cache_path=None)
             tokens = tokenizer(["a"]).to(mapper.device)
-            # all_clip keeps models: this one may have been loaded without gradients before.
+            # all_clip caches models: this one may have been loaded without gradients before.
             with torch.inference_mode():
                 dim = int(mapper.model_txt(tokens).shape[-1])
     except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -184,24 +185,24 @@ def load_clip(clip_model: str, expected_dim: int, precision: Asked = "fp32") -> 
         ) from error
     if dim != expected_dim:
         raise StageError(
-            f"CLIP {clip_model!r} makes embeddings of {dim} numbers, the recipe says embed.dim = {expected_dim}; "
-            "set one to fit the other before anything is trained on them"
+            f"CLIP {clip_model!r} makes embeddings of {dim} numbers, and the recipe says embed.dim = {expected_dim}; "
+            "change one of the two before anything is trained on them"
         )
-    # The mapper keeps the model's two methods only.
+    # The mapper has only two methods of the model.
     device, model = str(mapper.device), mapper.model_txt.__self__
-    chosen = choose(precision, device)
-    if chosen == "bf16":
+    precision_used = choose(precision, device)
+    if precision_used == "bf16":
         mapper.model_img = in_bf16(mapper.model_img, device)
         mapper.model_txt = in_bf16(mapper.model_txt, device)
     tokenize = cast("Callable[[list[str]], torch.Tensor]", tokenizer)
-    return Clip(mapper, preprocess, tokenize, device, dim, chosen, model)
+    return Clip(mapper, preprocess, tokenize, device, dim, precision_used, model)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what clip-retrieval and its libraries print and warn of by themselves from the terminal.
+    """Keep what clip-retrieval and its libraries print, and their warnings, from the terminal.
 
-    Standard output is ours (--json), and none of it asks anybody to do anything; what goes wrong is raised.
+    Standard output is ours (--json), and none of those messages asks for action: errors are raised.
     """
     with contextlib.redirect_stdout(io.StringIO()), unwarned():
         yield
@@ -209,7 +210,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unwarned() -> Iterator[None]:
-    """Keep the warnings of clip-retrieval and its libraries that ask nobody to do anything from the terminal."""
+    """Keep those warnings of clip-retrieval and its libraries from the terminal that ask for no action."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         warnings.filterwarnings("ignore", message="`torch.jit.load` is deprecated")

@@ -12,12 +12,12 @@ from pathlib import Path
 from sp_data.runtime.subprocesses import die_with_parent
 
 if __name__ in ("__main__", "__mp_main__"):
-    # clip-retrieval counts in a process that it starts, and that waits for the others for ever.
+    # clip-retrieval starts a process that counts, and that waits for the others forever.
     die_with_parent()
 
 
 def main(arguments: Path) -> None:
-    # Imported here, not above: the processes that clip-retrieval starts import this module too, and need none of it.
+    # Imported here, not above: the processes that clip-retrieval starts import this module too, and do not need it.
     from clip_retrieval.clip_inference.main import main as inference
 
     inference(**json.loads(arguments.read_text()))

@@ -1,8 +1,8 @@
-"""Where embeddings lie, named by what they are made of.
+"""The folder of embeddings, named by what they are made of.
 
-Another model, other weights or another batch size never share a folder.
+    embeddings/ViT-L-14-3f2a91bc/
 
-embeddings/ViT-L-14-3f2a91bc/
+Embeddings of another model, other weights or another batch size never share a folder.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sp_data.dataset.embed.clip import weights_digest
 from sp_data.recipe import Embed, Recipe
 
 VERSION = 1
-"""Raised, with the stage's own version, when a row comes out differently: other rows lie in another folder."""
+"""Raised, with the stage's own version, when a row comes out differently, so that other rows lie in another folder."""
 
 
 def identity_fields(recipe: Recipe) -> dict[str, Any]:
-    """What names the embeddings: the settings, and the weights where they lie on this machine."""
+    """What names the embeddings: the settings, and a digest of weights that lie on this machine."""
     return _fields(recipe.embed)
 
 
@@ -32,5 +32,5 @@ def clip_folder(settings: Embed) -> str:
 
 
 def shard_identity(settings: Embed, tar_sha256: str) -> str:
-    """What one shard's embeddings are made of."""
+    """Digest of what one shard's embeddings are made of."""
     return digest_of([VERSION, _fields(settings), tar_sha256])

@@ -1,12 +1,12 @@
-"""Embeddings: one row of CLIP for each picture and each caption, by clip-retrieval's reader, mapper and writer.
+"""Embeddings: one row for each picture and one for each caption, by clip-retrieval's reader, mapper and writer.
 
     embeddings/<clip>/img_emb/img_emb_00007.npy       (n, dim) float16, unit length
     embeddings/<clip>/text_emb/text_emb_00007.npy     (n, dim) float16, unit length
     embeddings/<clip>/metadata/metadata_00007.parquet row r names the key of row r in both
 
-One partition a shard, named by it: a batch never crosses a shard, so a row does not depend on what ran beside it. The
-model is loaded once for all shards, where clip-retrieval's own runner loads it for each partition, and pictures are
-decoded in a thread while it computes.
+There is one partition per shard, with the shard's name. No batch crosses shards, so a row does not depend on which
+shards run together. The model is loaded once for all shards, where clip-retrieval's own runner loads it for each
+partition, and pictures are decoded in a thread while it computes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_NORM_ERROR = 5e-3
 """float16 keeps 11 bits, so a unit vector's length is off by less than this."""
 BATCHES_AHEAD = 2
 PICTURES_CHECKED = 8
-"""Embedded in float32 too, where the run computes in bfloat16."""
+"""How many pictures are embedded in float32 too, where the run computes in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Work:
         return f"shards/{self.name}.tar"
 
 
-Read = tuple[Work, dict[str, Any] | None]
+ShardBatch = tuple[Work, dict[str, Any] | None]
 """A batch of a shard; None where the shard ends."""
 
 
@@ -71,7 +71,7 @@ def embed(run: StageRun) -> StageResult:
     """Embed every shard that has no embeddings of this CLIP yet.
 
     Raises StageError if the model cannot be loaded or has another width than the recipe says, CorruptFile if a shard
-    is cut or clip-retrieval wrote something that is no embedding.
+    is cut or clip-retrieval wrote rows that are not embeddings.
     """
     return run.once(lambda: _embed(run))
 
@@ -95,17 +95,17 @@ def _embed(run: StageRun) -> StageOutput:
             missing.append(Work(name, shard["number"], identity, shard["num_samples"]))
     precision = "float32"
     if missing and settings.distributor != "here":
-        for work, part in _embedded_elsewhere(missing, folder, settings, lake):
+        for work, part in _embed_elsewhere(missing, folder, settings, lake):
             parts[work.name] = part
             progress.advance(work.num_samples)
     elif missing:
         with unwarned():
             clip = load_clip(settings.clip_model, settings.dim, settings.precision)
-            clip, precision = checked(clip, missing[0], settings, lake)
+            clip, precision = check_precision(clip, missing[0], settings, lake)
             with clip.computing(), read_ahead(read_batches(missing, clip, settings, lake)) as batches:
                 for work, pairs in itertools.groupby(batches, key=lambda pair: pair[0]):
-                    of_shard = (batch for _, batch in pairs)
-                    parts[work.name] = _embed_shard(clip, work, of_shard, folder, settings, lake)
+                    shard_batches = (batch for _, batch in pairs)
+                    parts[work.name] = _embed_shard(clip, work, shard_batches, folder, settings, lake)
                     progress.advance(work.num_samples)
     num_rows = sum(int(part.details["num_rows"]) for part in parts.values())
     num_lost = sum(len(part.details["lost"]) for part in parts.values())
@@ -129,22 +129,24 @@ def _embed(run: StageRun) -> StageOutput:
     )
 
 
-def checked(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip, str]:
-    """The model in the precision that suits it, and words that say which that is and how it was found to."""
+def check_precision(clip: Clip, first: Work, settings: Embed, lake: Lake) -> tuple[Clip, str]:
+    """The model in the precision that suits it, and that precision in words, with the cosine that was measured."""
     if clip.precision == "fp32":
         return clip, "float32"
     size = min(settings.batch_size, PICTURES_CHECKED)
-    _, few = next(read_batches([first], clip, settings.model_copy(update={"batch_size": size}), lake))
-    if few is None:
+    _, batch = next(read_batches([first], clip, settings.model_copy(update={"batch_size": size}), lake))
+    if batch is None:
         return clip, "bfloat16"
-    cosine = clip.cosine_to_float32(few, clip.mapper(few), PICTURES_CHECKED)
+    cosine = clip.cosine_to_float32(batch, clip.mapper(batch), PICTURES_CHECKED)
     if cosine >= MIN_COSINE:
-        return clip, f"bfloat16 (cosine to float32 at least {cosine:.6f} in {len(few['text'])} samples)"
-    log.warning("embed: in bfloat16 this CLIP's rows have a cosine of %.4f to float32's; float32 it is", cosine)
+        return clip, f"bfloat16 (cosine to float32 at least {cosine:.6f} in {len(batch['text'])} samples)"
+    log.warning(
+        "embed: in bfloat16 this CLIP's rows have a cosine of only %.4f to those in float32; using float32", cosine
+    )
     return load_clip(settings.clip_model, settings.dim, "fp32"), "float32"
 
 
-def read_batches(missing: list[Work], clip: Clip, settings: Embed, lake: Lake) -> Iterator[Read]:
+def read_batches(missing: list[Work], clip: Clip, settings: Embed, lake: Lake) -> Iterator[ShardBatch]:
     """The batches of each shard, decoded and tokenized by clip-retrieval's reader, then None where the shard ends."""
     for work in missing:
         with lake.local(work.tar) as tar:
@@ -163,24 +165,24 @@ def read_batches(missing: list[Work], clip: Clip, settings: Embed, lake: Lake) -
 
 
 @contextlib.contextmanager
-def read_ahead(batches: Iterator[Read]) -> Iterator[Iterator[Read]]:
-    """The same batches, read in a thread that computes by itself alone.
+def read_ahead(batches: Iterator[ShardBatch]) -> Iterator[Iterator[ShardBatch]]:
+    """The same batches, read in a thread that computes alone.
 
-    Turning a picture into numbers is too little work to share: a second team of OpenMP threads would only keep the
-    model's from the processors.
+    Preparing a picture is too little work to share: a second team of OpenMP threads would only keep the model's
+    threads from the processors.
     """
     import torch
 
-    def alone() -> Iterator[Read]:
+    def read_alone() -> Iterator[ShardBatch]:
         torch.set_num_threads(1)
         yield from batches
 
     num_threads = torch.get_num_threads()
     try:
-        with contextlib.closing(ahead(alone(), BATCHES_AHEAD)) as read:
-            yield read
+        with contextlib.closing(ahead(read_alone(), BATCHES_AHEAD)) as batches_read:
+            yield batches_read
     finally:
-        # What one thread sets, threads that begin after it begin with.
+        # Threads that start later take over what that thread set.
         torch.set_num_threads(num_threads)
 
 
@@ -197,27 +199,23 @@ def _embed_shard(
         return _publish(work, {kind: file for kind, file in files.items() if file.exists()}, folder, settings, lake)
 
 
-def _embedded_elsewhere(
-    missing: list[Work], folder: str, settings: Embed, lake: Lake
-) -> Iterator[tuple[Work, ShardPart]]:
-    """By clip-retrieval's own command, some shards at a time: what one call made is published before the next."""
+def _embed_elsewhere(missing: list[Work], folder: str, settings: Embed, lake: Lake) -> Iterator[tuple[Work, ShardPart]]:
+    """Embed by clip-retrieval's own command, `SHARDS_A_RUN` shards a call, each published before the next call."""
     for start in range(0, len(missing), SHARDS_A_RUN):
         works = missing[start : start + SHARDS_A_RUN]
         with lake.scratch(STAGE) as scratch:
-            made = embed_distributed([work.tar for work in works], settings, lake, scratch)
-            for work, files in zip(works, made, strict=True):
+            all_files = embed_distributed([work.tar for work in works], settings, lake, scratch)
+            for work, files in zip(works, all_files, strict=True):
                 yield work, _publish(work, files, folder, settings, lake)
 
 
 def _publish(work: Work, files: dict[str, Path], folder: str, settings: Embed, lake: Lake) -> ShardPart:
-    """Check one shard's files, by kind, and publish them with their part; without files no sample could be read."""
+    """Check one shard's files, by kind, and publish them with their part. There are none if no sample could be read."""
     keys = check_partition(files, settings.dim) if files else []
     with lake.local(work.tar) as tar:
         expected = {key for key, extensions in tar_keys(tar).items() if "jpg" in extensions}
-    if strangers := set(keys) - expected:
-        raise CorruptFile(
-            f"embeddings of shard {work.name} name key {min(strangers)}, which {lake.full(work.tar)} lacks"
-        )
+    if unknown := set(keys) - expected:
+        raise CorruptFile(f"embeddings of shard {work.name} name key {min(unknown)}, which {lake.full(work.tar)} lacks")
     entries = [
         lake.publish_if_new(file, f"embeddings/{folder}/{kind}/{kind}_{work.name}{file.suffix}")
         for kind, file in files.items()
@@ -235,7 +233,7 @@ def _publish(work: Work, files: dict[str, Path], folder: str, settings: Embed, l
 
 
 def write_partition(clip: Clip, batches: Iterable[dict[str, Any] | None], output: Path, number: int) -> None:
-    """What clip-retrieval's runner does for one partition, with a model that is loaded and batches that are read."""
+    """Do what clip-retrieval's runner does for one partition, with a loaded model and batches that were read."""
     writer = module("writer").NumpyWriter(
         partition_id=number,
         output_folder=str(output),
@@ -255,15 +253,15 @@ def _take_all(urls: list[str]) -> list[str]:
 
 
 def check_partition(files: dict[str, Path], dim: int) -> list[str]:
-    """Keys of one partition, in row order, once its three files agree.
+    """The keys of one partition, in row order, after a check that its three files agree.
 
-    Raises CorruptFile, with the file and the row, for rows that do not match in number, another width or dtype, NaN,
-    or a length that is not 1; StageError for a key that comes twice.
+    Raises CorruptFile, with the file and the row, if the numbers of rows differ, for another width or dtype, for NaN
+    and for a length that is not 1; StageError for a key that comes twice.
     """
     keys: list[str] = read_table(files["metadata"], files["metadata"].name, ["image_path"])["image_path"].to_pylist()
     if len(set(keys)) != len(keys):
-        twice = next(key for row, key in enumerate(keys) if key in keys[:row])
-        raise StageError(f"{files['metadata'].name} names key {twice} twice: expected each picture once")
+        duplicate = next(key for row, key in enumerate(keys) if key in keys[:row])
+        raise StageError(f"{files['metadata'].name} names key {duplicate} twice: expected each picture once")
     for folder in ("img_emb", "text_emb"):
         rows = np.load(files[folder], mmap_mode="r")
         if rows.shape != (len(keys), dim) or rows.dtype != np.float16:
@@ -271,14 +269,14 @@ def check_partition(files: dict[str, Path], dim: int) -> list[str]:
                 f"{files[folder].name} is {rows.shape} {rows.dtype}: expected ({len(keys)}, {dim}) float16, "
                 "one row for each row of its metadata"
             )
-        if (wrong := first_not_unit(rows)) is not None:
-            raise CorruptFile(f"{files[folder].name} row {wrong} (key {keys[wrong]}) is not of unit length, or NaN")
+        if (row := first_not_unit(rows)) is not None:
+            raise CorruptFile(f"{files[folder].name} row {row} (key {keys[row]}) is not of unit length, or NaN")
     return keys
 
 
 def first_not_unit(rows: Any) -> int | None:
     """Index of the first row of `(n, dim)` whose length is not 1 (NaN is not), None if all are."""
     norms = np.linalg.norm(np.asarray(rows, dtype=np.float32), axis=1)
-    # NaN compares false, so ask which rows are right rather than which are wrong.
-    right = np.abs(norms - 1) <= MAX_NORM_ERROR
-    return None if right.all() else int(np.argmin(right))
+    # NaN compares false, so ask which rows are of unit length rather than which are not.
+    is_unit = np.abs(norms - 1) <= MAX_NORM_ERROR
+    return None if is_unit.all() else int(np.argmin(is_unit))

@@ -3,11 +3,12 @@
     Samples[i] = {"key": "000070042", "caption": "a kid in …", "image": (3, size, size) uint8,
                   "image_embed": (dim,) float32, "text_embed": (dim,) float32}
 
-It follows the dataset manifest shard by shard: the tar's key names the row of the reordered embeddings. Nothing is held
-in memory but how many samples each shard has; places and embeddings are mapped, pictures are read when they are asked
-for. Every file that is read from a tar shows its name first, so a picture that is not its key's is an error.
+The samples come shard by shard, as in the dataset manifest; the key in the tar gives the row of the reordered
+embeddings. Only the number of samples of each shard is held in memory: tar indexes and embeddings are memory-mapped,
+pictures are read when asked for. The name of every file that is read from a tar is compared with its key, so a picture
+of another key is an error.
 
-In which order they are taken, and by which process, is `sp_data.training.order`'s.
+`sp_data.training.order` decides in which order the samples are taken, and by which process.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from sp_data.dataset.loader.open_shard import OpenShard, Place, ShardFiles, map_rows
-from sp_data.dataset.loader.tar_index import find_places, index_path, read_places, to_npy
+from sp_data.dataset.loader.open_shard import IndexRecord, OpenShard, ShardFiles, map_rows
+from sp_data.dataset.loader.tar_index import index_path, index_tar, read_index, to_npy
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS, key_numbers
 from sp_data.errors import CorruptFile, LakeError, StageNotDone
 from sp_data.keys import KeyLayout
@@ -38,7 +39,7 @@ from sp_data.manifest import Manifest
 log = logging.getLogger(__name__)
 
 FILES_A_SHARD = 4
-"""Open while a shard is: its tar, two embeddings and its places (Python keeps a descriptor of what it maps)."""
+"""Files that an open shard keeps open: tar, two embeddings, tar index (Python keeps a descriptor of what it maps)."""
 MAX_OPEN_SHARDS = 4096
 
 
@@ -51,13 +52,13 @@ class Sample(TypedDict, total=False):
 
 
 class Samples(Dataset[Sample]):
-    """A split's samples; `image_size_px` None leaves the pictures unread. Close it, or use it as a context.
+    """The samples of a split; with `image_size_px` None pictures are not read. Close it, or use it in a `with`.
 
-    It may be handed to processes that read ahead, forked or spawned, while it is open here. One thread each.
+    While it is open, it may be passed to forked or spawned processes that read ahead. Use it from one thread a process.
     """
 
     def __init__(self, verified: Manifest, lake: Lake, split: str, image_size_px: int | None = None) -> None:
-        """Raises StageNotDone if a file of the dataset is missing, DataError if one contradicts its shard."""
+        """Raises StageNotDone if a file of the dataset is missing, DataError if a file contradicts its shard."""
         self.image_size_px = image_size_px
         self.layout = KeyLayout.parse(verified.details["layout"])
         self._stack = contextlib.ExitStack()
@@ -66,7 +67,7 @@ class Samples(Dataset[Sample]):
         self._shards: list[ShardFiles] = []
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
-            self._ends = self._find(verified, lake, split)
+            self._ends = self._open_all(verified, lake, split)
             undo.pop_all()
 
     def __enter__(self) -> Samples:
@@ -81,88 +82,88 @@ class Samples(Dataset[Sample]):
         self._stack.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies of a remote lake's files stay this process's own to remove; descriptors cannot travel.
+        # This process alone removes its copies of a remote lake's files; file descriptors cannot be sent.
         return {**self.__dict__, "_stack": contextlib.ExitStack(), "_open": OrderedDict()}
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises CorruptFile if a file is not what it was when its shard was indexed."""
-        shard, key, place = self._at(index)
+        """Raises CorruptFile if a file changed since its shard was indexed."""
+        shard, key, record = self._at(index)
         sample = Sample(
             key=key,
-            caption=bytes(shard.read(key, "txt", place.txt, place.txt_bytes)).decode("utf-8"),
-            image_embed=shard.embedding(key, "img_emb", place.row),
-            text_embed=shard.embedding(key, "text_emb", place.row),
+            caption=bytes(shard.read(key, "txt", record.txt, record.txt_bytes)).decode("utf-8"),
+            image_embed=shard.embedding(key, "img_emb", record.row),
+            text_embed=shard.embedding(key, "text_emb", record.row),
         )
         if self.image_size_px is not None:
-            sample["image"] = shard.picture(key, place, self.image_size_px)
+            sample["image"] = shard.picture(key, record, self.image_size_px)
         return sample
 
     def variants(self, index: int) -> tuple[str, ...]:
-        """Other captions of a sample, as curate made them. `text_embed` is of none of them: it is the caption's."""
-        shard, key, place = self._at(index)
-        if not place.json_bytes:
+        """Other captions of a sample, as curate made them. `text_embed` belongs to the caption, not to these."""
+        shard, key, record = self._at(index)
+        if not record.json_bytes:
             return ()
         try:
-            said = json.loads(bytes(shard.read(key, "json", place.json, place.json_bytes)))
-            return tuple(json.loads(said.get("variants") or "[]"))
+            fields = json.loads(bytes(shard.read(key, "json", record.json, record.json_bytes)))
+            return tuple(json.loads(fields.get("variants") or "[]"))
         except ValueError as error:
             raise CorruptFile(f"{shard.files.name}: {key}.json cannot be read ({error})") from error
 
-    def _find(self, verified: Manifest, lake: Lake, split: str) -> npt.NDArray[np.int64]:
-        """Look at every shard of the split; returns how many samples there are up to the end of each."""
+    def _open_all(self, verified: Manifest, lake: Lake, split: str) -> npt.NDArray[np.int64]:
+        """Open every shard of the split; gives the number of samples up to the end of each."""
         tombstones = pa.array(sorted(verified.details["tombstones"]), pa.string())
         numbers, indices = self.layout.split_numbers(key_numbers(tombstones, self.layout.width))
-        kept = lake.sizes("index")
+        index_sizes = lake.sizes("index")
         counts = []
-        for listed in verified.details["shards"]:
-            if listed["split"] == split:
-                first, last = np.searchsorted(numbers, [listed["number"], listed["number"] + 1])
-                counts.append(self._add(listed, lake, int(verified.details["dim"]), indices[first:last], kept))
+        for shard in verified.details["shards"]:
+            if shard["split"] == split:
+                first, last = np.searchsorted(numbers, [shard["number"], shard["number"] + 1])
+                counts.append(self._add(shard, lake, int(verified.details["dim"]), indices[first:last], index_sizes))
         return np.cumsum(counts, dtype=np.int64)
 
     def _add(
-        self, listed: dict[str, Any], lake: Lake, dim: int, dead: npt.NDArray[np.int64], kept: dict[str, int]
+        self, shard: dict[str, Any], lake: Lake, dim: int, dead_rows: npt.NDArray[np.int64], index_sizes: dict[str, int]
     ) -> int:
-        tar, image, text = (self._local(lake, listed[name]["path"]) for name in ("tar", *EMBEDDING_KINDS))
-        shape = (int(listed["num_rows"]), dim)
-        index = index_path(listed, self.layout)
-        path = self._stack.enter_context(lake.local(index)) if index in kept else None
-        places = read_places(path) if path else None
-        if path is None or places is None:
-            places = find_places(tar, [map_rows(one, shape) for one in (image, text)], listed, self.layout)
-            path = self._keep(to_npy(places), lake, index)
-        alive = np.flatnonzero(~np.isin(places["row"], dead)).astype(np.uint32) if len(dead) else None
-        files = ShardFiles(listed["number"], listed["tar"]["path"], tar, (image, text), shape, path, alive)
+        tar, image, text = (self._local(lake, shard[name]["path"]) for name in ("tar", *EMBEDDING_KINDS))
+        shape = (int(shard["num_rows"]), dim)
+        index = index_path(shard, self.layout)
+        path = self._stack.enter_context(lake.local(index)) if index in index_sizes else None
+        records = read_index(path) if path else None
+        if path is None or records is None:
+            records = index_tar(tar, [map_rows(embeddings, shape) for embeddings in (image, text)], shard, self.layout)
+            path = self._keep(to_npy(records), lake, index)
+        alive = np.flatnonzero(~np.isin(records["row"], dead_rows)).astype(np.uint32) if len(dead_rows) else None
+        files = ShardFiles(shard["number"], shard["tar"]["path"], tar, (image, text), shape, path, alive)
         self._shards.append(files)
-        # Opened at once: a file that contradicts the others is named now, and not in the middle of a training.
+        # Open it now: a file that contradicts the others should be reported here, not in the middle of a training.
         self._shard(len(self._shards) - 1)
-        return len(places) if alive is None else len(alive)
+        return len(records) if alive is None else len(alive)
 
     def _local(self, lake: Lake, path: str) -> Path:
         if not lake.exists(path):
-            raise StageNotDone(f"{lake.full(path)} is missing; run the dataset again: what was lost is made again")
+            raise StageNotDone(f"{lake.full(path)} is missing; run the dataset's stages again to make it")
         return self._stack.enter_context(lake.local(path))
 
     def _keep(self, data: bytes, lake: Lake, path: str) -> Path:
         try:
             lake.write_bytes(path, data)
         except LakeError as error:
-            log.warning("the places of samples are not kept for the next time: %s", error)
+            log.warning("the index of a tar could not be stored and will be made again next time: %s", error)
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="sp-data-index-")))
-            (folder / "places.npy").write_bytes(data)
-            return folder / "places.npy"
+            (folder / "index.npy").write_bytes(data)
+            return folder / "index.npy"
         return self._stack.enter_context(lake.local(path))
 
-    def _at(self, index: int) -> tuple[OpenShard, str, Place]:
+    def _at(self, index: int) -> tuple[OpenShard, str, IndexRecord]:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         shard = self._shard(number)
-        place = shard.place(index - (int(self._ends[number - 1]) if number else 0))
-        return shard, self.layout.key(shard.files.number, place.row), place
+        record = shard.record(index - (int(self._ends[number - 1]) if number else 0))
+        return shard, self.layout.key(shard.files.number, record.row), record
 
     def _shard(self, number: int) -> OpenShard:
         if number in self._open:
@@ -175,8 +176,8 @@ class Samples(Dataset[Sample]):
 
 
 def max_open_shards() -> int:
-    """A quarter of the descriptors that this process may open, so that there is room for a second split."""
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if allowed == resource.RLIM_INFINITY:
+    """How many shards may be open: a quarter of this process's file descriptors, to leave room for a second split."""
+    max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if max_files == resource.RLIM_INFINITY:
         return MAX_OPEN_SHARDS
-    return max(1, min(MAX_OPEN_SHARDS, allowed // 4 // FILES_A_SHARD))
+    return max(1, min(MAX_OPEN_SHARDS, max_files // 4 // FILES_A_SHARD))

@@ -1,7 +1,7 @@
 """Reorder any output of clip-retrieval, without a lake: `sp-data reorder --embeddings DIR --metadata DIR --output DIR`.
 
-DIR/img_emb/img_emb_00007.npy     as `reorder` writes it
-DIR/.reordered.jsonl              what each finished file was made of: a second run makes only what is missing
+DIR/img_emb/img_emb_00007.npy     as the stage writes it
+DIR/.reordered.jsonl              what each finished file was made of: a second run makes only the missing files
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ JOURNAL = ".reordered.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Reordered:
-    """What a stand-alone reordering did."""
+    """What `reorder_folder` did."""
 
-    found: FoundLayout
+    found_layout: FoundLayout
     kinds: tuple[str, ...]
     num_rows: int
     num_zero_rows: int
     num_unchanged: int
-    """Files that an earlier run had made of the same rows."""
+    """Files that an earlier run made of the same rows."""
     seconds_moving: float
-    """Of all: gathering, checking and writing rows."""
+    """Seconds spent on gathering, checking and writing rows."""
 
     @property
     def layout(self) -> KeyLayout:
-        return self.found.layout
+        return self.found_layout.layout
 
     @property
     def num_shards(self) -> int:
-        return len(self.found.num_rows)
+        return len(self.found_layout.num_rows)
 
 
 def reorder_folder(
@@ -66,46 +66,52 @@ def reorder_folder(
 ) -> Reordered:
     """Reorder the partitions of one folder.
 
-    `embeddings` is a folder of img_emb_N.npy or text_emb_N.npy, or one that holds img_emb/ and text_emb/. With
-    `shards`, img2dataset's folder, its files prove the layout and tell how many rows each shard has. Without, a
-    `layout` may be given or the keys must prove img2dataset's own, and every shard gets the rows of the fullest one,
-    trailing gaps as zeros; a shard of which nothing was embedded gets zeros throughout.
+    `embeddings` is a folder of img_emb_N.npy or text_emb_N.npy, or one that holds img_emb/ and text_emb/. `shards` is
+    img2dataset's folder: its files prove the layout and give the number of rows of each shard. Without it, either
+    `layout` is given or the keys must prove img2dataset's own layout, and every shard gets as many rows as the fullest
+    one, with zeros for trailing gaps; a shard of which nothing was embedded is all zeros.
 
     Raises LayoutError, StageNotDone, CorruptFile, DuplicateKey, KeyOutsideShard; StageError if `output` holds files of
     another run.
     """
     kinds = tuple(kind for kind in EMBEDDING_KINDS if _folder_of(embeddings, kind) is not None) or EMBEDDING_KINDS[:1]
-    of_kind = {kind: find_partitions(_folder_of(embeddings, kind) or embeddings, metadata, kind) for kind in kinds}
-    partitions = of_kind[kinds[0]]
+    partitions_of = {
+        kind: find_partitions(_folder_of(embeddings, kind) or embeddings, metadata, kind) for kind in kinds
+    }
+    partitions = partitions_of[kinds[0]]
     keys = keys_of(partitions, output.parent)
     if not len(keys.numbers):
-        raise CorruptFile(f"{partitions[0].embeddings} and its fellows hold no row: there is nothing to reorder")
-    found = _found(shards, layout) or layout_of_keys(keys.numbers, keys.width, f"keys in {metadata}", layout)
-    if found.layout.width != keys.width:
-        raise LayoutError(
-            f"layout {found.layout} asks for keys of {found.layout.width} digits, these have {keys.width}"
+        raise CorruptFile(
+            f"{partitions[0].embeddings} and its other partitions hold no row: there is nothing to reorder"
         )
-    plan = plan_rows(keys, found.layout, found.num_rows, output.parent)
-    sources = {kind: Sources.open(of_kind[kind], np.diff(keys.starts).tolist()) for kind in kinds}
-    names = [found.layout.shard_name(shard) for shard in found.num_rows]
+    found_layout = _layout_from_shards(shards, layout) or layout_of_keys(
+        keys.numbers, keys.width, f"keys in {metadata}", layout
+    )
+    if found_layout.layout.width != keys.width:
+        raise LayoutError(
+            f"layout {found_layout.layout} asks for keys of {found_layout.layout.width} digits, these have {keys.width}"
+        )
+    plan = plan_rows(keys, found_layout.layout, found_layout.num_rows, output.parent)
+    sources = {kind: Sources.open(partitions_of[kind], np.diff(keys.starts).tolist()) for kind in kinds}
+    names = [found_layout.layout.shard_name(shard) for shard in found_layout.num_rows]
     for kind in kinds:
-        _refuse_strangers(output / kind, {f"{kind}_{name}.npy" for name in names})
+        _refuse_other_files(output / kind, {f"{kind}_{name}.npy" for name in names})
     num_unchanged, seconds = 0, 0.0
     for kind in kinds:
         started = time.perf_counter()
-        num_unchanged += _make(plan, sources[kind], of_kind[kind], kind, output, threads, progress)
+        num_unchanged += _make(plan, sources[kind], partitions_of[kind], kind, output, threads, progress)
         seconds += time.perf_counter() - started
-    num_zero_rows = sum(found.num_rows.values()) - plan.num_placed
-    return Reordered(found, kinds, plan.num_placed, num_zero_rows, num_unchanged, seconds)
+    num_zero_rows = sum(found_layout.num_rows.values()) - plan.num_placed
+    return Reordered(found_layout, kinds, plan.num_placed, num_zero_rows, num_unchanged, seconds)
 
 
-def _found(shards: Path | None, layout: KeyLayout | None) -> FoundLayout | None:
+def _layout_from_shards(shards: Path | None, layout: KeyLayout | None) -> FoundLayout | None:
     if shards is None:
         return None
-    found = layout_of_shards(shards)
-    if layout is not None and layout != found.layout:
-        raise LayoutError(f"--layout says {layout}, but the keys in {shards} are {found}")
-    return found
+    found_layout = layout_of_shards(shards)
+    if layout is not None and layout != found_layout.layout:
+        raise LayoutError(f"--layout says {layout}, but the keys in {shards} are {found_layout}")
+    return found_layout
 
 
 def _make(
@@ -117,24 +123,24 @@ def _make(
     threads: int,
     progress: Progress,
 ) -> int:
-    """Make the files of one kind; how many of them were there already, made of the same rows."""
+    """Make the files of one kind; gives the number of files that an earlier run made of the same rows."""
     folder = output / kind
     folder.mkdir(parents=True, exist_ok=True)
     stamp = digest_of([_stamp(partition) for partition in partitions])
-    made = _read_journal(output)
+    made_of_file = _read_journal(output)
     progress.begin(f"reorder {kind}", len(plan.num_rows), "files")
 
     def make(target: Target) -> tuple[str, bool]:
         name = f"{target.kind}_{plan.layout.shard_name(target.shard)}.npy"
         made_of = hashlib.sha256(target.rows.tobytes() + stamp.encode()).hexdigest()
-        if made.get(name) == made_of and (folder / name).exists():
+        if made_of_file.get(name) == made_of and (folder / name).exists():
             return name, True
-        # Outside the folder that is listed: dalle2-pytorch's loaders parse every file they find in it.
+        # Not in `folder`: dalle2-pytorch's loaders parse every file they find there.
         unfinished = output / f".{name}.{os.getpid()}"
         try:
             write_target(target, plan.layout, sources, unfinished)
             unfinished.replace(folder / name)
-        except BaseException:  # Ctrl-C too; once it was renamed there is nothing to remove, and asking costs time
+        except BaseException:  # Ctrl-C too; after the renaming there is nothing to remove, and looking costs time
             unfinished.unlink(missing_ok=True)
             raise
         journal.write(json.dumps({"file": name, "made_of": made_of}) + "\n")
@@ -142,7 +148,7 @@ def _make(
 
     num_unchanged = 0
     targets = [Target(shard, kind, plan.of_shard(shard)) for shard in sorted(plan.num_rows)]
-    # A line at a time: what a kill leaves is whole, but for the last.
+    # Line by line: if the run is killed, all lines but the last are whole.
     with (output / JOURNAL).open("a", buffering=1) as journal:
         for target, (name, unchanged) in zip(targets, ThreadRunner(threads).map(make, targets), strict=True):
             progress.advance()
@@ -152,31 +158,31 @@ def _make(
 
 
 def _stamp(partition: Partition) -> list[object]:
-    said = partition.embeddings.stat()
-    return [partition.embeddings.name, said.st_size, said.st_mtime_ns]
+    status = partition.embeddings.stat()
+    return [partition.embeddings.name, status.st_size, status.st_mtime_ns]
 
 
 def _read_journal(output: Path) -> dict[str, str]:
-    """File -> what it was made of. The last line may be cut where a run was killed: then its file is made again."""
+    """File -> digest of what it was made of. If a killed run cut the last line, its file is made again."""
     if not (output / JOURNAL).exists():
         return {}
-    made: dict[str, str] = {}
+    made_of_file: dict[str, str] = {}
     for line in (output / JOURNAL).read_text().splitlines():
         try:
-            said = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             continue
-        made[said["file"]] = said["made_of"]
-    return made
+        made_of_file[entry["file"]] = entry["made_of"]
+    return made_of_file
 
 
-def _refuse_strangers(folder: Path, ours: set[str]) -> None:
-    """A folder that holds other files than those to come would be read as one dataset with them."""
-    there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
-    if strangers := [name for name in there if name not in ours]:
+def _refuse_other_files(folder: Path, expected: set[str]) -> None:
+    """Raise StageError if the folder holds other files: loaders would read them as part of the dataset."""
+    names = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+    if unexpected := [name for name in names if name not in expected]:
         raise StageError(
-            f"{folder} holds {strangers[0]}, which this layout does not make: dalle2-pytorch's loaders would read it "
-            "beside the others; give an empty --output"
+            f"{folder} holds {unexpected[0]}, which this layout does not make: dalle2-pytorch's loaders would read it "
+            "with the others; give an empty --output"
         )
 
 

@@ -1,7 +1,7 @@
-"""Which digits of somebody else's keys name the shard, and how many rows each shard has: found, and shown from what.
+"""Find which digits of someone else's keys name the shard, how many rows each shard has, and what proves it.
 
-img2dataset's folder proves both: the keys of 00007.parquet begin with 00007, and every download has its row there.
-clip-retrieval's metadata alone names only the pictures that were embedded, so the layout is inferred from img2dataset's
+img2dataset's folder proves both: the keys of 00007.parquet begin with 00007, and every download has a row there.
+clip-retrieval's metadata names only the pictures that were embedded, so the layout is inferred from img2dataset's
 habits (five digits for the shard, shards without gaps, no idle digit in the index), or refused.
 """
 
@@ -26,31 +26,32 @@ from sp_data.parquet import column_blocks
 
 @dataclass(frozen=True, slots=True)
 class FoundLayout:
-    """A layout, and what it was found from."""
+    """A layout, and what it was found from (`source`)."""
 
     layout: KeyLayout
     source: str
     num_keys: int
     num_rows: dict[int, int]
-    """Shard -> its rows, with those that failed; from metadata alone, up to the highest index of any shard."""
+    """Shard -> number of its rows, failed downloads included; from metadata alone, the highest index anywhere + 1."""
     exact: bool
-    """Whether the rows are known rather than inferred from the highest index."""
+    """Whether `num_rows` is known rather than inferred from the highest index."""
 
     def __str__(self) -> str:
         sizes = sorted(set(self.num_rows.values()))
         rows = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
         last = self.layout.shard_name(max(self.num_rows))
-        told = "" if self.exact else " (as far as the highest index tells)"
+        caveat = "" if self.exact else " (as far as the highest index tells)"
         return (
-            f"{self.layout}: {len(self.num_rows):,} shards up to {last} of {rows} rows{told}, {self.num_keys:,} keys; "
-            f"{self.source}"
+            f"{self.layout}: {len(self.num_rows):,} shards up to {last} of {rows} rows{caveat}, "
+            f"{self.num_keys:,} keys; {self.source}"
         )
 
 
 def layout_of(folder: Path) -> FoundLayout:
-    """What the keys below a folder tell: img2dataset's output, or clip-retrieval's (or its metadata/).
+    """The layout of the keys in a folder: img2dataset's output, or clip-retrieval's (or its metadata/).
 
-    Raises StageNotDone if it is neither, LayoutError if the keys prove nothing (with every reading), CorruptFile.
+    Raises StageNotDone if it is neither, LayoutError (with every possible layout) if the keys do not prove one,
+    CorruptFile.
     """
     if any(folder.glob("[0-9]*.parquet")) or any(folder.glob("[0-9]*.tar")):
         return layout_of_shards(folder)
@@ -68,20 +69,20 @@ def layout_of(folder: Path) -> FoundLayout:
 def layout_of_keys(
     numbers: npt.NDArray[np.int64], width: int, source: str, layout: KeyLayout | None = None
 ) -> FoundLayout:
-    """From keys alone, `(n,)` int64 as numbers of `width` digits; with a `layout`, only the sizes.
+    """The layout of keys alone, `(n,)` int64, numbers of `width` digits; if `layout` is given, only the shards' sizes.
 
     Raises LayoutError.
     """
     layout = layout or infer_layout(numbers, width)
     if layout.width != width:
         raise LayoutError(f"layout {layout} asks for keys of {layout.width} digits, these have {width}")
-    read = reading_of(numbers, layout)
-    sizes = dict.fromkeys(range(read.last_shard + 1), read.last_index + 1)
+    reading = reading_of(numbers, layout)
+    sizes = dict.fromkeys(range(reading.last_shard + 1), reading.last_index + 1)
     return FoundLayout(layout, source, len(numbers), sizes, exact=False)
 
 
 def layout_of_shards(folder: Path) -> FoundLayout:
-    """From img2dataset's output: every key must begin with the name of the file that it lies in.
+    """The layout of img2dataset's output: every key must begin with the name of its file.
 
     Raises StageNotDone if the folder holds no shard, LayoutError for a key of another shard or width, CorruptFile.
     """
@@ -93,27 +94,31 @@ def layout_of_shards(folder: Path) -> FoundLayout:
     num_keys, exact = 0, True
     for stem in stems:
         if not stem.isdecimal() or len(stem) != len(stems[0]):
-            raise LayoutError(f"{folder}: shards {stems[0]} and {stem} are not named alike; remove what is not theirs")
-        table = folder / f"{stem}.parquet"
-        path = table if table.exists() else folder / f"{stem}.tar"
+            raise LayoutError(
+                f"{folder}: shards {stems[0]} and {stem} are not named alike; remove the files "
+                "that are not img2dataset's"
+            )
+        parquet = folder / f"{stem}.parquet"
+        path = parquet if parquet.exists() else folder / f"{stem}.tar"
         keys = _keys_in(path)
         if not len(keys):
             num_rows[int(stem)] = 0
             continue
         layout = layout or _layout_of_key(keys[0].as_py(), stem, path)
         shards, indices = layout.split_numbers(key_numbers(keys, layout.width))
-        if (odd := np.flatnonzero(shards != int(stem))).size:
+        if (wrong := np.flatnonzero(shards != int(stem))).size:
             raise LayoutError(
-                f"{path} holds key {keys[int(odd[0])].as_py()}, which does not begin with {stem}: it is of another run"
+                f"{path} holds key {keys[int(wrong[0])].as_py()}, which does not begin with {stem}: it is of "
+                "another run"
             )
-        # Rows of failed downloads are in the parquet only; a tar knows no trailing gaps.
+        # Only the parquet has rows of failed downloads; a tar does not show gaps at the end.
         num_rows[int(stem)] = int(indices.max()) + 1
         num_keys += len(keys)
-        exact = exact and path == table
+        exact = exact and path == parquet
     if layout is None:
-        raise LayoutError(f"{folder}: none of its {len(stems):,} shards holds a key, so nothing tells their layout")
-    what = "parquet files" if exact else "tars"
-    return FoundLayout(layout, f"proved by {len(stems):,} {what} in {folder}", num_keys, num_rows, exact)
+        raise LayoutError(f"{folder}: none of its {len(stems):,} shards holds a key, so their layout is not known")
+    kind_of_files = "parquet files" if exact else "tars"
+    return FoundLayout(layout, f"proved by {len(stems):,} {kind_of_files} in {folder}", num_keys, num_rows, exact)
 
 
 def _keys_in(path: Path) -> pa.StringArray:

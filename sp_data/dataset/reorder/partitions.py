@@ -1,4 +1,4 @@
-"""clip-retrieval's output as it lies on disk: partitions of embeddings, and the metadata that names their rows.
+"""clip-retrieval's output on disk: partitions of embeddings, and the metadata that has the key of each row.
 
 img_emb/img_emb_3.npy          (n, dim)
 text_emb/text_emb_3.npy        (n, dim), where text was embedded
@@ -26,7 +26,7 @@ EMBEDDING_KINDS = ("img_emb", "text_emb")
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One partition of one kind of embedding, with the file that names its rows."""
+    """One partition of one kind of embedding, with the metadata file that has the keys of its rows."""
 
     embeddings: Path
     metadata: Path
@@ -43,35 +43,36 @@ class Partition:
 
 
 def read_keys(metadata: Path) -> Iterator[pa.StringArray]:
-    """The keys of a partition's rows, in their order, block by block. Raises CorruptFile."""
+    """The keys of a partition's rows, in row order, block by block. Raises CorruptFile."""
     row = 0
     for block in column_blocks(metadata, str(metadata), "image_path"):
         is_text = pa.types.is_string(block.type) or pa.types.is_large_string(block.type)
         if not is_text or block.null_count:
-            odd = pc.index(pc.is_valid(block), value=False).as_py() if block.null_count else 0
+            offset = pc.index(pc.is_valid(block), value=False).as_py() if block.null_count else 0
             raise CorruptFile(
-                f"{metadata} row {row + odd} names the key {block[odd].as_py()!r}: expected text such as 000070042"
+                f"{metadata} row {row + offset} names the key {block[offset].as_py()!r}: expected text "
+                "such as 000070042"
             )
         row += len(block)
         yield block
 
 
 def key_numbers(keys: pa.StringArray, width: int) -> npt.NDArray[np.int64]:
-    """Keys of `width` digits as numbers, `(n,)` int64: 70042 for "000070042". Raises LayoutError for any other text."""
-    lengths = _seen(pc.binary_length(keys))
-    is_decimal = _seen(pc.cast(pc.ascii_is_decimal(keys), pa.uint8()))
-    if (odd := np.flatnonzero((lengths != width) | (is_decimal == 0))).size:
-        key = keys[int(odd[0])].as_py()
+    """Keys of `width` digits as numbers, `(n,)` int64: 70042 for "000070042". Raises LayoutError for any other key."""
+    lengths = _to_numpy(pc.binary_length(keys))
+    is_decimal = _to_numpy(pc.cast(pc.ascii_is_decimal(keys), pa.uint8()))
+    if (wrong := np.flatnonzero((lengths != width) | (is_decimal == 0))).size:
+        key = keys[int(wrong[0])].as_py()
         raise LayoutError(f"key {key!r} is not made of {width} digits, as all keys of one run are")
-    return _seen(pc.cast(keys, pa.int64()))
+    return _to_numpy(pc.cast(keys, pa.int64()))
 
 
-def _seen(numbers: pa.Array) -> npt.NDArray[Any]:
-    """Whole numbers without nulls, as they lie. `to_numpy` imports pandas, which costs more than reading the keys."""
+def _to_numpy(numbers: pa.Array) -> npt.NDArray[Any]:
+    """Integers without nulls, not copied. pyarrow's `to_numpy` imports pandas, which takes longer than reading keys."""
     if not len(numbers):
         return np.empty(0, dtype=str(numbers.type))
-    whole = np.frombuffer(numbers.buffers()[1], dtype=str(numbers.type))
-    return whole[numbers.offset : numbers.offset + len(numbers)]
+    buffer = np.frombuffer(numbers.buffers()[1], dtype=str(numbers.type))
+    return buffer[numbers.offset : numbers.offset + len(numbers)]
 
 
 def find_partitions(embeddings: Path, metadata: Path, kind: str) -> list[Partition]:
@@ -83,25 +84,25 @@ def find_partitions(embeddings: Path, metadata: Path, kind: str) -> list[Partiti
     of_metadata = numbered_files(metadata, "metadata", "parquet")
     if not of_embeddings:
         raise StageNotDone(f"{embeddings} holds no {kind}_N.npy: expected the output of clip-retrieval inference")
-    if odd := sorted(of_embeddings.keys() ^ of_metadata.keys()):
-        there = of_embeddings.get(odd[0]) or of_metadata[odd[0]]
+    if unpaired := sorted(of_embeddings.keys() ^ of_metadata.keys()):
+        path = of_embeddings.get(unpaired[0]) or of_metadata[unpaired[0]]
         raise CorruptFile(
-            f"{there} has no partner of number {odd[0]} in {metadata if odd[0] in of_embeddings else embeddings}: "
-            "a partition is missing; embed it again"
+            f"{path} has no partner of number {unpaired[0]} in "
+            f"{metadata if unpaired[0] in of_embeddings else embeddings}: a partition is missing; embed it again"
         )
     return [Partition(of_embeddings[number], of_metadata[number]) for number in sorted(of_embeddings)]
 
 
 def numbered_files(folder: Path, stem: str, extension: str) -> dict[int, Path]:
-    """Number -> file of `stem`_N.`extension` in a folder. Raises CorruptFile if two have one number."""
+    """Number -> file of `stem`_N.`extension` in a folder. Raises CorruptFile if two have the same number."""
     pattern = re.compile(rf"{stem}_(\d+)\.{extension}")
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if match := pattern.fullmatch(path.name):
             number = int(match[1])
-            if number in found:
+            if number in files:
                 raise CorruptFile(
-                    f"{path} and {found[number]} have one number: an earlier run's files were left; remove them"
+                    f"{path} and {files[number]} have one number: an earlier run left files behind; remove them"
                 )
-            found[number] = path
-    return found
+            files[number] = path
+    return files

@@ -1,10 +1,10 @@
-"""Where each row goes: a slot for every key of every shard, holding the row of the embeddings that belongs there.
+"""Where each row goes: a slot for every key of every shard, which holds the row of the embeddings for that key.
 
-    shard 00007     812   -1   40   ...     slot 0: row 812 of all partitions, one after the other; slot 1: no row
+    shard 00007     812   -1   40   ...     slot 0: row 812, counted over all partitions; slot 1: no row
 
-Keys are scattered into the slots, never sorted: two bytes of arithmetic a digit and one write a key, and a slot that is
-taken already is a key that comes twice. Slots and keys lie in files without a name, which the system removes with the
-process however that ends; so a plan of a hundred million rows needs disk, and no more memory than a small one.
+Keys are scattered into the slots, never sorted: that takes two bytes of arithmetic a digit and one write a key, and a
+slot that is taken already shows a duplicate key. Slots and keys are in files without a name, which the system removes
+however the process ends; so a plan of a hundred million rows needs disk, but no more memory than a small one.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ NO_ROW = -1
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of all partitions, one partition after the other."""
+    """The keys of all partitions, in the order of the partitions."""
 
     numbers: npt.NDArray[np.int64]
-    """`(n,)`: the key as a number."""
+    """`(n,)`: the keys as numbers."""
     width: int
-    """Digits of each key."""
+    """Number of digits of each key."""
     partitions: Sequence[Partition]
     starts: npt.NDArray[np.int64]
     """`(partitions + 1,)`: where each partition begins, and where the last one ends."""
 
-    def place(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """ "row 7 of img_emb_3.npy" """
         number = int(np.searchsorted(self.starts, row, "right")) - 1
         return f"row {row - int(self.starts[number])} of {self.partitions[number].embeddings.name}"
@@ -45,28 +45,27 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class ReorderPlan:
-    """For every shard the row of each of its slots."""
+    """The row of each slot of each shard."""
 
     layout: KeyLayout
     num_rows: dict[int, int]
     """Shard -> how many slots it has."""
     num_placed: int
     slots: npt.NDArray[np.int64]
-    """Of all shards in the order of their numbers."""
+    """`(n,)`: the rows of all slots, or NO_ROW; shards in the order of their numbers."""
     first_slot: dict[int, int]
 
     def of_shard(self, shard: int) -> npt.NDArray[np.int64]:
-        """`(num_rows,)`: for each index the row, counted over all partitions, or NO_ROW."""
+        """`(num_rows,)`: for each index of the shard the row, counted over all partitions, or NO_ROW."""
         first = self.first_slot[shard]
         return self.slots[first : first + self.num_rows[shard]]
 
 
 def keys_of(partitions: Sequence[Partition], folder: Path, width: int | None = None) -> Keys:
-    """Read the metadata of all partitions, and nothing of their embeddings; `folder` is where a file without a name may
-    lie meanwhile.
+    """Read the keys from the metadata of all partitions; the embeddings are not read.
 
-    Without a `width` it is that of the first key. Raises CorruptFile where a key is no text, LayoutError for keys of
-    another width.
+    `folder` is where an unnamed file may be kept meanwhile. Without a `width` it is that of the first key. Raises
+    CorruptFile if a key is no text, LayoutError for keys of another width.
     """
     sizes = [num_rows_in(partition.metadata, str(partition.metadata)) for partition in partitions]
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -75,81 +74,81 @@ def keys_of(partitions: Sequence[Partition], folder: Path, width: int | None = N
 
 
 def read_numbers(metadata: Sequence[Path], folder: Path, width: int | None = None) -> tuple[npt.NDArray[np.int64], int]:
-    """All keys of some metadata files as numbers, `(n,)` int64, and how many digits each has.
+    """All keys of some metadata files as numbers, `(n,)` int64, and the number of digits of each.
 
     Raises CorruptFile for a key that is no text, LayoutError for keys of another width than the first (or `width`).
     """
-    numbers = _unnamed(sum(num_rows_in(path, str(path)) for path in metadata), folder)
-    read = 0
+    numbers = _unnamed_array(sum(num_rows_in(path, str(path)) for path in metadata), folder)
+    num_read = 0
     for path in metadata:
         for block in read_keys(path):
             if width is None and len(block):
                 width = len(block[0].as_py())
-            numbers[read : read + len(block)] = key_numbers(block, width or 0)
-            read += len(block)
+            numbers[num_read : num_read + len(block)] = key_numbers(block, width or 0)
+            num_read += len(block)
     return numbers, width or 0
 
 
 def plan_rows(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], folder: Path) -> ReorderPlan:
-    """Give each key its slot. `num_rows` says how many slots each shard has.
+    """Give each key its slot; `num_rows` is the number of slots of each shard.
 
-    Raises DuplicateKey if two rows have one key, KeyOutsideShard for a key beyond its shard or of no shard at all.
+    Raises DuplicateKey if two rows have one key, KeyOutsideShard for a key beyond its shard's rows or of no shard.
     """
     first_slot: dict[int, int] = {}
     num_slots = 0
     for shard in sorted(num_rows):
         first_slot[shard] = num_slots
         num_slots += num_rows[shard]
-    slots = _unnamed(num_slots, folder)
+    slots = _unnamed_array(num_slots, folder)
     slots[:] = NO_ROW
-    # As arrays over the shard numbers, so that a block of keys is looked up at once. No shard: no slots.
-    first = np.zeros(max(num_rows, default=-1) + 2, dtype=np.int64)
-    size = np.zeros(len(first), dtype=np.int64)
-    first[list(first_slot)] = list(first_slot.values())
-    size[list(num_rows)] = list(num_rows.values())
+    # Arrays over the shard numbers, to look up a block of keys at once. A number without a shard has no slots.
+    first_of = np.zeros(max(num_rows, default=-1) + 2, dtype=np.int64)
+    size_of = np.zeros(len(first_of), dtype=np.int64)
+    first_of[list(first_slot)] = list(first_slot.values())
+    size_of[list(num_rows)] = list(num_rows.values())
     for start in range(0, len(keys.numbers), KEYS_A_BLOCK):
         shards, indices = layout.split_numbers(keys.numbers[start : start + KEYS_A_BLOCK])
-        known = np.minimum(shards, len(first) - 1)
-        if (odd := np.flatnonzero(indices >= size[known])).size:
-            raise _outside(keys, layout, num_rows, start + int(odd[0]))
-        slot = first[known] + indices
+        known_shards = np.minimum(shards, len(first_of) - 1)
+        if (outside := np.flatnonzero(indices >= size_of[known_shards])).size:
+            raise _outside_shard(keys, layout, num_rows, start + int(outside[0]))
+        slot = first_of[known_shards] + indices
         rows = np.arange(start, start + len(slot))
         before = slots[slot]
         slots[slot] = rows
-        # Of two rows for one slot within the block, the later one is in it now.
+        # If two rows of the block have the same slot, it now holds the later one.
         after = slots[slot]
-        if (odd := np.flatnonzero((before != NO_ROW) | (after != rows))).size:
-            one = int(odd[0])
-            other = int(before[one] if before[one] != NO_ROW else after[one])
-            key = layout.key(int(shards[one]), int(indices[one]))
+        if (taken := np.flatnonzero((before != NO_ROW) | (after != rows))).size:
+            position = int(taken[0])
+            other = int(before[position] if before[position] != NO_ROW else after[position])
+            key = layout.key(int(shards[position]), int(indices[position]))
             raise DuplicateKey(
-                f"key {key} comes twice: {keys.place(min(start + one, other))} and "
-                f"{keys.place(max(start + one, other))}; embed into a fresh folder"
+                f"key {key} comes twice: {keys.describe_row(min(start + position, other))} and "
+                f"{keys.describe_row(max(start + position, other))}; embed into a fresh folder"
             )
     return ReorderPlan(layout, num_rows, len(keys.numbers), slots, first_slot)
 
 
-def _outside(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], row: int) -> KeyOutsideShard:
+def _outside_shard(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], row: int) -> KeyOutsideShard:
     number = int(keys.numbers[row])
     shard, index = divmod(number, 10**layout.index_width)
-    where = f"key {number:0{layout.width}d} ({keys.place(row)})"
+    location = f"key {number:0{layout.width}d} ({keys.describe_row(row)})"
     if shard not in num_rows:
         return KeyOutsideShard(
-            f"{where} is of shard {layout.shard_name(shard)}, which is not one of the {len(num_rows):,} shards; embed "
-            f"into a fresh folder, or the layout is not {layout}"
+            f"{location} is of shard {layout.shard_name(shard)}, which is not one of the {len(num_rows):,} shards; "
+            f"embed into a fresh folder, or the layout is not {layout}"
         )
     return KeyOutsideShard(
-        f"{where} has index {index}, beyond the {num_rows[shard]:,} rows of shard {layout.shard_name(shard)}; its "
+        f"{location} has index {index}, beyond the {num_rows[shard]:,} rows of shard {layout.shard_name(shard)}; its "
         f"layout may not be {layout}"
     )
 
 
-def _unnamed(length: int, folder: Path) -> npt.NDArray[np.int64]:
-    """`(length,)` int64 in a file that nobody can find."""
+def _unnamed_array(length: int, folder: Path) -> npt.NDArray[np.int64]:
+    """`(length,)` int64 in a file without a name."""
     if not length:
         return np.empty(0, dtype=np.int64)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(8 * length)
-        # As a plain array: numpy.memmap does some work of its own for every slice.
+        # A plain array: numpy.memmap does extra work for every slice.
         return np.memmap(file, dtype=np.int64, mode="r+", shape=(length,)).view(np.ndarray)

@@ -1,13 +1,13 @@
-"""Put CLIP embeddings in the order their pictures have inside the shards.
+"""Reorder: put CLIP embeddings in the order that their pictures have inside the shards.
 
 clip-retrieval writes row r of img_emb_0.npy for whichever picture came r-th; the decoder reads row 42 of
-img_emb_00007.npy for the picture 000070042. Where a picture failed the row is zero: the loader relies on it.
+img_emb_00007.npy for the picture 000070042. The row of a failed picture is zero: the loader relies on it.
 
     reordered/<clip>/img_emb/img_emb_00007.npy     (rows of the shard, dim), dtype of the embeddings
     reordered/<clip>/text_emb/text_emb_00007.npy
 
-Out of core: `plan` gives every row its place, `moving` takes a block of rows at a time, a thread a shard.
-`reorder_folder` does the same for any output of clip-retrieval, without a lake.
+It works out of core: plan.py gives every row its slot, gather.py moves a block of rows at a time, with one thread a
+shard. `reorder_folder` does the same for any output of clip-retrieval, without a lake.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Target:
     shard: int
     kind: str
     rows: npt.NDArray[np.int64]
-    """`(slots of the shard,)`: row of all partitions, or NO_ROW."""
+    """`(slots of the shard,)`: row, counted over all partitions, or NO_ROW."""
 
     @property
     def num_zero_rows(self) -> int:
@@ -60,24 +60,24 @@ def write_target(target: Target, layout: KeyLayout, sources: Sources, path: Path
     try:
         with path.open("wb") as stream:
             write_rows(target.rows, sources, stream)
-    except NotFinite as odd:
+    except NotFinite as error:
         raise CorruptFile(
-            f"the {target.kind} of {layout.key(target.shard, odd.index)} holds NaN or an infinity; embed it again"
-        ) from odd
+            f"the {target.kind} of {layout.key(target.shard, error.index)} holds NaN or an infinity; embed it again"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class ReorderJob:
-    """One file to make, from the partitions that it needs. Plain values, so that it can travel."""
+    """One file to make, and the partitions it needs. Plain values, so that it can be sent to another machine."""
 
     url: str
     dataset: str
     layout: KeyLayout
     clip: str
     target: Target
-    """Its rows are counted over `sources`, one after the other."""
+    """Its rows are counted over `sources`, in their order."""
     sources: tuple[tuple[str, int], ...]
-    """Number of each partition as its files have it, and how many rows it has."""
+    """For each partition its number, as in its file names, and how many rows it has."""
     dim: int
     dtype: str
     part: str
@@ -85,7 +85,7 @@ class ReorderJob:
 
 
 def reorder(run: StageRun) -> StageResult:
-    """Reorder the embeddings of a dataset. The widths come from the shard manifest and are never asked.
+    """Reorder the embeddings of a dataset. The key layout comes from the shard manifest, never from the user.
 
     Raises DuplicateKey, KeyOutsideShard, and CorruptFile for a partition that is cut, of another width or dtype, or
     holds NaN.
@@ -120,7 +120,7 @@ def _reorder(run: StageRun) -> StageOutput:
 
 
 def _read_keys(embedded: Manifest, layout: KeyLayout, lake: Lake, scratch: Path) -> tuple[list[str], Keys]:
-    """The partitions' numbers as their files have them, and their keys; only the metadata is read."""
+    """The partitions' numbers, as in their file names, and their keys; only the metadata is read."""
     paths = [entry.path for entry in embedded.files if "/metadata/" in entry.path]
     names = [Path(path).stem.rpartition("_")[2] for path in paths]
     with contextlib.ExitStack() as files:
@@ -132,17 +132,19 @@ def _read_keys(embedded: Manifest, layout: KeyLayout, lake: Lake, scratch: Path)
 
 
 def _jobs(plan: ReorderPlan, keys: Keys, names: list[str], run: StageRun) -> Iterator[ReorderJob]:
-    """One for each file of the snapshot."""
+    """One job for each file of the snapshot."""
     embedded, lake = run.inputs["embed"], run.lake
     clip, dim, dtype = embedded.details["clip"], int(embedded.details["dim"]), embedded.details["dtype"]
     digests = {Path(entry.path).name: entry.sha256 for entry in embedded.files}
     for kind in EMBEDDING_KINDS:
         for shard in sorted(plan.num_rows):
-            rows, used = _within(plan.of_shard(shard), keys.starts)
-            named = [digests[f"{kind}_{names[number]}.npy"] for number in used]
-            # The rows within the partitions that are used, and the digests of those: a shard that is new does not make
-            # the old ones new.
-            made_of = digest_of([run.version, str(plan.layout), [hashlib.sha256(rows.tobytes()).hexdigest(), *named]])
+            rows, used = _renumbered(plan.of_shard(shard), keys.starts)
+            used_digests = [digests[f"{kind}_{names[number]}.npy"] for number in used]
+            # Only the partitions that this file uses, and rows counted over them: a new shard does not change the
+            # digest of an old one.
+            made_of = digest_of(
+                [run.version, str(plan.layout), [hashlib.sha256(rows.tobytes()).hexdigest(), *used_digests]]
+            )
             yield ReorderJob(
                 url=lake.url,
                 dataset=lake.dataset,
@@ -157,18 +159,18 @@ def _jobs(plan: ReorderPlan, keys: Keys, names: list[str], run: StageRun) -> Ite
             )
 
 
-def _within(rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[int]]:
-    """Rows counted over the partitions that they are in, and those partitions; `rows` are counted over all of them."""
+def _renumbered(rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """The rows, counted over the partitions that they are in instead of over all, and those partitions."""
     of_row = np.searchsorted(starts, rows, "right") - 1
     used = np.unique(of_row[rows != NO_ROW])
-    # Where each partition begins among those that are used.
+    # Where each used partition begins, counted over the used ones.
     first = np.zeros(len(starts), dtype=np.int64)
     first[used] = np.concatenate([[0], np.cumsum(np.diff(starts)[used])])[:-1]
     return np.where(rows == NO_ROW, NO_ROW, rows - starts[of_row] + first[of_row]), used.tolist()
 
 
 def make_file(job: ReorderJob) -> ShardPart:
-    """Make one file and publish it, then its part. Raises CorruptFile."""
+    """Make and publish one file, then its part. Raises CorruptFile."""
     lake, kind, name = Lake(job.url, job.dataset), job.target.kind, job.layout.shard_name(job.target.shard)
     file = f"{kind}_{name}.npy"
     with contextlib.ExitStack() as files:
@@ -190,25 +192,25 @@ def make_file(job: ReorderJob) -> ShardPart:
 
 
 def _make(jobs: Iterable[ReorderJob], lake: Lake, runner: JobRunner, progress: Progress) -> list[ShardPart]:
-    """The part of every file; those that are not in the lake yet are made, and published one by one."""
+    """The part of every file; those that are not in the lake yet are made and published one by one."""
     parts: list[ShardPart] = []
-    left = manifests.ShardParts(lake, STAGE)
-    told: deque[tuple[int, int]] = deque()
+    done_parts = manifests.ShardParts(lake, STAGE)
+    sizes: deque[tuple[int, int]] = deque()
 
     def missing() -> Iterator[ReorderJob]:
         for job in jobs:
-            if part := left.find(job.part, job.made_of):
+            if part := done_parts.find(job.part, job.made_of):
                 parts.append(part)
                 progress.advance()
             else:
-                told.append((len(job.target.rows), job.target.num_zero_rows))
+                sizes.append((len(job.target.rows), job.target.num_zero_rows))
                 yield job
 
     for part in runner.map(make_file, missing()):
         parts.append(part)
         progress.advance()
-        # From the thread that runs the stage: a Prefect run's log takes lines from no other.
-        num_rows, num_zero_rows = told.popleft()
+        # In the stage's own thread: the log of a Prefect run takes lines from no other.
+        num_rows, num_zero_rows = sizes.popleft()
         log_made(Path(part.files[0].path).name, num_rows, num_zero_rows)
     return parts
 

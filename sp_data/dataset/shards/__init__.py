@@ -3,6 +3,6 @@
 stage.py               the stage: what stays, what is new, tombstones
 plan.py                which picture goes into which shard
 img2dataset.py         one run of img2dataset;  img2dataset_worker.py its process
-tars.py                what is in a shard, and how it is rewritten so that equal inputs give equal bytes
-find.py                where pictures lie in the shards
+tars.py                reads shards, and rewrites them so that equal inputs give equal bytes
+find.py                finds pictures in the shards
 """

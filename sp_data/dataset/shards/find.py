@@ -1,6 +1,6 @@
-"""Where pictures lie in the shards, by their title or their bytes: alive, with a tombstone, or failed.
+"""Find pictures in the shards by their title or their bytes: alive, with a tombstone, or failed.
 
-Sighting(key='000070042', title='File:Kenny.png', sha1='5f0c…', split='train', alive=True)
+FoundSample('000070042', 7, 'File:Kenny.png', sha1='5f0c…', split='train', in_tar=True, alive=True)
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ COLUMNS = ["key", "title", "sha1", "status"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """A sample of a shard. `alive`: it is there, and has no tombstone."""
+class FoundSample:
+    """A sample of a shard. `alive`: it is in the tar and has no tombstone."""
 
     key: str
     shard: int
     title: str
     sha1: str
     split: str
-    there: bool
-    """Whether its bytes are in the tar: img2dataset did not fail on it."""
+    in_tar: bool
+    """False where img2dataset failed on it."""
     alive: bool
 
 
-def sightings(lake: Lake, made: Manifest, titles: Iterable[str], sha1s: Iterable[str]) -> Iterator[Sighting]:
-    """Every sample of these titles or bytes in the shards of a shard manifest or a dataset manifest, by key.
+def find_samples(lake: Lake, manifest: Manifest, titles: Iterable[str], sha1s: Iterable[str]) -> Iterator[FoundSample]:
+    """Every sample of these titles or bytes in the shards of a shard manifest or a dataset manifest, in key order.
 
-    A shard whose parquet is gone is passed over. Raises CorruptFile.
+    A shard whose parquet is gone is skipped. Raises CorruptFile.
     """
-    layout = KeyLayout.parse(made.details["layout"])
-    dead = frozenset(made.details["tombstones"])
+    layout = KeyLayout.parse(manifest.details["layout"])
+    tombstones = frozenset(manifest.details["tombstones"])
     wanted = pa.array(sorted(titles), pa.string()), pa.array(sorted(filter(None, sha1s)), pa.string())
-    for listed in made.details["shards"]:
-        path = f"shards/{layout.shard_name(listed['number'])}.parquet"
+    for shard in manifest.details["shards"]:
+        path = f"shards/{layout.shard_name(shard['number'])}.parquet"
         for row in _rows(lake, path, lambda table: _is_any_of(table, *wanted)):
-            there = row["status"] == SUCCESS
-            alive = there and row["key"] not in dead
-            yield Sighting(
-                row["key"], listed["number"], row["title"], row["sha1"], listed["split"], there=there, alive=alive
+            in_tar = row["status"] == SUCCESS
+            alive = in_tar and row["key"] not in tombstones
+            yield FoundSample(
+                row["key"], shard["number"], row["title"], row["sha1"], shard["split"], in_tar=in_tar, alive=alive
             )
 
 
-def holds_forgotten(lake: Lake, made: Manifest, forgotten: Forgotten) -> bool:
+def holds_forgotten(lake: Lake, manifest: Manifest, forgotten: Forgotten) -> bool:
     """Whether the tars of a manifest hold a forgotten picture, alive or not."""
     if not forgotten.entries:
         return False
-    return any(one.there for one in sightings(lake, made, forgotten.titles, forgotten.sha1s))
+    return any(sample.in_tar for sample in find_samples(lake, manifest, forgotten.titles, forgotten.sha1s))
 
 
 def _rows(lake: Lake, path: str, choose: Callable[[pa.Table], pa.Array]) -> list[dict[str, Any]]:

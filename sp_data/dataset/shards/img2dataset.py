@@ -1,10 +1,10 @@
-"""One run of img2dataset: shards are handed in with their rows, and come out as soon as each is finished.
+"""One run of img2dataset: shards go in with their rows, and each comes out as soon as it is finished.
 
-    scratch/in/00007.parquet       what is to be in shard 00007: one input file a shard
+    scratch/in/00007.parquet       the rows of shard 00007: one input file per shard
     scratch/out-7/00007.tar …      img2dataset's own files, in the order in which its samples finished
 
-In a child process, from local copies: img2dataset installs a signal handler, starts workers that import the main
-module, knows no manners towards a wiki, and exits 0 when it is interrupted.
+It runs in a child process, on local copies: img2dataset installs a signal handler, starts workers that import the main
+module, does not throttle its requests to a wiki, and exits 0 when it is interrupted.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from sp_data.recipe import Shard
 from sp_data.runtime.subprocesses import python_child, tail
 
 CARRIED = ("title", "sha1", "split", "page", "revision", "licence", "uploader", "variants", "path", "sample")
-"""Columns that travel in the .json and the parquet beside img2dataset's own."""
+"""Columns that are passed through to the .json and the parquet, beside img2dataset's own."""
 INPUT_SCHEMA = pa.schema(
     [("url", pa.string()), ("caption", pa.string())]
     + [(name, pa.int64() if name == "revision" else pa.string()) for name in CARRIED]
 )
 ADDRESS = "address"
-"""Column of the input files that img2dataset does not look at: the picture's address on the wiki, where `url` is that
-of its copy on this machine."""
+"""Column of the input files that img2dataset ignores: the picture's address on the wiki (`url` is that of its copy on
+this machine)."""
 PACKAGE_OF = {"ray": "ray", "pyspark": "pyspark"}
+"""Distributor -> the package that it needs."""
 POLL_S = 0.1
 
 
@@ -62,12 +63,12 @@ class Img2datasetRun:
         (scratch / "in").mkdir()
 
     def add(self, shard: PlannedShard, rows: pa.Table) -> None:
-        """Hand in a shard; `rows` has the columns of INPUT_SCHEMA, its pictures are files of the lake."""
+        """Add a shard; `rows` has the columns of INPUT_SCHEMA, `path` being paths in the lake."""
         with ThreadPoolExecutor(1 if self._lake.is_local else NUM_AT_ONCE) as pool:
             urls = list(pool.map(self._local_url, rows["path"].to_pylist()))
         table = rows.select([name for name in INPUT_SCHEMA.names if name != "url"])
         table = table.add_column(0, "url", pa.array(urls, pa.string())).cast(INPUT_SCHEMA)
-        # One input file a shard: img2dataset never lets a shard reach into the next file.
+        # One input file per shard: a shard of img2dataset never reaches into the next file.
         pq.write_table(table.append_column(ADDRESS, rows["url"].cast(pa.string())), self._input(shard))
         self._shards.append(shard)
 
@@ -82,51 +83,51 @@ class Img2datasetRun:
 
         Raises StageError if img2dataset ends without a shard, LakeFull.
         """
-        waiting: dict[int, tuple[PlannedShard, Path]] = {}
+        unfinished: dict[int, tuple[PlannedShard, Path]] = {}
         jobs = []
-        for run in runs_in_a_row(self._shards):
+        for run in consecutive_runs(self._shards):
             first = run[0].number
             inputs, outputs = self._scratch / f"in-{first}", self._scratch / f"out-{first}"
             inputs.mkdir()
             outputs.mkdir()
-            for one in run:
-                (inputs / self._input(one).name).hardlink_to(self._input(one))
-                waiting[one.number] = (one, outputs)
+            for shard in run:
+                (inputs / self._input(shard).name).hardlink_to(self._input(shard))
+                unfinished[shard.number] = (shard, outputs)
             if first:
-                # `extend` counts on from the highest number it finds; this is how it is told where to start.
+                # `extend` continues after the highest number that it finds: this file says where to start.
                 (outputs / f"{self._layout.shard_name(first - 1)}_stats.json").write_text("{}")
             jobs.append(self._job(inputs, outputs, len(run)))
-        yield from self._run(jobs, waiting)
+        yield from self._run(jobs, unfinished)
 
     def _run(
-        self, jobs: list[dict[str, Any]], waiting: dict[int, tuple[PlannedShard, Path]]
+        self, jobs: list[dict[str, Any]], unfinished: dict[int, tuple[PlannedShard, Path]]
     ) -> Iterator[tuple[PlannedShard, Path]]:
         job_file, child_log = self._scratch / "job.json", self._scratch / "img2dataset.log"
         job_file.write_text(json.dumps(jobs))
-        # wandb, which img2dataset imports, leaves temporary folders behind; in the scratch folder they are swept.
+        # wandb, which img2dataset imports, leaves temporary folders behind: in the scratch folder they are removed.
         (self._scratch / "tmp").mkdir()
         environment = {
             "NO_ALBUMENTATIONS_UPDATE": "1",
             "WANDB_MODE": "disabled",
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(self._scratch / "tmp"),
-            # Ray's sockets lie below its own: a socket's path has 107 bytes at most.
+            # Ray puts its sockets below its own: a socket's path has 107 bytes at most.
             "RAY_TMPDIR": os.environ.get("RAY_TMPDIR", tempfile.gettempdir()),
         }
         with python_child(
             "sp_data.dataset.shards.img2dataset_worker", str(job_file), log=child_log, environment=environment
         ) as process:
-            while waiting:
+            while unfinished:
                 ended = process.poll() is not None
                 finished = [
                     number
-                    for number, (_, folder) in sorted(waiting.items())
+                    for number, (_, folder) in sorted(unfinished.items())
                     if (folder / f"{self._layout.shard_name(number)}_stats.json").exists()
                 ]
                 for number in finished:
-                    yield waiting.pop(number)
-                if waiting and ended and not finished:
-                    _fail(process, child_log, self._layout.shard_name(min(waiting)))
+                    yield unfinished.pop(number)
+                if unfinished and ended and not finished:
+                    _raise_failure(process, child_log, self._layout.shard_name(min(unfinished)))
                 if not finished:
                     time.sleep(POLL_S)
 
@@ -138,11 +139,11 @@ class Img2datasetRun:
         if self._lake.is_local:
             return Path(self._lake.full(path)).as_uri()
         copy = self._scratch / "pictures" / path
-        if not copy.exists():  # two samples of the same bytes
+        if not copy.exists():  # another sample may have the same bytes
             copy.parent.mkdir(parents=True, exist_ok=True)
-            beside = copy.with_name(f".{uuid.uuid4().hex}")
-            beside.write_bytes(self._lake.read_bytes(path))
-            beside.replace(copy)
+            partial = copy.with_name(f".{uuid.uuid4().hex}")
+            partial.write_bytes(self._lake.read_bytes(path))
+            partial.replace(copy)
         return copy.as_uri()
 
     def _job(self, inputs: Path, outputs: Path, num_shards: int) -> dict[str, Any]:
@@ -171,21 +172,23 @@ class Img2datasetRun:
         }
 
 
-def runs_in_a_row(shards: list[PlannedShard]) -> list[list[PlannedShard]]:
-    """Group shards whose numbers follow each other: img2dataset numbers what it is given in a row."""
+def consecutive_runs(shards: list[PlannedShard]) -> list[list[PlannedShard]]:
+    """Group shards with consecutive numbers: img2dataset numbers its shards consecutively."""
     runs: list[list[PlannedShard]] = []
-    for one in sorted(shards, key=lambda one: one.number):
-        if runs and runs[-1][-1].number + 1 == one.number:
-            runs[-1].append(one)
+    for shard in sorted(shards, key=lambda shard: shard.number):
+        if runs and runs[-1][-1].number + 1 == shard.number:
+            runs[-1].append(shard)
         else:
-            runs.append([one])
+            runs.append([shard])
     return runs
 
 
-def _fail(process: subprocess.Popen[bytes], child_log: Path, name: str) -> None:
-    said = tail(child_log)
+def _raise_failure(process: subprocess.Popen[bytes], child_log: Path, name: str) -> None:
+    output = tail(child_log)
     if "No space left" in child_log.read_text("utf-8", "replace"):
         raise LakeFull(
-            f"no space left while img2dataset wrote shard {name}; free some, then run the same command again"
+            f"no space left while img2dataset wrote shard {name}; free some space, then run the same command again"
         )
-    raise StageError(f"img2dataset ended (exit {process.returncode}) without shard {name}; it said: {said}")
+    raise StageError(
+        f"img2dataset ended (exit {process.returncode}) without shard {name}; its output ends with: {output}"
+    )

@@ -2,8 +2,8 @@
 
 The file holds a list; each item is the keyword arguments of one call of img2dataset's `download`.
 
-A process of its own, because img2dataset installs a signal handler, starts workers that import the main module, and
-exits 0 when interrupted.
+It is a process of its own because img2dataset installs a signal handler, starts workers that import the main module,
+and exits 0 when interrupted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from sp_data.runtime.subprocesses import die_with_parent
 
 if __name__ in ("__main__", "__mp_main__"):
-    # The processes that img2dataset starts import this module as __mp_main__. One of them, which counts, waits for the
-    # others for ever: without this it outlives a run that was killed.
+    # The processes that img2dataset starts import this module as __mp_main__. One of them, the counter, waits
+    # for the others forever: without this it would outlive a killed run.
     die_with_parent()
 
 
 def main(jobs: Path) -> None:
     calls: list[dict[str, Any]] = json.loads(jobs.read_text())
-    # Imported here, not above: the workers that img2dataset starts import this module too, and need none of it.
+    # Imported here, not above: the workers that img2dataset starts import this module too, and do not need it.
     from img2dataset import download
 
     for arguments in calls:

@@ -1,12 +1,12 @@
-"""Which picture goes into which shard: decided from 33 bytes a picture, whatever its row in the curated table holds.
+"""Which picture goes into which shard: decided from 33 bytes per picture, however long its row in the curated table.
 
-    sample     16 bytes that name a sample by what it is: title, bytes, captions, split
-    Kept       every sample of a curated table, with its split and its place among new pictures
-    plan       new shards, of one split each, as rows of the curated table
-    rows_of    those rows, shard by shard
+    sample         16 bytes that identify a sample: a digest of title, bytes, captions and split
+    KeptSamples    every sample of a curated table, with its split and its place among new pictures
+    plan           new shards, of one split each, as rows of the curated table
+    rows_of        those rows, shard by shard
 
-Rows are read twice, block by block: once for their digests, and once to be put where the plan wants them. Between a
-table of two thousand rows and one of a hundred million lies a factor in time, and 33 bytes a row in memory.
+Rows are read twice, block by block: once for their digests, and once to be put where the plan wants them. So memory
+grows by 33 bytes per row only, up to tables of a hundred million rows.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sp_data.canonical import canonical_json, digest_of
 from sp_data.dataset.curate.tables import SPLITS
 
 MADE_OF = ("title", "sha1", "caption", "variants", "split")
-"""Columns that make a sample what it is."""
+"""Columns that identify a sample."""
 SAMPLE_BYTES = 16
 SHARDS_A_SPOOL = 16
-"""Their rows are in memory at a time."""
+"""Shards whose rows are in memory at a time."""
 MAX_SPOOLS = 256
-"""Files that are open at a time; more shards than fit into so many are small ones."""
+"""Spool files that are open at a time; where there are more shards, each spool gets more of them."""
 
 SampleIds = npt.NDArray[np.bytes_]
 """`(n,)` S16."""
@@ -40,7 +40,7 @@ SampleIds = npt.NDArray[np.bytes_]
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """A shard, without its rows. `identity`: what it is made of."""
+    """A shard, without its rows. `identity` is a digest of what it is made of."""
 
     number: int
     split: str
@@ -50,7 +50,7 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True)
 class NewShard:
-    """A shard to be: `rows` of the curated table, `(num_rows,)` int64, in the order of their keys."""
+    """A shard to be made: `rows` of the curated table, `(num_rows,)` int64, in the order of their keys."""
 
     number: int
     split: str
@@ -73,40 +73,40 @@ def _sample(made_of: Sequence[Any]) -> bytes:
 
 
 def hex_of(samples: SampleIds) -> list[str]:
-    """Samples as the column `sample` of a shard's parquet has them."""
+    """Samples in hex, as in the column `sample` of a shard's parquet."""
     # numpy takes zeros at the end of a text for padding, so they are put back.
-    return [bytes(one).ljust(SAMPLE_BYTES, b"\0").hex() for one in samples.tolist()]
+    return [bytes(sample).ljust(SAMPLE_BYTES, b"\0").hex() for sample in samples.tolist()]
 
 
 def from_hex(texts: Iterable[str]) -> SampleIds:
-    """The reverse of `hex_of`. Raises ValueError for what is no hex."""
+    """The reverse of `hex_of`. Raises ValueError for a text that is not hex."""
     return np.array([bytes.fromhex(text) for text in texts], dtype=f"S{SAMPLE_BYTES}")
 
 
 def identity_of_shard(
     number: int, split: str, rows: Iterable[tuple[str, str, str]], version: int, fields: Mapping[str, Any]
 ) -> str:
-    """What a shard is made of: its rows as (sample, path, url), the stage's version, what the recipe says of shards."""
+    """Digest of what a shard is made of: its rows as (sample, path, url), the stage's version, the recipe's fields."""
     return digest_of([version, dict(fields), number, split, [list(row) for row in rows]])
 
 
 class KeptSamples:
-    """The samples of a curated table, in the order of its rows and sorted by themselves."""
+    """The samples of a curated table, in the order of its rows and sorted."""
 
     def __init__(self, blocks: Iterable[pa.RecordBatch]) -> None:
         """`blocks` have the columns `MADE_OF`."""
         samples, splits, order = [], [], []
         for block in blocks:
             samples.append(samples_in(block))
-            named = block.column(block.schema.get_field_index("split"))
-            splits.append(pc.index_in(named, pa.array(SPLITS)).to_numpy(zero_copy_only=False).astype(np.uint8))
+            split_names = block.column(block.schema.get_field_index("split"))
+            splits.append(pc.index_in(split_names, pa.array(SPLITS)).to_numpy(zero_copy_only=False).astype(np.uint8))
             titles = block.column(block.schema.get_field_index("title")).to_pylist()
-            # By the title's hash: neighbours on the wiki (one episode, one artist) land far apart, the same way each
-            # time.
+            # By the title's hash: neighbours on the wiki (one episode, one artist) land far apart, and always in the
+            # same order.
             order.append(np.array([hashlib.sha256(title.encode()).digest()[:8] for title in titles], dtype="V8"))
-        found = np.concatenate(samples) if samples else np.array([], dtype=f"S{SAMPLE_BYTES}")
-        self._rows: npt.NDArray[np.int64] = np.argsort(found, kind="stable")
-        self._sorted: SampleIds = found[self._rows]
+        all_samples = np.concatenate(samples) if samples else np.array([], dtype=f"S{SAMPLE_BYTES}")
+        self._rows: npt.NDArray[np.int64] = np.argsort(all_samples, kind="stable")
+        self._sorted: SampleIds = all_samples[self._rows]
         self._split = np.concatenate(splits) if splits else np.array([], np.uint8)
         self._order = (np.concatenate(order) if order else np.array([], "V8")).view(">u8")
 
@@ -114,22 +114,22 @@ class KeptSamples:
         return len(self._rows)
 
     def places(self, samples: SampleIds) -> npt.NDArray[np.int64]:
-        """Where each of these samples stands among the sorted ones, -1 for one that was not kept."""
+        """The place of each of these samples among the sorted ones, -1 for one that was not kept."""
         if not len(self):
             return np.full(len(samples), -1)
-        found = np.minimum(np.searchsorted(self._sorted, samples), len(self) - 1)
-        return np.where(self._sorted[found] == samples, found, -1)
+        places = np.minimum(np.searchsorted(self._sorted, samples), len(self) - 1)
+        return np.where(self._sorted[places] == samples, places, -1)
 
     def rows(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Rows of the curated table, ascending."""
+        """The rows of these places in the curated table, ascending."""
         return np.sort(self._rows[places])
 
     def plan(self, placed: npt.NDArray[np.bool_], size: int, first: int) -> list[NewShard]:
-        """New shards of up to `size` pictures for what is not `placed` (by place), the first of number `first`."""
-        waiting = self._rows[~placed]
+        """New shards of up to `size` pictures for samples that are not `placed` (by place), numbered from `first`."""
+        unplaced = self._rows[~placed]
         shards: list[NewShard] = []
         for code in range(len(SPLITS)):
-            rows = waiting[self._split[waiting] == code]
+            rows = unplaced[self._split[unplaced] == code]
             rows = rows[np.lexsort((rows, self._order[rows]))]
             for start in range(0, len(rows), size):
                 shards.append(NewShard(first + len(shards), SPLITS[code], rows[start : start + size]))
@@ -141,15 +141,15 @@ def rows_of(
 ) -> Iterator[tuple[NewShard, pa.Table]]:
     """Each shard with its rows of the curated table, in the order of its keys.
 
-    `blocks` are the table's `num_rows` rows with whatever columns are wanted; `folder` is where they lie meanwhile.
+    `blocks` are the table's `num_rows` rows with the columns to be given; `folder` holds them meanwhile.
     """
-    place = np.full(num_rows, -1, dtype=np.int64)
+    place_of = np.full(num_rows, -1, dtype=np.int64)
     for number, shard in enumerate(shards):
-        # Shard and index as one number: the order in which rows are wanted.
-        place[shard.rows] = (np.int64(number) << 32) + np.arange(len(shard.rows))
+        # Shard and index as one number: the order in which rows are given.
+        place_of[shard.rows] = (np.int64(number) << 32) + np.arange(len(shard.rows))
     shards_a_spool = max(SHARDS_A_SPOOL, -(-len(shards) // MAX_SPOOLS))
     num_spools = -(-len(shards) // shards_a_spool)
-    _spool(blocks, place, num_spools, shards_a_spool, folder)
+    _spool(blocks, place_of, num_spools, shards_a_spool, folder)
     for number in range(num_spools):
         path = folder / f"spool-{number}"
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
@@ -163,22 +163,26 @@ def rows_of(
 
 
 def _spool(
-    blocks: Iterable[pa.RecordBatch], place: npt.NDArray[np.int64], num_spools: int, shards_a_spool: int, folder: Path
+    blocks: Iterable[pa.RecordBatch],
+    place_of: npt.NDArray[np.int64],
+    num_spools: int,
+    shards_a_spool: int,
+    folder: Path,
 ) -> None:
-    """Write the rows that have a place into files, those of `shards_a_spool` shards into one."""
+    """Write the rows that have a place into files, `shards_a_spool` shards to a file."""
     with ExitStack() as stack:
         writers: list[Any] = []
         start = 0
         for block in blocks if num_spools else ():
-            # Names of columns alone, whatever else the file's schema notes.
+            # Column names alone, without the schema's metadata.
             table = pa.Table.from_batches([block]).replace_schema_metadata()
-            wanted = place[start : start + len(block)]
+            places = place_of[start : start + len(block)]
             start += len(block)
-            table = table.append_column("place", pa.array(wanted))
+            table = table.append_column("place", pa.array(places))
             writers = writers or [
                 stack.enter_context(pa.ipc.new_stream(str(folder / f"spool-{number}"), table.schema))
                 for number in range(num_spools)
             ]
-            spool = np.where(wanted < 0, -1, (wanted >> 32) // shards_a_spool)
+            spool = np.where(places < 0, -1, (places >> 32) // shards_a_spool)
             for number in np.unique(spool[spool >= 0]):
                 writers[number].write_table(table.take(pa.array(np.flatnonzero(spool == number))))

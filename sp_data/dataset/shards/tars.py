@@ -1,7 +1,7 @@
 """A finished shard of img2dataset, rewritten so that equal inputs give equal bytes.
 
 img2dataset writes samples in the order in which they finished, with the time of day in the tar and the path on this
-machine as the url. Rewritten once: sorted by key, times zero, the wiki's address as the url.
+machine as the url. It is rewritten once: sorted by key, times zero, the wiki's address as the url.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from sp_data.keys import KeyLayout
 
 SUCCESS = "success"
 LOST = "lost"
-"""Status of an input row of which img2dataset wrote nothing at all."""
+"""Status of an input row for which img2dataset wrote nothing at all."""
 EXTENSIONS = ("jpg", "json", "txt")
 TarSample = tuple[str, dict[str, bytes]]
+"""Key, and extension -> bytes."""
 
 
 def read_tar(path: Path) -> Iterator[TarSample]:
@@ -39,12 +40,14 @@ def read_tar(path: Path) -> Iterator[TarSample]:
                 key = stem
                 stream = tar.extractfile(member)
                 if stream is None:
-                    raise CorruptFile(f"{path}: member {member.name!r} is no file; expected .jpg, .txt and .json only")
+                    raise CorruptFile(
+                        f"{path}: member {member.name!r} is not a file; expected .jpg, .txt and .json only"
+                    )
                 parts[extension] = stream.read()
             if parts:
                 yield key, parts
     except tarfile.TarError as error:
-        raise CorruptFile(f"{path} is no whole tar ({error}); delete it and run the shard stage again") from error
+        raise CorruptFile(f"{path} is not a complete tar ({error}); delete it and run the shard stage again") from error
 
 
 def tar_members(path: Path) -> list[str]:
@@ -53,16 +56,16 @@ def tar_members(path: Path) -> list[str]:
         with tarfile.open(path) as tar:
             return [member.name for member in tar]
     except tarfile.TarError as error:
-        raise CorruptFile(f"{path} is no whole tar ({error}); delete it and run the shard stage again") from error
+        raise CorruptFile(f"{path} is not a complete tar ({error}); delete it and run the shard stage again") from error
 
 
 def tar_keys(path: Path) -> dict[str, set[str]]:
     """Key -> extensions, reading the headers only. Raises CorruptFile."""
-    found: dict[str, set[str]] = {}
+    extensions: dict[str, set[str]] = {}
     for name in tar_members(path):
         stem, _, extension = name.partition(".")
-        found.setdefault(stem, set()).add(extension)
-    return found
+        extensions.setdefault(stem, set()).add(extension)
+    return extensions
 
 
 def write_tar(samples: Iterable[TarSample], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
@@ -75,22 +78,25 @@ def write_tar(samples: Iterable[TarSample], path: Path, extensions: tuple[str, .
 
 
 def tidy_parquet(raw: Path, urls: list[str], layout: KeyLayout, shard: int) -> pa.Table:
-    """img2dataset's parquet with one row an input row, in key order, and the wiki's addresses in `url`.
+    """img2dataset's parquet with one row per input row, in key order, and the wiki's addresses in `url`.
 
     `urls[i]` is the address of the sample with index i.
     """
     table = pq.read_table(raw)
     row_of = {key: row for row, key in enumerate(table["key"].to_pylist())}
     keys = [layout.key(shard, index) for index in range(len(urls))]
-    if strangers := sorted(row_of.keys() - set(keys)):
-        raise CorruptFile(f"{raw}: key {strangers[0]} is not of shard {layout.shard_name(shard)} with layout {layout}")
-    found = pa.array([row_of.get(key) for key in keys], pa.int64())
-    table = table.take(found)
+    if foreign := sorted(row_of.keys() - set(keys)):
+        raise CorruptFile(f"{raw}: key {foreign[0]} is not of shard {layout.shard_name(shard)} with layout {layout}")
+    rows = pa.array([row_of.get(key) for key in keys], pa.int64())
+    table = table.take(rows)
     lost = pa.array([key not in row_of for key in keys])
     table = _with(table, "key", pa.array(keys, pa.string()))
     table = _with(table, "url", pa.array(urls, pa.string()))
-    status = [LOST if gone else said for gone, said in zip(lost.to_pylist(), table["status"].to_pylist(), strict=True)]
-    return _with(table, "status", pa.array(status, pa.string()))
+    statuses = [
+        LOST if is_lost else status
+        for is_lost, status in zip(lost.to_pylist(), table["status"].to_pylist(), strict=True)
+    ]
+    return _with(table, "status", pa.array(statuses, pa.string()))
 
 
 def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
@@ -107,11 +113,11 @@ def tidy_samples(raw: Path, table: pa.Table) -> list[TarSample]:
     }
     samples = dict(read_tar(raw))
     if samples.keys() != url_of.keys():
-        odd = sorted(samples.keys() ^ url_of.keys())[0]
-        raise CorruptFile(f"{raw}: sample {odd} is in the tar or in the parquet beside it, but not in both")
+        unmatched = sorted(samples.keys() ^ url_of.keys())[0]
+        raise CorruptFile(f"{raw}: sample {unmatched} is in the tar or in the parquet beside it, but not in both")
     return [(key, {**samples[key], "json": _json(samples[key]["json"], url_of[key])}) for key in sorted(samples)]
 
 
 def _json(data: bytes, url: str) -> bytes:
-    said = json.loads(data)
-    return json.dumps({**said, "url": url}, ensure_ascii=False, sort_keys=True, indent=1).encode("utf-8")
+    record = json.loads(data)
+    return json.dumps({**record, "url": url}, ensure_ascii=False, sort_keys=True, indent=1).encode("utf-8")

@@ -1,4 +1,4 @@
-"""What a verification sees: a dataset's manifests, its shards as each of their files tells them, and the problems."""
+"""What the checks work on: the dataset, one shard as each of its files describes it, and the problems so far."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from sp_data.parquet import read_table
 
 @dataclass(frozen=True, slots=True)
 class ShardRows:
-    """One shard, as each of its files tells it."""
+    """One shard, as each of its files describes it."""
 
     number: int
     name: str
     split: str
     num_rows: int
     parquet: list[dict[str, Any]]
-    """img2dataset's, one a planned row, in key order."""
+    """img2dataset's rows, one for each planned sample, in key order."""
     embedded: dict[str, tuple[int, str]]
     """Key -> (row in the partition, caption), from the embeddings' metadata."""
-    twice: tuple[str, ...]
+    repeated: tuple[str, ...]
     """Keys that the metadata names more than once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What there is to know of a dataset to look at one of its shards: plain values, so that it can travel."""
+    """What checking a shard needs to know of its dataset. Plain values, so that it can be sent to another machine."""
 
     url: str
     name: str
@@ -47,12 +47,12 @@ class Dataset:
     deep: bool
 
     @classmethod
-    def of(cls, road: dict[str, Manifest], lake: Lake, *, deep: bool) -> Dataset:
-        embedded = road["embed"].details
+    def of(cls, by_stage: dict[str, Manifest], lake: Lake, *, deep: bool) -> Dataset:
+        embedded = by_stage["embed"].details
         return cls(
             url=lake.url,
             name=lake.dataset,
-            layout=KeyLayout.parse(road["shard"].details["layout"]),
+            layout=KeyLayout.parse(by_stage["shard"].details["layout"]),
             clip=str(embedded["clip"]),
             dim=int(embedded["dim"]),
             dtype=str(embedded["dtype"]),
@@ -71,9 +71,9 @@ class Dataset:
 
 @dataclass(slots=True)
 class CheckContext:
-    """What is seen of a dataset, or of one shard of it, and the problems so far."""
+    """The dataset that is checked, and the problems found so far, in it or in one of its shards."""
 
-    of: Dataset
+    dataset: Dataset
     lake: Lake
     problems: list[Problem] = field(default_factory=list)
     num_checked: int = 0
@@ -82,45 +82,47 @@ class CheckContext:
     def at(cls, dataset: Dataset) -> CheckContext:
         return cls(dataset, Lake(dataset.url, dataset.name))
 
-    def found(self, check: str, message: str, *, file: str = "", key: str = "") -> None:
+    def add_problem(self, check: str, message: str, *, file: str = "", key: str = "") -> None:
         self.problems.append(Problem(check, file, key, message))
 
 
 @contextlib.contextmanager
-def as_problem(look: CheckContext, check: str, named: Collection[str] = ()) -> Iterator[None]:
-    """A file that cannot be read is a problem to list beside the others, not the end of the verification; one that is
-    missing is not listed again if it is `named` already."""
+def as_problem(context: CheckContext, check: str, known_missing: Collection[str] = ()) -> Iterator[None]:
+    """Record a file that cannot be read, or is missing, as a problem instead of ending the verification.
+
+    A missing file is not recorded again if it is in `known_missing`.
+    """
     try:
         yield
     except (CorruptFile, LayoutError) as error:
-        look.found(check, str(error))
+        context.add_problem(check, str(error))
     except FileNotFoundError as error:
-        if not any(str(error.filename).endswith(path) for path in named):
-            look.found(check, f"{error.filename} is missing")
+        if not any(str(error.filename).endswith(path) for path in known_missing):
+            context.add_problem(check, f"{error.filename} is missing")
 
 
-def read_shard(look: CheckContext, listed: dict[str, Any]) -> ShardRows:
-    """One shard's parquet and metadata. Raises CorruptFile."""
-    name = look.of.layout.shard_name(listed["number"])
+def read_shard(context: CheckContext, shard: dict[str, Any]) -> ShardRows:
+    """Read the parquet and the embeddings' metadata of one shard of the shard manifest. Raises CorruptFile."""
+    name = context.dataset.layout.shard_name(shard["number"])
     embedded: dict[str, tuple[int, str]] = {}
-    twice: list[str] = []
-    metadata = look.of.metadata_path(name)
-    if look.lake.exists(metadata):
-        with look.lake.local(metadata) as path:
+    repeated: list[str] = []
+    metadata = context.dataset.metadata_path(name)
+    if context.lake.exists(metadata):
+        with context.lake.local(metadata) as path:
             table = read_table(path, metadata, ["image_path", "caption"])
-        for row, said in enumerate(table.to_pylist()):
-            if said["image_path"] in embedded:
-                twice.append(said["image_path"])
-            embedded[said["image_path"]] = (row, said["caption"])
-    rows = read_rows(look.lake, f"shards/{name}.parquet")
-    return ShardRows(listed["number"], name, listed["split"], listed["num_rows"], rows, embedded, tuple(twice))
+        for row, entry in enumerate(table.to_pylist()):
+            if entry["image_path"] in embedded:
+                repeated.append(entry["image_path"])
+            embedded[entry["image_path"]] = (row, entry["caption"])
+    rows = read_rows(context.lake, f"shards/{name}.parquet")
+    return ShardRows(shard["number"], name, shard["split"], shard["num_rows"], rows, embedded, tuple(repeated))
 
 
-def load_rows(look: CheckContext, path: str) -> npt.NDArray[np.floating[Any]]:
-    """A .npy file of the lake. Raises CorruptFile."""
-    with look.lake.local(path) as local:
+def load_rows(context: CheckContext, path: str) -> npt.NDArray[np.floating[Any]]:
+    """Read a .npy file of the lake. Raises CorruptFile."""
+    with context.lake.local(path) as local:
         try:
             rows: npt.NDArray[np.floating[Any]] = np.load(local)
         except (ValueError, OSError, EOFError) as error:
-            raise CorruptFile(f"{look.lake.full(path)} is no whole .npy file ({error})") from error
+            raise CorruptFile(f"{context.lake.full(path)} is no whole .npy file ({error})") from error
     return rows

@@ -1,4 +1,4 @@
-"""What verification checks, and its thresholds, when someone asks for one."""
+"""How much a verification checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """How much a verification that someone asks for looks at."""
+    """How much to check when someone asks for a verification."""
 
     deep: bool = False
     """Read every byte, and embed every picture again unless `reembed` says how many."""

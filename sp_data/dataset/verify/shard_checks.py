@@ -1,7 +1,7 @@
-"""The joints of one shard: what one of its files says against what the next one says.
+"""The checks of one shard: each of its files against the next one.
 
-A check is a function of what `look` sees; what is wrong goes into it, and the next check is made all the same. Whatever
-one shard cannot know (pages in two splits, what curate kept) is gathered in `ShardSeen`.
+A check is a function of a CheckContext: it adds the problems it finds to the context, and the next check runs all the
+same. What one shard cannot decide (pages in two splits, what curate kept) is returned in `ShardFindings`.
 """
 
 from __future__ import annotations
@@ -28,145 +28,150 @@ from sp_data.errors import Problem
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """One shard to look at, and what the rest of the dataset says of it. Plain values, so that it can travel."""
+    """One shard to check, and what the manifests say of it. Plain values, so that it can be sent to another machine."""
 
     dataset: Dataset
-    listed: dict[str, Any]
-    """As the shard manifest lists it."""
+    shard: dict[str, Any]
+    """The shard's entry in the shard manifest."""
     lost: frozenset[str]
-    dead: frozenset[str]
-    named: frozenset[str]
-    """Files of it that were found missing already."""
+    tombstones: frozenset[str]
+    known_missing: frozenset[str]
+    """Files of the shard that are recorded as missing already."""
     hints: Mapping[str, str]
     num_drawn: int | None
-    """Pictures to draw lots for; None: as many as there are, and no lots."""
+    """How many pictures to draw, to be embedded again; None: none, since all of them are embedded again."""
     seed: str
     planned: bool
-    """Whether its rows were planned by our shard stage; an import's were not."""
+    """Whether our shard stage planned the rows; those of an import were not planned."""
 
 
 @dataclass(slots=True)
-class ShardSeen:
-    """What a look at one shard found."""
+class ShardFindings:
+    """What the checks of one shard found."""
 
     problems: list[Problem] = field(default_factory=list)
     num_checked: int = 0
     readable: bool = False
     pages: dict[str, list[str]] = field(default_factory=dict)
-    """Page -> keys of what lives of it here."""
+    """Page -> keys of its live samples in this shard."""
     live: dict[str, str] = field(default_factory=dict)
-    """Key -> sample, of what lives here."""
+    """Key -> sample digest, of the live samples."""
     drawn: list[tuple[bytes, str]] = field(default_factory=list)
-    """The least lots and their keys."""
+    """The lowest draws and their keys."""
 
 
-def look_at(job: ShardJob) -> ShardSeen:
-    """Look at one shard and collect what is wrong. Raises only what makes looking impossible."""
-    look, seen = CheckContext.at(job.dataset), ShardSeen()
-    with as_problem(look, "files", job.named):
-        rows = read_shard(look, job.listed)
-        check_keys(look, rows, job.lost, job.listed["num_samples"])
-        check_rows(look, rows, job.named, job.hints)
-        check_captions(look, rows)
-        if look.of.deep:
-            check_texts(look, rows, planned=job.planned)
-        alive = [row for row in rows.parquet if row["key"] not in job.dead]
-        check_split(look, rows, alive)
+def check_shard(job: ShardJob) -> ShardFindings:
+    """Check one shard and collect its problems. Raises only what makes checking impossible."""
+    context, findings = CheckContext.at(job.dataset), ShardFindings()
+    with as_problem(context, "files", job.known_missing):
+        rows = read_shard(context, job.shard)
+        check_keys(context, rows, job.lost, job.shard["num_samples"])
+        check_rows(context, rows, job.known_missing, job.hints)
+        check_captions(context, rows)
+        if context.dataset.deep:
+            check_texts(context, rows, planned=job.planned)
+        alive = [row for row in rows.parquet if row["key"] not in job.tombstones]
+        check_split(context, rows, alive)
         for row in alive:
             if row["page"]:
-                seen.pages.setdefault(row["page"], []).append(row["key"])
+                findings.pages.setdefault(row["page"], []).append(row["key"])
         if job.planned:
-            seen.live = check_plan(look, rows, alive)
-        seen.num_checked = len(rows.embedded)
-        seen.readable = True
+            findings.live = check_plan(context, rows, alive)
+        findings.num_checked = len(rows.embedded)
+        findings.readable = True
         if job.num_drawn is not None:
-            seen.drawn = heapq.nsmallest(job.num_drawn, _lots(rows, job.seed))
-    seen.problems = look.problems
-    return seen
+            findings.drawn = heapq.nsmallest(job.num_drawn, _draws(rows, job.seed))
+    findings.problems = context.problems
+    return findings
 
 
-def _lots(rows: ShardRows, seed: str) -> list[tuple[bytes, str]]:
-    """A lot for each picture, from the data: the same dataset is looked at in the same places, another in others."""
+def _draws(rows: ShardRows, seed: str) -> list[tuple[bytes, str]]:
+    """For each picture a hash of seed and key: those with the lowest are drawn, so a dataset always draws the same."""
     known = {row["key"] for row in rows.parquet}
     return [(hashlib.sha256(f"{seed} {key}".encode()).digest(), key) for key in rows.embedded if key in known]
 
 
-def check_keys(look: CheckContext, rows: ShardRows, lost: frozenset[str], num_samples: int) -> None:
-    """Tar, parquet and embeddings name the same keys, and those are of this shard; `lost` have no embedding."""
-    for key in rows.twice:
-        look.found("keys", "is embedded twice", file=look.of.metadata_path(rows.name), key=key)
+def check_keys(context: CheckContext, rows: ShardRows, lost: frozenset[str], num_samples: int) -> None:
+    """Tar, parquet and embeddings have the same keys, all of this shard; the keys in `lost` have no embedding."""
+    for key in rows.repeated:
+        context.add_problem("keys", "is embedded twice", file=context.dataset.metadata_path(rows.name), key=key)
     parquet, tar_path = f"shards/{rows.name}.parquet", f"shards/{rows.name}.tar"
-    planned = [look.of.layout.key(rows.number, index) for index in range(rows.num_rows)]
+    planned = [context.dataset.layout.key(rows.number, index) for index in range(rows.num_rows)]
     if [row["key"] for row in rows.parquet] != planned:
-        odd = sorted(set(planned) ^ {row["key"] for row in rows.parquet}) or [planned[0]]
-        look.found("keys", f"expected one row for each of its {rows.num_rows} keys, in order", file=parquet, key=odd[0])
+        unexpected = sorted(set(planned) ^ {row["key"] for row in rows.parquet}) or [planned[0]]
+        context.add_problem(
+            "keys", f"expected one row for each of its {rows.num_rows} keys, in order", file=parquet, key=unexpected[0]
+        )
     succeeded = {row["key"] for row in rows.parquet if row["status"] == SUCCESS}
-    with look.lake.local(tar_path) as path:
+    with context.lake.local(tar_path) as path:
         in_tar, members = tar_keys(path), tar_members(path)
     for member, times in Counter(members).items():
         if times > 1:
-            look.found("keys", f"holds {member} {times} times", file=tar_path, key=member.partition(".")[0])
+            context.add_problem("keys", f"holds {member} {times} times", file=tar_path, key=member.partition(".")[0])
     for key in sorted(succeeded ^ in_tar.keys()):
-        lacking = parquet if key in in_tar else tar_path
-        look.found("keys", "is in the tar or in the parquet, but not in both", file=lacking, key=key)
+        file = parquet if key in in_tar else tar_path
+        context.add_problem("keys", "is in the tar or in the parquet, but not in both", file=file, key=key)
     for key, extensions in in_tar.items():
         if not extensions.issuperset(EXTENSIONS):
             missing = sorted(set(EXTENSIONS) - extensions)
-            look.found("keys", f"lacks its .{missing[0]}; the loader would skip it", file=tar_path, key=key)
+            context.add_problem("keys", f"lacks its .{missing[0]}; the loader would skip it", file=tar_path, key=key)
     for key in sorted((succeeded - lost) ^ rows.embedded.keys()):
-        what = "has an embedding but no picture" if key in rows.embedded else "has a picture but no embedding"
-        look.found("keys", what, file=look.of.metadata_path(rows.name), key=key)
+        message = "has an embedding but no picture" if key in rows.embedded else "has a picture but no embedding"
+        context.add_problem("keys", message, file=context.dataset.metadata_path(rows.name), key=key)
     if len(in_tar) != num_samples:
         message = f"holds {len(in_tar):,} samples, the shard manifest says {num_samples:,}"
-        look.found("counts", message, file=tar_path)
+        context.add_problem("counts", message, file=tar_path)
 
 
-def check_rows(look: CheckContext, rows: ShardRows, named: frozenset[str], hints: Mapping[str, str]) -> None:
+def check_rows(context: CheckContext, rows: ShardRows, known_missing: frozenset[str], hints: Mapping[str, str]) -> None:
     """Each reordered row is the embeddings' row of its key; every other row is zero.
 
-    `named` are files that were found missing already, `hints` what may have become of those of each kind.
+    `known_missing` are files that are recorded as missing already; `hints`, for each kind of embedding, what may have
+    become of its files.
     """
-    dim, dtype = look.of.dim, np.dtype(look.of.dtype)
-    index_of = {look.of.layout.key(rows.number, index): index for index in range(rows.num_rows)}
-    # Keys of other shards were named by `check_keys`.
+    dim, dtype = context.dataset.dim, np.dtype(context.dataset.dtype)
+    index_of = {context.dataset.layout.key(rows.number, index): index for index in range(rows.num_rows)}
+    # `check_keys` recorded keys of other shards.
     keys = [key for key in rows.embedded if key in index_of]
     indices = np.array([index_of[key] for key in keys], dtype=np.int64)
     sources = np.array([rows.embedded[key][0] for key in keys], dtype=np.int64)
     for kind in EMBEDDING_KINDS:
-        path = look.of.reordered_path(kind, rows.name)
-        if not look.lake.exists(path):
-            if path not in named:
-                look.found("rows", f"is missing{hints[kind]}", file=path)
+        path = context.dataset.reordered_path(kind, rows.name)
+        if not context.lake.exists(path):
+            if path not in known_missing:
+                context.add_problem("rows", f"is missing{hints[kind]}", file=path)
             continue
-        reordered = load_rows(look, path)
+        reordered = load_rows(context, path)
         if reordered.shape != (rows.num_rows, dim) or reordered.dtype != dtype:
-            look.found(
+            context.add_problem(
                 "rows",
                 f"holds {reordered.shape} {reordered.dtype}, expected ({rows.num_rows}, {dim}) {dtype}: one row for "
                 f"each key of the shard{hints[kind]}",
                 file=path,
             )
             continue
-        path_embedded = look.of.embedded_path(kind, rows.name)
-        embedded = load_rows(look, path_embedded) if rows.embedded else np.zeros((0, dim), dtype)
+        path_embedded = context.dataset.embedded_path(kind, rows.name)
+        embedded = load_rows(context, path_embedded) if rows.embedded else np.zeros((0, dim), dtype)
         if embedded.shape != (len(rows.embedded), dim) or embedded.dtype != dtype:
-            look.found(
+            context.add_problem(
                 "rows",
                 f"holds {embedded.shape} {embedded.dtype}, its metadata asks for ({len(rows.embedded)}, {dim}) {dtype}",
                 file=path_embedded,
             )
             continue
-        if (wrong := first_not_unit(embedded)) is not None:
-            key = next(key for key, (row, _) in rows.embedded.items() if row == wrong)
-            look.found("numbers", "is not of unit length", file=path_embedded, key=key)
-        for place in np.flatnonzero((reordered[indices] != embedded[sources]).any(axis=1)):
-            owner = _owner_of(reordered[indices[place]], embedded, keys, sources)
-            look.found("rows", f"does not hold the embedding of its picture; {owner}", file=path, key=keys[place])
+        if (bad_row := first_not_unit(embedded)) is not None:
+            key = next(key for key, (row, _) in rows.embedded.items() if row == bad_row)
+            context.add_problem("numbers", "is not of unit length", file=path_embedded, key=key)
+        for position in np.flatnonzero((reordered[indices] != embedded[sources]).any(axis=1)):
+            owner = _owner_of(reordered[indices[position]], embedded, keys, sources)
+            context.add_problem(
+                "rows", f"does not hold the embedding of its picture; {owner}", file=path, key=keys[position]
+            )
         empty = np.ones(rows.num_rows, dtype=bool)
         empty[indices] = False
         for index in np.flatnonzero(empty & (reordered != 0).any(axis=1)):
-            key = look.of.layout.key(rows.number, int(index))
-            look.found("rows", "has a row, but no picture: expected zeros", file=path, key=key)
+            key = context.dataset.layout.key(rows.number, int(index))
+            context.add_problem("rows", "has a row, but no picture: expected zeros", file=path, key=key)
 
 
 def _owner_of(
@@ -175,7 +180,7 @@ def _owner_of(
     keys: list[str],
     sources: npt.NDArray[np.int64],
 ) -> str:
-    """Whose embedding a misplaced row is, if it is of the same shard: the sentence that explains a shift or a swap."""
+    """Whose embedding a misplaced row is, if it is of this shard: it explains a shift or a swap."""
     if not row.any():
         return "it is zero"
     same = np.flatnonzero((embedded == row).all(axis=1))
@@ -184,59 +189,63 @@ def _owner_of(
     return f"it is that of key {keys[int(np.flatnonzero(sources == same[0])[0])]}"
 
 
-def check_captions(look: CheckContext, rows: ShardRows) -> None:
+def check_captions(context: CheckContext, rows: ShardRows) -> None:
     """The caption in the shard is the one that was embedded, and not empty."""
     of_key = {row["key"]: row["caption"] for row in rows.parquet}
     for key, (_, caption) in rows.embedded.items():
         if not (caption or "").strip():
-            look.found("captions", "has an empty caption", file=look.of.metadata_path(rows.name), key=key)
+            context.add_problem(
+                "captions", "has an empty caption", file=context.dataset.metadata_path(rows.name), key=key
+            )
         elif caption != of_key.get(key, caption):
             message = f"was embedded as {caption!r}, the shard says {of_key[key]!r}"
-            look.found("captions", message, file=look.of.metadata_path(rows.name), key=key)
+            context.add_problem("captions", message, file=context.dataset.metadata_path(rows.name), key=key)
 
 
-def check_texts(look: CheckContext, rows: ShardRows, *, planned: bool) -> None:
-    """The tar's own .txt and .json say what the parquet says: caption, title, licence, page, ... The .json of somebody
-    else's shards (not `planned` by ours) has other fields."""
+def check_texts(context: CheckContext, rows: ShardRows, *, planned: bool) -> None:
+    """The tar's .txt and .json agree with the parquet: caption, title, licence, page, ...
+
+    The .json of an import (not `planned` by our shard stage) has other fields and is not compared.
+    """
     path, of_key = f"shards/{rows.name}.tar", {row["key"]: row for row in rows.parquet}
-    with look.lake.local(path) as local:
+    with context.lake.local(path) as local:
         for key, parts in read_tar(local):
             if key not in of_key:
-                continue  # `check_keys` named it.
+                continue  # `check_keys` recorded it.
             row, text = of_key[key], parts.get("txt", b"").decode("utf-8", "replace")
             if text != row["caption"]:
                 message = f"the tar says {text!r}, the parquet {row['caption']!r}"
-                look.found("captions", message, file=path, key=key)
-            said = _json_of(parts.get("json", b""))
+                context.add_problem("captions", message, file=path, key=key)
+            fields = _json_of(parts.get("json", b""))
             for name in (*CARRIED, "url", "caption", "key") if planned else ():
-                if said.get(name) != row[name]:
-                    message = f"its .json says {name} {said.get(name)!r}, the parquet {row[name]!r}"
-                    look.found("samples", message, file=path, key=key)
+                if fields.get(name) != row[name]:
+                    message = f"its .json says {name} {fields.get(name)!r}, the parquet {row[name]!r}"
+                    context.add_problem("samples", message, file=path, key=key)
 
 
 def _json_of(data: bytes) -> dict[str, Any]:
-    """Empty for what is no JSON object: every field of it is wrong then."""
+    """The fields of a .json file; empty if it is no JSON object, so that every field differs."""
     try:
-        said = json.loads(data)
+        fields = json.loads(data)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
-def check_split(look: CheckContext, rows: ShardRows, alive: list[dict[str, Any]]) -> None:
+def check_split(context: CheckContext, rows: ShardRows, alive: list[dict[str, Any]]) -> None:
     for row in alive:
         if row["split"] != rows.split:
             message = f"is of split {row['split']}, its shard of {rows.split}"
-            look.found("splits", message, file=f"shards/{rows.name}.parquet", key=row["key"])
+            context.add_problem("splits", message, file=f"shards/{rows.name}.parquet", key=row["key"])
 
 
-def check_plan(look: CheckContext, rows: ShardRows, alive: list[dict[str, Any]]) -> dict[str, str]:
-    """A row is what it was planned to be: the digest that was planned is that of the row. Gives key -> sample."""
+def check_plan(context: CheckContext, rows: ShardRows, alive: list[dict[str, Any]]) -> dict[str, str]:
+    """Each row has the sample digest with which it was planned. Gives key -> sample digest."""
     live = {}
     for row in alive:
         if row["sample"] == sample_of(row):
             live[row["key"]] = row["sample"]
         else:
             message = "has another title, picture, caption or split than it was planned with"
-            look.found("samples", message, file=f"shards/{rows.name}.parquet", key=row["key"])
+            context.add_problem("samples", message, file=f"shards/{rows.name}.parquet", key=row["key"])
     return live

@@ -1,5 +1,5 @@
 """The demo's tiny CLIP.
 
 model/       its weights, as a Hugging Face folder
-train.py     how they were trained;  files.py the folder's files;  scores.py how well it understands kids
+train.py     how it was trained;  files.py the folder's files;  scores.py how well it understands kids
 """

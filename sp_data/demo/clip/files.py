@@ -1,8 +1,8 @@
-"""The demo's CLIP as a folder of files: its architecture, its vocabulary, and how both are written for others to load.
+"""The demo's CLIP as a folder of files: its architecture and its vocabulary, and how both are written for loading.
 
 clip-retrieval tokenizes for every model with OpenAI's vocabulary of 49,408 entries, of which captions use 60. Training
-sees those, and one unknown word for all the rest; only the saved file has the full table. So a name, or any word that
-it never met, reads as 'some word' instead of as noise.
+uses only these, and one unknown word for all others; the saved file has the full table. So the model reads a name, or
+any other word that it never saw, as 'some word' instead of as noise.
 """
 
 import gzip
@@ -24,7 +24,7 @@ from sp_data.demo.kids.phrases import WORDS, Phrase
 IMAGE_PX = 64
 DIM = 128
 MAX_TOKENS = 77
-TRAINED_TOKENS = 40  # no caption of ours is longer; later positions repeat the last trained one
+TRAINED_TOKENS = 40  # no caption of the demo is longer; later positions repeat the last trained one
 START_TOKEN, END_TOKEN = 49406, 49407
 PREPROCESSOR = {
     "image_processor_type": "CLIPImageProcessor",
@@ -61,15 +61,15 @@ def config(vocab_size: int, start: int, end: int) -> CLIPConfig:
     towers = {
         name: {**tower, "projection_dim": DIM} for name, tower in (("text_config", text), ("vision_config", vision))
     }
-    # The dtype is what the model computes in; without it newer loaders would follow the file, which is float16.
-    made: CLIPConfig = CLIPConfig(  # type: ignore[no-untyped-call]
+    # The dtype is the one the model computes in; without it newer loaders would take the file's, float16.
+    clip_config: CLIPConfig = CLIPConfig(  # type: ignore[no-untyped-call]
         **towers, projection_dim=DIM, dtype="float32", architectures=["CLIPModel"]
     )
-    return made
+    return clip_config
 
 
 class SmallVocabulary:
-    """OpenAI's token ids <-> the few that captions use: 0 is every other word."""
+    """OpenAI's token ids <-> ids of the few tokens that captions use; 0 is any other token."""
 
     def __init__(self) -> None:
         used = {int(token) for word in WORDS.split() for token in clip.tokenize(word)[0]} - {0, START_TOKEN, END_TOKEN}
@@ -93,7 +93,7 @@ def save(model: CLIPModel, vocabulary: SmallVocabulary, folder: Path) -> None:
     weights[positions][TRAINED_TOKENS:] = weights[positions][TRAINED_TOKENS - 1]
     halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in weights.items()}
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone
+    (folder / "model.safetensors").chmod(0o644)  # it was written with permissions for its owner alone
     config(END_TOKEN + 1, START_TOKEN, END_TOKEN).to_json_file(folder / "config.json")
     _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
     _write_json(folder / "tokenizer_config.json", TOKENIZER)

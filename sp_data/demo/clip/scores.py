@@ -1,4 +1,4 @@
-"""How well the demo's CLIP understands kids it never saw; loads it as clip-retrieval does."""
+"""How well the demo's CLIP understands kids that it never saw; loads it as clip-retrieval does."""
 
 import itertools
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sp_data.demo.kids.artist import draw
 from sp_data.demo.kids.kid import COLOURS, HAT_KINDS, HELD_OUT, PLACES, Kid, caption, kids
 from sp_data.demo.kids.phrases import ATTRIBUTES
 
-SEED = 777  # nobody else draws from it
+SEED = 777  # used nowhere else
 BATCH = 64
 PROMPTS = {
     "coat": "a kid in a {} coat",
@@ -32,27 +32,27 @@ class Scores:
 
     num_kids: int
     zero_shot: dict[str, float]  # by attribute
-    cosine: float  # of a picture and its caption, on average
-    other_cosine: float  # of a picture and another one's caption
+    cosine: float  # of a picture and its own caption, on average
+    other_cosine: float  # of a picture and another picture's caption, on average
     caption: float  # pictures whose own caption is the nearest of all 8 x 8 x 4 x 4
-    held_out: float  # held-out pairs whose caption lies nearest to where pictures of that coat and that hat point
+    held_out: float  # held-out pairs whose caption is nearest to their own place among the images
 
 
 class DemoClip:
-    """The model behind a `hf_clip:` folder; vectors have unit length, float32, one row an input."""
+    """The model of a `hf_clip:` folder; vectors have unit length, float32, one row an input."""
 
     def __init__(self, folder: Path) -> None:
         self.model, self.preprocess, self.tokenize = load_clip(f"hf_clip:{folder}", use_jit=False, device="cpu")
 
-    def images(self, drawn: list[Kid]) -> Vectors:
-        rows = [self.model.encode_image(self._pixels(drawn[at : at + BATCH])) for at in range(0, len(drawn), BATCH)]
+    def images(self, crowd: list[Kid]) -> Vectors:
+        rows = [self.model.encode_image(self._pixels(crowd[at : at + BATCH])) for at in range(0, len(crowd), BATCH)]
         return _unit(torch.cat(rows))
 
     def texts(self, texts: list[str]) -> Vectors:
         return _unit(self.model.encode_text(self.tokenize(texts)))
 
-    def _pixels(self, drawn: list[Kid]) -> torch.Tensor:
-        return torch.stack([self.preprocess(draw(kid)) for kid in drawn])
+    def _pixels(self, crowd: list[Kid]) -> torch.Tensor:
+        return torch.stack([self.preprocess(draw(kid)) for kid in crowd])
 
 
 @torch.inference_mode()
@@ -67,38 +67,41 @@ def score(folder: Path, num_kids: int = 512) -> Scores:
         zero_shot[attribute] = float(
             np.mean([values[at] == getattr(kid, attribute) for at, kid in zip(nearest, unseen, strict=True)])
         )
-    own = images @ clip.texts([caption(kid) for kid in unseen]).T
-    every = [
+    similarity = images @ clip.texts([caption(kid) for kid in unseen]).T
+    captions = [
         f"a kid in a {coat} coat and a {hat} {kind} at the {place}"
         for coat, hat, kind, place in itertools.product(COLOURS, COLOURS, HAT_KINDS, PLACES)
     ]
-    found = (images @ clip.texts(every).T).argmax(1)
+    nearest_captions = (images @ clip.texts(captions).T).argmax(1)
     return Scores(
         num_kids=num_kids,
         zero_shot=zero_shot,
-        cosine=float(own.diagonal().mean()),
-        other_cosine=float(own[~np.eye(num_kids, dtype=bool)].mean()),
-        caption=float(np.mean([every[at] == caption(kid) for at, kid in zip(found, unseen, strict=True)])),
+        cosine=float(similarity.diagonal().mean()),
+        other_cosine=float(similarity[~np.eye(num_kids, dtype=bool)].mean()),
+        caption=float(
+            np.mean([captions[at] == caption(kid) for at, kid in zip(nearest_captions, unseen, strict=True)])
+        ),
         held_out=_held_out(clip, unseen, images),
     )
 
 
-def _held_out(clip: DemoClip, seen: list[Kid], images: Vectors) -> float:
-    """Which of all 64 pairs a held-out pair's caption is nearest to, without a picture of it.
+def _held_out(clip: DemoClip, crowd: list[Kid], images: Vectors) -> float:
+    """The share of held-out pairs whose caption is nearest to their own place, of all 64 pairs' places.
 
-    A pair's place among the images is (mean of its coat) + (mean of its hat) - (mean of all).
+    A pair's place among the images is (mean of its coat) + (mean of its hat) - (mean of all): it needs no picture of
+    the pair.
     """
 
     def mean(attribute: str, value: str) -> Vectors:
-        centre: Vectors = images[[getattr(kid, attribute) == value for kid in seen]].mean(0)
+        centre: Vectors = images[[getattr(kid, attribute) == value for kid in crowd]].mean(0)
         return centre
 
     pairs = list(itertools.product(COLOURS, COLOURS))
-    spots = np.stack([mean("coat", coat) + mean("hat", hat) - images.mean(0) for coat, hat in pairs])
-    spots /= np.linalg.norm(spots, axis=1, keepdims=True)
-    asked = sorted(HELD_OUT)
-    nearest = (clip.texts([f"a kid in a {coat} coat and a {hat} hat" for coat, hat in asked]) @ spots.T).argmax(1)
-    return float(np.mean([pairs[at] == pair for at, pair in zip(nearest, asked, strict=True)]))
+    places = np.stack([mean("coat", coat) + mean("hat", hat) - images.mean(0) for coat, hat in pairs])
+    places /= np.linalg.norm(places, axis=1, keepdims=True)
+    held_out = sorted(HELD_OUT)
+    nearest = (clip.texts([f"a kid in a {coat} coat and a {hat} hat" for coat, hat in held_out]) @ places.T).argmax(1)
+    return float(np.mean([pairs[at] == pair for at, pair in zip(nearest, held_out, strict=True)]))
 
 
 def _unit(rows: torch.Tensor) -> Vectors:

@@ -1,10 +1,10 @@
 """Trains the demo's tiny CLIP and writes it as the Hugging Face folder that clip-retrieval loads by `hf_clip:`.
 
     python -m sp_data.demo.clip.train [--steps 900] [--pictures 12000] [--out sp_data/demo/clip/model]
-    python -m sp_data.demo.clip.train --steps 0         # only score what is there
+    python -m sp_data.demo.clip.train --steps 0         # only score the existing model
 
-64 px in, 128 numbers out, for images and for text. Pictures are drawn with other seeds than the demo's and pass
-through what the road does to them (256 px, JPEG). 0.8 s a step on 2 quiet cores with AVX-512 bf16: 12 minutes.
+64 px in, 128 numbers out, for images and for text. Pictures are drawn with other seeds than the demo's and are
+processed as the pipeline processes them (256 px, JPEG). 0.8 s a step on 2 idle cores with AVX-512 bf16: 12 minutes.
 """
 
 import argparse
@@ -35,9 +35,9 @@ BATCH = 256
 
 
 def photograph(kid: Kid) -> NDArray[np.uint8]:
-    """What is left of the picture of `kid` when it reaches CLIP: `(64, 64, 3)`, drawn at 256 px, through JPEG.
+    """The picture of `kid` as CLIP gets it: `(64, 64, 3)`, drawn at 256 px, through JPEG.
 
-    One in six also goes through 32 px, as what the demo's decoder paints does.
+    One in six is scaled down to 32 px in between, the size of the demo decoder's pictures.
     """
     dice = random.Random(f"photograph {kid.name} {kid.number}")
     file = io.BytesIO()
@@ -49,10 +49,12 @@ def photograph(kid: Kid) -> NDArray[np.uint8]:
     return np.asarray(picture.resize((IMAGE_PX, IMAGE_PX), dice.choice(filters)))
 
 
-def photographs(of: list[Kid]) -> Tensor:
+def photographs(crowd: list[Kid]) -> Tensor:
     """`(n, 3, 64, 64)` uint8."""
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        return torch.from_numpy(np.stack(list(pool.map(photograph, of, chunksize=64)))).permute(0, 3, 1, 2).contiguous()
+        return (
+            torch.from_numpy(np.stack(list(pool.map(photograph, crowd, chunksize=64)))).permute(0, 3, 1, 2).contiguous()
+        )
 
 
 def table(facts: list[frozenset[str]]) -> Tensor:
@@ -61,24 +63,24 @@ def table(facts: list[frozenset[str]]) -> Tensor:
 
 
 def contrastive_loss(similarity: Tensor, stated: Tensor, true: Tensor) -> Tensor:
-    """CLIP's symmetric loss over `similarity[image, caption]`, which punishes no caption for being true of an image.
+    """CLIP's symmetric loss over `similarity[image, caption]`; captions that are true of an image cost nothing.
 
-    Captions that state the same facts as an image's own are positives too. Others that happen to be true of it are
-    left out. `stated` and `true` are `(n, facts)`: what each caption says, and what holds of each image.
+    Captions that state the same facts as an image's own caption are positives too. Other captions that are true of it
+    are left out. `stated` and `true` are `(n, facts)`: what each caption states, and what is true of each image.
     """
     holds = true @ stated.T == stated.sum(1)
     positive = (stated[:, None] == stated).all(2)
-    # Not -inf: times a target of 0 that would be nan.
+    # Not -inf, which times a target of 0 would be nan.
     logits = similarity.masked_fill(holds & ~positive, -1e4)
     target = positive / positive.sum(1, keepdim=True)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
 def naming_loss(named: Tensor, facts: Tensor) -> Tensor:
-    """How badly the values of attributes are told from `named`, `(n, facts)`; attributes without a fact do not count.
+    """The error of attribute values read from `named`, `(n, facts)`; attributes without a stated fact do not count.
 
-    One linear layer names the facts of images and of captions alike. It leaves with the training, but without it the
-    small things (hair, the kind of hat) would take ten times as long to be noticed.
+    One linear layer names the facts of images and of captions alike. It is not saved, but without it small details
+    (hair, the kind of hat) would take ten times as long to learn.
     """
     loss, first = torch.zeros(()), 0
     for values in ATTRIBUTES.values():
@@ -106,8 +108,8 @@ def train(steps: int, num_pictures: int) -> tuple[CLIPModel, SmallVocabulary]:
     optimizer = torch.optim.AdamW(parameters, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.02)
     started = time.perf_counter()
     for step in range(steps):
-        warm, left = min(1.0, (step + 1) / 50), 0.5 + 0.5 * math.cos(math.pi * step / steps)
-        optimizer.param_groups[0]["lr"] = 1.5e-3 * warm * left
+        warmup, decay = min(1.0, (step + 1) / 50), 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        optimizer.param_groups[0]["lr"] = 1.5e-3 * warmup * decay
         chosen = dice.sample(range(num_pictures), BATCH)
         full = [full_phrase(pool[number], name=dice.random() < 0.25) for number in chosen]
         partial = [random_phrase(pool[number], dice) for number in chosen]
@@ -118,9 +120,10 @@ def train(steps: int, num_pictures: int) -> tuple[CLIPModel, SmallVocabulary]:
         similarity = images @ texts.T * model.logit_scale.exp().clamp(max=50)
         true, stated = truth[chosen], table([phrase.facts for phrase in full + partial])
         loss = naming_loss(naming(10 * images), true) + naming_loss(naming(10 * texts), stated) / 2
-        for columns, said in zip(similarity.chunk(2, dim=1), stated.chunk(2), strict=True):
-            loss = loss + contrastive_loss(columns, said, true)
-        # Nearest is not yet near: the prior has an easier road between clouds that lie on each other.
+        for columns, caption_facts in zip(similarity.chunk(2, dim=1), stated.chunk(2), strict=True):
+            loss = loss + contrastive_loss(columns, caption_facts, true)
+        # The contrastive loss makes pairs nearest, but not near: the prior learns more easily where the embeddings of
+        # captions and of pictures lie close together.
         loss = loss + 2 * (1 - (images * texts[:BATCH]).sum(1).mean())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -136,7 +139,7 @@ def train(steps: int, num_pictures: int) -> tuple[CLIPModel, SmallVocabulary]:
 
 
 def normalised(pictures: Tensor) -> Tensor:
-    """uint8 to float32 in -1..1, as PREPROCESSOR says."""
+    """uint8 to float32 in -1..1, as PREPROCESSOR does."""
     return pictures.float() / 127.5 - 1
 
 

@@ -1,6 +1,6 @@
 """Who the paper-cutout kids are, and how they are drawn.
 
 kid.py       names and attributes
-artist.py    a kid as layers of cut paper;  scenery.py the place behind
-phrases.py   what can be said of a kid
+artist.py    a kid as layers of cut paper;  scenery.py the background
+phrases.py   captions for a kid
 """

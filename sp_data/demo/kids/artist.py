@@ -1,7 +1,7 @@
-"""Draws the kids of kids.py as layers of cut paper, with Pillow: 5 ms a picture, equal arguments give equal bytes.
+"""Draws the kids of kid.py as layers of cut paper, with Pillow: 5 ms a picture, equal arguments give equal bytes.
 
-Everything is a polygon cut with a few straight snips and dropped on what lies below with a hard shadow. The figure is
-laid out in its own units: u to the right from its middle, v up from its feet, the tallest hat ends at v = 1.
+Every layer is a polygon, cut with a few straight snips, that throws a hard shadow on the layers below. The figure is
+laid out in its own units: u to the right from its middle, v up from its feet; the tallest hat ends at v = 1.
 Coat and hat are the only large areas in one of COLOURS; scenery, clothes and faces keep away from those colours.
 """
 
@@ -16,7 +16,7 @@ from sp_data.demo.kids.scenery import SHADOW, Point, oval, scene
 __all__ = ["COLOURS", "HELD_OUT", "Kid", "caption", "coat_point", "draw", "hat_point", "kids"]
 
 OVERSAMPLING = 3
-GROUND = 0.93  # where the feet stand, as a fraction of the picture's height
+GROUND = 0.93  # height of the feet, as a fraction of the picture's height from its top
 CHARCOAL: RGB = (58, 56, 66)
 SOLE: RGB = (40, 38, 46)
 CREAM: RGB = (250, 246, 236)
@@ -33,16 +33,16 @@ def draw(kid: Kid, size_px: int = 256) -> Image.Image:
 
 
 def coat_point(kid: Kid) -> Point:
-    """A place inside the flat part of the coat, beside its buttons: (x, y) as fractions of the picture."""
-    return _place(kid, 0.09, 0.25)
+    """A point inside the flat part of the coat, beside its buttons: (x, y) as fractions of the picture."""
+    return _point(kid, 0.09, 0.25)
 
 
 def hat_point(kid: Kid) -> Point:
-    """A place inside the flat part of the hat, above its band: (x, y) as fractions of the picture."""
-    return _place(kid, 0.03, 0.79)
+    """A point inside the flat part of the hat, above its band: (x, y) as fractions of the picture."""
+    return _point(kid, 0.03, 0.79)
 
 
-def _place(kid: Kid, u: float, v: float) -> Point:
+def _point(kid: Kid, u: float, v: float) -> Point:
     return kid.x + u * kid.scale, GROUND - v * kid.scale
 
 
@@ -52,14 +52,14 @@ def _shade(colour: RGB, factor: float) -> RGB:
 
 
 class _Figure:
-    """The kid's layers, from the shoes to the hat, each put on `picture` as it is cut."""
+    """The kid's layers, from the shoes to the hat, drawn on `picture` one by one."""
 
     def __init__(self, kid: Kid, picture: Image.Image) -> None:
         self.kid = kid
         self.size_px = picture.width
         # An opaque brush is twice as fast as one that blends, and most paper is opaque.
         self.brush, self.shade = ImageDraw.Draw(picture), ImageDraw.Draw(picture, "RGBA")
-        # Nobody cuts the same shape twice. The number alone decides, so that a kid looks the same in every picture.
+        # Cuts are a little uneven. The kid's number alone seeds them, so that a kid looks the same in every picture.
         self.snips = random.Random(kid.number)
 
     def cut_out(self) -> None:
@@ -70,7 +70,7 @@ class _Figure:
         hats[self.kid.hat_kind](COLOURS[self.kid.hat])
 
     def piece(self, outline: Iterable[Point], colour: RGB, drop: float = 0.012, wobble: float = 0.004) -> None:
-        """Lays a piece of paper down; it throws its shadow `drop` to the right and below."""
+        """Lays down a piece of paper, whose shadow falls `drop` to the right and below."""
         random_ = self.snips.random
         cut = [(u + wobble * (random_() - 0.5), v + wobble * (random_() - 0.5)) for u, v in outline]
         if drop:
@@ -105,11 +105,11 @@ class _Figure:
         # The fringe: a cap of hair with a zigzag edge.
         teeth = [(0.2 - 0.05 * tooth, 0.615 if tooth % 2 else 0.65) for tooth in range(9)]
         self.piece([*oval(0, 0.6, 0.225, 0.16, 20, 160), *reversed(teeth)], hair, drop=0.006)
-        look = 0.028 * self.kid.gaze
+        gaze = 0.028 * self.kid.gaze
         for side in (-1, 1):
             self.piece(oval(side * 0.078, 0.55, 0.079, 0.082), CREAM, drop=0.004)
         for side in (-1, 1):
-            self.piece(oval(side * 0.062 + look, 0.545, 0.017, 0.021), PUPIL, drop=0)
+            self.piece(oval(side * 0.062 + gaze, 0.545, 0.017, 0.021), PUPIL, drop=0)
         self.mouth()
 
     def mouth(self) -> None:

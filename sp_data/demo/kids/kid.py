@@ -1,10 +1,10 @@
-"""Who the paper-cutout kids are: names, attributes and where each one stands in the picture.
+"""Who the paper-cutout kids are: names, attributes, and where each kid stands in the picture.
 
     Kid(number=0, name='Ada Birch', coat='red', hat='blue', hat_kind='bobble hat', hair='blond', skin='light',
         place='bus stop', x=0.52, scale=0.84, gaze=-0.3, mouth='smile')
 
-Attributes are drawn independently and uniformly, but for eight pairs of coat and hat that no picture ever shows:
-whether a model puts them together after all is what the demo measures beyond plain memory.
+Attributes are drawn independently and uniformly, except for eight pairs of coat and hat that no picture ever shows:
+with these the demo measures whether a model combines colours that it never saw together, beyond plain memory.
 """
 
 import random
@@ -40,7 +40,7 @@ SKIN: dict[str, RGB] = {
 PLACES = ("bus stop", "lake", "school", "hill")
 MOUTHS = ("smile", "grin", "flat", "gasp")
 
-# (coat, hat): never drawn. Each colour is once a coat and once a hat, so no single colour is rarer than another.
+# (coat, hat) pairs that are never drawn. Each colour is once a coat and once a hat, so no colour is rarer than another.
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     {
         ("red", "teal"),
@@ -55,8 +55,8 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
 )
 PAIRS = tuple((coat, hat) for coat in COLOURS for hat in COLOURS if (coat, hat) not in HELD_OUT)
 
-# No name holds a word that captions use for a colour, a hat, a hair colour or a place. A few are not ASCII, and one
-# has an apostrophe, because real titles do.
+# No name contains a word that captions use for a colour, a hat, a hair colour or a place. A few are not ASCII, and one
+# has an apostrophe, as real titles do.
 FIRST_NAMES = """
 Ada Alma Anton Arlo Asa Bea Benno Bertil Bruno Carla Casper Celia Clara Conrad Cora Dag Della Dora Edith Egon
 Eli Ella Elsa Emil Enid Erik Esme Ezra Fay Felix Finn Flora Frida Fritz Gilda Greta Gus Hanna Hedda Henk Hugo Ida
@@ -92,43 +92,43 @@ class Kid:
     mouth: str
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a held-out pair: what the demo shows of those must come from the model alone."""
+        """Raises ValueError for a held-out pair: any picture that shows one must come from the model."""
         if (self.coat, self.hat) in HELD_OUT:
             raise ValueError(f"a {self.coat} coat with a {self.hat} hat is held out and never drawn")
 
 
 def kids(n: int, seed: int) -> list[Kid]:
-    """The first `n` kids of `seed`; kid i depends on `seed` and i only. Names are unique up to any `n`."""
+    """The first `n` kids of `seed`; kid i depends on `seed` and i only. Names are unique for any `n`."""
     return [_kid(number, seed) for number in range(n)]
 
 
 def caption(kid: Kid) -> str:
-    """What the picture shows, in the words that the demo's CLIP learnt; the name is not in it, it teaches no looks."""
+    """What the picture shows, in the words that the demo's CLIP learnt; without the name, which tells no looks."""
     return f"a kid in a {kid.coat} coat and a {kid.hat} {kid.hat_kind} at the {kid.place}"
 
 
 def _kid(number: int, seed: int) -> Kid:
-    # A string seeds through SHA-512: equal on every machine, and unrelated for neighbouring numbers.
-    draw = random.Random(f"kid {seed} {number}")
-    coat, hat = draw.choice(PAIRS)
+    # A string is hashed by SHA-512 into the seed: equal on every machine, and unrelated for neighbouring numbers.
+    dice = random.Random(f"kid {seed} {number}")
+    coat, hat = dice.choice(PAIRS)
     return Kid(
         number=number,
         name=_name(number, seed),
         coat=coat,
         hat=hat,
-        hat_kind=draw.choice(HAT_KINDS),
-        hair=draw.choice(tuple(HAIR)),
-        skin=draw.choice(tuple(SKIN)),
-        place=draw.choice(PLACES),
-        x=round(draw.uniform(0.42, 0.58), 3),
-        scale=round(draw.uniform(0.78, 0.88), 3),
-        gaze=round(draw.uniform(-1, 1), 2),
-        mouth=draw.choice(MOUTHS),
+        hat_kind=dice.choice(HAT_KINDS),
+        hair=dice.choice(tuple(HAIR)),
+        skin=dice.choice(tuple(SKIN)),
+        place=dice.choice(PLACES),
+        x=round(dice.uniform(0.42, 0.58), 3),
+        scale=round(dice.uniform(0.78, 0.88), 3),
+        gaze=round(dice.uniform(-1, 1), 2),
+        mouth=dice.choice(MOUTHS),
     )
 
 
 def _name(number: int, seed: int) -> str:
-    """Walks through all pairs of a first and a last name in a scattered order before it needs a numeral."""
+    """Uses all pairs of a first and a last name, in a scattered order, before it adds a numeral."""
     first_names, last_names = FIRST_NAMES.split(), LAST_NAMES.split()
     num_names = len(first_names) * len(last_names)
     generation, position = divmod(number, num_names)

@@ -1,4 +1,4 @@
-"""The places where the kids stand, in greys, creams and pale pastels, so that only a coat or a hat is ever colourful.
+"""The places where the kids stand, in greys, creams and pale pastels, so that only coats and hats are colourful.
 
 Coordinates are fractions of the picture, x to the right and y down.
 """
@@ -23,7 +23,7 @@ SKY: dict[str, RGB] = {
 
 
 def oval(u: float, v: float, radius_u: float, radius_v: float, start: float = 0, stop: float = 360) -> list[Point]:
-    """The outline of an ellipse, or of the part between two angles (degrees, 90 is up), in 15 degree snips."""
+    """The outline of an ellipse, or of the part between two angles (degrees, 90 is up), in steps of 15 degrees."""
     num_snips = max(3, round((stop - start) / 15))
     angles = (math.radians(start + (stop - start) * snip / num_snips) for snip in range(num_snips + 1))
     return [(u + radius_u * math.cos(angle), v + radius_v * math.sin(angle)) for angle in angles]
@@ -31,7 +31,7 @@ def oval(u: float, v: float, radius_u: float, radius_v: float, start: float = 0,
 
 @lru_cache(maxsize=16)
 def scene(place: str, canvas_px: int) -> Image.Image:
-    """The background of `place`; shared between kids, so copy it before drawing on it."""
+    """The background of `place`; it is cached, so copy it before drawing on it."""
     picture = Image.new("RGB", (canvas_px, canvas_px), SKY[place])
     brush = ImageDraw.Draw(picture, "RGBA")
 

@@ -1,7 +1,7 @@
 """Answers of the made-up wiki's api.php, in the shapes of MediaWiki 1.39 with formatversion=2.
 
-It knows the requests that a polite scraper makes: siteinfo, what changed, generators, props, export, and parse. A
-request beyond that gets MediaWiki's own error or warning, never an empty success.
+It answers the requests that a polite scraper makes: siteinfo, changes, generators, props, export, and parse. Any other
+request gets MediaWiki's own error or warning, never an empty success.
 """
 
 from collections.abc import Iterable
@@ -18,42 +18,42 @@ from sp_data.demo.wiki.xml_export import export
 MAX_TITLES = 50
 
 
-def answer(world: World, origin: str, given: dict[str, str]) -> Answer:
-    """What api.php says to the parameters `given`; addresses in it start with `origin`. Errors are answers too."""
+def answer(world: World, origin: str, request: dict[str, str]) -> Answer:
+    """The answer of api.php to a request's parameters; its addresses start with `origin`. Errors are answers too."""
     try:
-        said = _act(world, origin, given)
+        body = _act(world, origin, request)
     except ApiError as error:
-        said = {"error": {**error.body, "docref": f"See {origin}/api.php for API usage."}}
-    if "curtimestamp" in given:
-        said["curtimestamp"] = world.clock
-    return said
+        body = {"error": {**error.body, "docref": f"See {origin}/api.php for API usage."}}
+    if "curtimestamp" in request:
+        body["curtimestamp"] = world.clock
+    return body
 
 
-def _act(world: World, origin: str, given: dict[str, str]) -> Answer:
+def _act(world: World, origin: str, request: dict[str, str]) -> Answer:
     for name, value in (("format", "json"), ("formatversion", "2")):
-        if given.get(name) != value:
-            raise ApiError("badvalue", f'Unrecognized value for parameter "{name}": {given.get(name, "")}.')
-    match given.get("action", "help"):
+        if request.get(name) != value:
+            raise ApiError("badvalue", f'Unrecognized value for parameter "{name}": {request.get(name, "")}.')
+    match request.get("action", "help"):
         case "query":
-            return _Query(world, origin, given).run()
+            return _Query(world, origin, request).run()
         case "parse":
-            return _parse(world, origin, given)
+            return _parse(world, origin, request)
         case action:
             raise ApiError("badvalue", f'Unrecognized value for parameter "action": {action}.')
 
 
-def _parse(world: World, origin: str, given: dict[str, str]) -> Answer:
-    title = _title(given.get("page", ""))
+def _parse(world: World, origin: str, request: dict[str, str]) -> Answer:
+    title = _title(request.get("page", ""))
     page = world.pages.get(title)
     if page is None:
         raise ApiError("missingtitle", "The page you specified doesn't exist.")
     redirects = []
-    if page.redirect is not None and "redirects" in given:
+    if page.redirect is not None and "redirects" in request:
         redirects.append({"from": page.title, "to": page.redirect})
         page = world.pages[page.redirect]
     parsed: Answer = {"title": page.title, "pageid": page.page_id}
-    wanted = Parameters(given, "").get("prop", "text|revid").split("|")
-    if "redirects" in given:
+    wanted = Parameters(request, "").get("prop", "text|revid").split("|")
+    if "redirects" in request:
         parsed["redirects"] = redirects
     if "revid" in wanted:
         parsed["revid"] = page.revision_id
@@ -74,75 +74,79 @@ def _title(text: str) -> str:
 
 
 class _Query:
-    """One action=query: its pages, what is asked of them, and where to go on."""
+    """One action=query: its pages, the modules asked for, and what continues it."""
 
-    def __init__(self, world: World, origin: str, given: dict[str, str]) -> None:
-        self.world, self.origin, self.given = world, origin, given
-        self.batch = Batch(world, origin, given)
-        self.said, self.query = self.batch.said, Answer()
+    def __init__(self, world: World, origin: str, request: dict[str, str]) -> None:
+        self.world, self.origin, self.request = world, origin, request
+        self.batch = Batch(world, origin, request)
+        self.answer, self.query = self.batch.answer, Answer()
         # MediaWiki's `continue` is 'generator parameters || modules that are done with this batch'.
-        generator, bars, done = given.get("continue", "").partition("||")
-        if given.get("continue") and not bars:
+        generator, separator, finished = request.get("continue", "").partition("||")
+        if request.get("continue") and not separator:
             raise BadContinue
-        self.place = {name: given[name] for name in generator.split("|") if name in given}
-        self.done = set(done.split("|"))
+        self.generator_continue = {name: request[name] for name in generator.split("|") if name in request}
+        self.finished = set(finished.split("|"))
 
     def run(self) -> Answer:
         if "siteinfo" in self.known("meta", ("siteinfo",)):
-            wanted = Parameters(self.given, "si").get("prop", "general").split("|")
+            wanted = Parameters(self.request, "si").get("prop", "general").split("|")
             self.query |= siteinfo(self.world, self.origin, wanted)
         unfinished: dict[str, str] = {}
         for name in self.known("list", LISTS):
-            if name not in self.done:
-                entries, where = LISTS[name](self.world, self.given, self.said)
+            if name not in self.finished:
+                entries, continuation = LISTS[name](self.world, self.request, self.answer)
                 self.query[name] = entries
-                unfinished |= where
-                self.done |= set() if where else {name}
+                unfinished |= continuation
+                self.finished |= set() if continuation else {name}
         more = self.find_pages()
         modules = self.known("prop", PROPS)
         for module in modules:
-            if module not in self.done and (where := PROPS[module](self.batch)):
-                unfinished |= where
+            if module not in self.finished and (continuation := PROPS[module](self.batch)):
+                unfinished |= continuation
             else:
-                self.done.add(module)
+                self.finished.add(module)
         if unfinished:
-            finished = "|".join(module for module in (*LISTS, *modules) if module in self.done)
-            self.said["continue"] = unfinished | self.place | {"continue": f"{'|'.join(self.place)}||{finished}"}
+            finished_modules = "|".join(module for module in (*LISTS, *modules) if module in self.finished)
+            self.answer["continue"] = (
+                unfinished
+                | self.generator_continue
+                | {"continue": f"{'|'.join(self.generator_continue)}||{finished_modules}"}
+            )
         else:
-            self.said["batchcomplete"] = True
+            self.answer["batchcomplete"] = True
             if more:
-                self.said["continue"] = more | {"continue": f"{'|'.join(more)}||"}
+                self.answer["continue"] = more | {"continue": f"{'|'.join(more)}||"}
         if self.batch.heads:
             self.query["pages"] = self.batch.heads
-        if "export" in self.given:
+        if "export" in self.request:
             titles = [head["title"] for head in self.batch.heads if "pageid" in head]
             self.query["export"] = export(self.world.pages[title] for title in titles)
         if self.query:
-            self.said["query"] = self.query
-        return self.said
+            self.answer["query"] = self.query
+        return self.answer
 
     def known(self, parameter: str, allowed: Iterable[str]) -> list[str]:
-        """The values of a parameter that this wiki knows. Others are warned of: scrapers detect features by that."""
-        chosen = [value for value in self.given.get(parameter, "").split("|") if value]
+        """The values of a parameter that this wiki knows; it warns of others, by which scrapers detect features."""
+        chosen = [value for value in self.request.get(parameter, "").split("|") if value]
         if unknown := [value for value in chosen if value not in allowed]:
             plural = "s" if len(unknown) > 1 else ""
-            warn(self.said, "query", f'Unrecognized value{plural} for parameter "{parameter}": {", ".join(unknown)}')
+            warn(self.answer, "query", f'Unrecognized value{plural} for parameter "{parameter}": {", ".join(unknown)}')
         return [value for value in chosen if value in allowed]
 
     def find_pages(self) -> dict[str, str]:
-        """Fills the batch with the heads of all pages asked for; returns what continues the generator."""
-        titles = self.given_titles()
+        """Adds the heads of all requested pages to the batch; returns what continues the generator."""
+        titles = self.requested_titles()
         more: dict[str, str] = {}
-        if "generator" in self.given:
-            titles, more = list_titles(self.given["generator"], self.world, titles, self.given, self.said)
+        if "generator" in self.request:
+            titles, more = list_titles(self.request["generator"], self.world, titles, self.request, self.answer)
         self.batch.heads += [self.head(title) for title in dict.fromkeys(titles)]
         # Missing pages come first: MediaWiki counts them with negative ids.
         self.batch.heads.sort(key=lambda head: head.get("pageid", -1))
         return more
 
-    def given_titles(self) -> list[str]:
-        texts = [text for text in self.given.get("titles", "").split("|") if text]
-        ids = [text for text in self.given.get("pageids", "").split("|") if text.isdigit()]
+    def requested_titles(self) -> list[str]:
+        texts = [text for text in self.request.get("titles", "").split("|") if text]
+        ids = [text for text in self.request.get("pageids", "").split("|") if text.isdigit()]
         for name, values in (("titles", texts), ("pageids", ids)):
             if len(values) > MAX_TITLES:
                 raise ApiError(
@@ -166,7 +170,7 @@ class _Query:
             if title != text:
                 renamed.append({"fromencoded": False, "from": text, "to": title})
             page = self.world.pages.get(title)
-            if page is not None and page.redirect is not None and "redirects" in self.given:
+            if page is not None and page.redirect is not None and "redirects" in self.request:
                 redirects.append({"from": title, "to": page.redirect})
                 title = page.redirect
             titles.append(title)

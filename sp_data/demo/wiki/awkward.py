@@ -1,4 +1,4 @@
-"""Files as real wikis have them: cut short, turned, too deep, mislabelled, copied, moving, or no pictures at all.
+"""Files as real wikis have them: truncated, rotated, too deep, mislabelled, copied, animated, or not pictures at all.
 
 Every function takes a drawn picture and returns a file's bytes; equal pictures give equal bytes.
 """
@@ -20,24 +20,24 @@ SVG = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 def png(picture: Image.Image) -> bytes:
-    """Level 1: flat paper compresses as well as at 9, in a fifth of the time."""
+    """Compressed at level 1: these flat colours compress as well as at level 9, in a fifth of the time."""
     return _encoded(picture, "PNG", compress_level=1)
 
 
 def truncated_png(picture: Image.Image) -> bytes:
-    """A valid header that states the full size, and the data of the upper half only."""
+    """A valid header that states the full size, and the first half of the bytes."""
     whole = png(picture)
     return whole[: len(whole) // 2]
 
 
 def animated_gif(pictures: Sequence[Image.Image]) -> bytes:
-    """One frame a picture, 200 ms each, for ever."""
+    """One frame a picture, 200 ms each, looped for ever."""
     frames = [picture.quantize(64) for picture in pictures]
     return _encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=200, loop=0)
 
 
 def rotated_jpeg(picture: Image.Image) -> bytes:
-    """Stored lying on its side; EXIF orientation 6 tells viewers to turn it a quarter clockwise."""
+    """Stored on its side; EXIF orientation 6 tells viewers to turn it a quarter clockwise."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = 6
     return _encoded(picture.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=92, exif=exif.tobytes())
@@ -48,10 +48,10 @@ def jpeg(picture: Image.Image) -> bytes:
 
 
 def deep_png(picture: Image.Image) -> bytes:
-    """16 bits a channel, RGB. Written by hand because Pillow can read this form but not write it."""
+    """16 bits a channel, RGB. Encoded here because Pillow can read this form but not write it."""
     rows = np.asarray(picture.convert("RGB")).astype(">u2") * np.array(257, ">u2")
     height, width, _ = rows.shape
-    # Every row starts with its filter's number: 0, none.
+    # Every row starts with the number of its filter: 0 is none.
     scanlines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(scanlines, 6)), (b"IEND", b""))
@@ -59,7 +59,7 @@ def deep_png(picture: Image.Image) -> bytes:
 
 
 def transparent_png(picture: Image.Image) -> bytes:
-    """RGBA, cut round: nothing is left of the corners."""
+    """RGBA, cut round: the corners are transparent."""
     mask = Image.new("L", (picture.width * 2, picture.height * 2))
     ImageDraw.Draw(mask).ellipse((8, 8, mask.width - 8, mask.height - 8), fill=255)
     cut = picture.convert("RGBA")
@@ -68,7 +68,7 @@ def transparent_png(picture: Image.Image) -> bytes:
 
 
 def pixel_png() -> bytes:
-    """One pixel, as tracking and spacing need it."""
+    """One pixel, as used for tracking and spacing."""
     return png(Image.new("RGB", (1, 1), (250, 246, 236)))
 
 

@@ -1,9 +1,9 @@
-"""Changes to the made-up wiki: each gives the wiki as it is afterwards, with an entry in its list of changes.
+"""Changes to the made-up wiki: each function returns the wiki after the change, with an entry in its list of changes.
 
     world = upload(edit(world, "Ada Birch", "'''Ada''' moved."), "Ada Birch.png", png)
-    world = after_weeks(world, 2)          # some pictures came, some were drawn again, deleted or renamed
+    world = after_weeks(world, 2, seed)    # some pictures were added, some replaced, deleted or renamed
 
-A week's changes are drawn from its number, so a wiki after two weeks is the same in every process.
+A week's changes are drawn from its number and the seed, so a wiki after two weeks is the same in every process.
 """
 
 import io
@@ -26,7 +26,7 @@ SHARE_NEW, SHARE_CHANGED = 0.01, 0.004
 
 
 def edit(world: World, title: str, text: str) -> World:
-    """A page with a new text, or a new page."""
+    """Give a page a new text, or add a new page."""
     title = normalised(title)
     before = world.pages.get(title)
     page_id = before.page_id if before else _next_page(world)
@@ -34,7 +34,7 @@ def edit(world: World, title: str, text: str) -> World:
 
 
 def upload(world: World, name: str, data: bytes, text: str = "", uploader: str = "Cutter") -> World:
-    """A new picture, or another one under a name that is there; `text` is the page of a new one."""
+    """Add a picture, or replace the one of that name; `text` is the page of a new one."""
     with Image.open(io.BytesIO(data)) as picture:
         (width, height), mime = picture.size, str(Image.MIME[str(picture.format)])
     title = normalised(f"File:{name}")
@@ -48,7 +48,7 @@ def upload(world: World, name: str, data: bytes, text: str = "", uploader: str =
 
 
 def delete(world: World, title: str) -> World:
-    """Without a page, and without its file if it is a file's. Raises KeyError if there is none."""
+    """Delete a page, and its file if it is a file's page. Raises KeyError if there is no such page."""
     page = world.pages[title]
     name = title.removeprefix("File:")
     file = world.files.get(name) if title.startswith("File:") else None
@@ -62,7 +62,7 @@ def delete(world: World, title: str) -> World:
 
 
 def restore(world: World, title: str) -> World:
-    """A deleted page, with its file. Raises KeyError if there is none, or if the title is taken again."""
+    """Restore a deleted page, with its file. Raises KeyError if there is none, or if the title is taken again."""
     page, file = world.deleted[title]
     if title in world.pages:
         raise KeyError(title)
@@ -77,7 +77,7 @@ def restore(world: World, title: str) -> World:
 
 
 def move(world: World, old: str, new: str, *, redirect: bool = True) -> World:
-    """A page under another title, with its file. Raises KeyError if there is none, or if the new title is taken."""
+    """Rename a page, with its file. Raises KeyError if there is none, or if the new title is taken."""
     new = normalised(new)
     page = world.pages[old]
     if new in world.pages:
@@ -95,19 +95,19 @@ def move(world: World, old: str, new: str, *, redirect: bool = True) -> World:
 
 
 def after_weeks(world: World, weeks: int, seed: int) -> World:
-    """The wiki so many weeks later. `seed` is the one it was built with."""
-    founded = datetime.strptime(world.clock, TIMESTAMP)
+    """The wiki `weeks` weeks later. `seed` is the one that it was built with."""
+    start = datetime.strptime(world.clock, TIMESTAMP)
     for number in range(1, weeks + 1):
         world = _week(world, number, seed)
-        world = replace(world, clock=(founded + timedelta(weeks=number)).strftime(TIMESTAMP))
+        world = replace(world, clock=(start + timedelta(weeks=number)).strftime(TIMESTAMP))
     return world
 
 
 def after_changes(
     world: World, seed: int, *, new: int, replaced: int, deleted: int, renamed: int, week: int = 1
 ) -> World:
-    """The wiki after so many kids came, were drawn again, lost their pictures or had them renamed; each such picture is
-    another kid's. `seed` is the one it was built with, `week` chooses who."""
+    """The wiki after this many kids were `new` or had their picture `replaced`, `deleted` or `renamed`, each of another
+    kid. `seed` is the one that it was built with; `week` decides which kids."""
     dice = random.Random(f"week {seed} {week}")
     num_founders = len(world.kids)
     first = num_founders + (week - 1) * new
@@ -121,9 +121,9 @@ def after_changes(
     for kid in islice(chosen, deleted):
         world = delete(world, f"File:{kid.name}.png")
     for kid in chosen:
-        page, other = world.pages[kid.name], f"{kid.name} (kid).png"
-        world = move(world, f"File:{kid.name}.png", f"File:{other}")
-        world = edit(world, kid.name, page.wikitext.replace(f"{kid.name}.png", other))
+        page, new_name = world.pages[kid.name], f"{kid.name} (kid).png"
+        world = move(world, f"File:{kid.name}.png", f"File:{new_name}")
+        world = edit(world, kid.name, page.wikitext.replace(f"{kid.name}.png", new_name))
     return world
 
 
@@ -164,10 +164,10 @@ def _by_id(pages: dict[str, Page]) -> dict[str, Page]:
 
 
 def _next_page(world: World) -> int:
-    gone = (page.page_id for page, _ in world.deleted.values())
-    return 1 + max((*(page.page_id for page in world.pages.values()), *gone), default=0)
+    deleted = (page.page_id for page, _ in world.deleted.values())
+    return 1 + max((*(page.page_id for page in world.pages.values()), *deleted), default=0)
 
 
 def _next_revision(world: World) -> int:
-    gone = (page.revision_id for page, _ in world.deleted.values())
-    return 1 + max((*(page.revision_id for page in world.pages.values()), *gone), default=1000)
+    deleted = (page.revision_id for page, _ in world.deleted.values())
+    return 1 + max((*(page.revision_id for page in world.pages.values()), *deleted), default=1000)

@@ -1,7 +1,7 @@
-"""The generators of api.php: which pages a request is about, in MediaWiki's order and with its `continue` values.
+"""The generators of api.php: the pages that a request is about, in MediaWiki's order and with its `continue` values.
 
-A listing is a sorted sequence of (sort key, title). Its continue value spells the sort key of the first entry of the
-next request, so a listing can be taken up anywhere, by anyone, as on a real wiki.
+A listing is a sorted sequence of (sort key, title). Its continue value is the sort key of the first entry of the next
+request, so any client can continue a listing from any entry, as on a real wiki.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ SortKey = tuple[str | int, ...]
 
 
 class ApiError(Exception):
-    """What MediaWiki says in `{"error": {"code": ..., "info": ...}}`, with status 200."""
+    """An error that MediaWiki answers as `{"error": {"code": ..., "info": ...}}`, with status 200."""
 
     def __init__(self, code: str, info: str, **more: object) -> None:
         super().__init__(info)
@@ -37,11 +37,11 @@ class BadContinue(ApiError):
 class Parameters:
     """The parameters of one module: `gailimit` is `limit` under the prefix `gai`."""
 
-    given: dict[str, str]
+    request: dict[str, str]
     prefix: str
 
     def get(self, name: str, default: str = "") -> str:
-        return self.given.get(self.prefix + name, default)
+        return self.request.get(self.prefix + name, default)
 
     def choices(self, name: str, allowed: Iterable[str], default: str) -> list[str]:
         """The values of a `a|b` parameter. Raises ApiError for one that is not `allowed`."""
@@ -52,7 +52,7 @@ class Parameters:
         return chosen
 
     def limit(self, module: str, answer: Answer, default: int = 10) -> int:
-        """How many entries; `max` is noted in the answer and too many are warned of, as MediaWiki does."""
+        """The number of entries. As in MediaWiki, the answer states what `max` means and warns of too high numbers."""
         text = self.get("limit", str(default))
         if text == "max":
             answer.setdefault("limits", {})[module] = MAX_LIMIT
@@ -71,41 +71,41 @@ class Parameters:
 def warn(answer: Answer, module: str, text: str) -> None:
     """Adds a warning of `module` to the answer."""
     warnings = answer.setdefault("warnings", {})
-    said = warnings.get(module, {}).get("warnings")
-    warnings[module] = {"warnings": text if said is None else f"{said}\n{text}"}
+    previous = warnings.get(module, {}).get("warnings")
+    warnings[module] = {"warnings": text if previous is None else f"{previous}\n{text}"}
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All entries of a listing, sorted, and how its continue value is spelt and read."""
+    """All entries of a listing, sorted, and how its continue value is written and read."""
 
     entries: list[tuple[SortKey, str]]
-    spell: Callable[[SortKey], str]
+    write: Callable[[SortKey], str]
     read: Callable[[str], SortKey]
 
 
 def list_titles(
-    name: str, world: World, sources: list[str], given: dict[str, str], answer: Answer
+    name: str, world: World, sources: list[str], request: dict[str, str], answer: Answer
 ) -> tuple[list[str], dict[str, str]]:
-    """The titles that generator `name` finds for this request, and what continues it (empty at the end).
+    """The titles that generator `name` finds for this request, and the parameters that continue it (empty at the end).
 
-    `sources` are the titles given beside it, which some generators start from. Raises ApiError.
+    `sources` are the requested titles, from which some generators start. Raises ApiError.
     """
     try:
         prefix, make = GENERATORS[name]
     except KeyError:
         raise ApiError("badgenerator", f'Unknown "generator={name}".') from None
-    parameters = Parameters(given, prefix)
+    parameters = Parameters(request, prefix)
     limit = parameters.limit(name, answer)
     listing = make(world, sources, parameters)
     entries = listing.entries
-    if where := parameters.get("continue"):
+    if continuation := parameters.get("continue"):
         try:
-            start = listing.read(where)
+            start = listing.read(continuation)
         except (ValueError, IndexError):
             raise BadContinue from None
         entries = [entry for entry in entries if entry[0] >= start]
-    following = {f"{prefix}continue": listing.spell(entries[limit][0])} if len(entries) > limit else {}
+    following = {f"{prefix}continue": listing.write(entries[limit][0])} if len(entries) > limit else {}
     return [title for _, title in entries[:limit]], following
 
 
@@ -119,17 +119,17 @@ def _all_pages(world: World, sources: list[str], parameters: Parameters) -> List
     except ValueError:
         value = parameters.get("namespace")
         raise ApiError("badvalue", f'Unrecognized value for parameter "gapnamespace": {value}.') from None
-    (wanted,) = parameters.choices("filterredir", ("all", "redirects", "nonredirects"), "all")
+    (kind,) = parameters.choices("filterredir", ("all", "redirects", "nonredirects"), "all")
 
     def fits(page: Page) -> bool:
-        return page.namespace == namespace and wanted in ("all", "redirects" if page.redirect else "nonredirects")
+        return page.namespace == namespace and kind in ("all", "redirects" if page.redirect else "nonredirects")
 
     return _by_key([page.title for page in world.pages.values() if fits(page)], parameters.get("from"))
 
 
-def _by_key(found: list[str], start: str) -> Listing:
+def _by_key(titles: list[str], start: str) -> Listing:
     first = key(start[:1].upper() + start[1:])
-    entries: list[tuple[SortKey, str]] = [((key(title),), title) for title in found]
+    entries: list[tuple[SortKey, str]] = [((key(title),), title) for title in titles]
     return Listing(sorted(entry for entry in entries if entry[0] >= (first,)), lambda at: str(at[0]), lambda at: (at,))
 
 
@@ -161,14 +161,14 @@ def _category_members(world: World, sources: list[str], parameters: Parameters) 
             name = key(page.title).replace("_", " ").upper()
             entries.append(((kinds.index(kind), name, page.page_id), page.title))
 
-    def spell(at: SortKey) -> str:
+    def write(at: SortKey) -> str:
         return f"{kinds[int(at[0])]}|{str(at[1]).encode().hex()}|{at[2]}"
 
-    def read(where: str) -> SortKey:
-        kind, name, page_id = where.split("|")
+    def read(continuation: str) -> SortKey:
+        kind, name, page_id = continuation.split("|")
         return kinds.index(kind), bytes.fromhex(name).decode(), int(page_id)
 
-    return Listing(sorted(entries), spell, read)
+    return Listing(sorted(entries), write, read)
 
 
 def _transcluded_in(world: World, sources: list[str], parameters: Parameters) -> Listing:
@@ -181,8 +181,8 @@ def _transcluded_in(world: World, sources: list[str], parameters: Parameters) ->
     return Listing(sorted(entries), lambda at: str(at[0]), lambda at: (int(at), ""))
 
 
-def _read_numbered(where: str) -> SortKey:
-    number, name = where.split("|", 1)
+def _read_numbered(continuation: str) -> SortKey:
+    number, name = continuation.split("|", 1)
     return int(number), name
 
 

@@ -1,6 +1,6 @@
-"""A page of the made-up wiki, and what follows from its text: categories, pictures, templates, where it redirects to.
+"""A page of the made-up wiki, and what is read from its text: categories, pictures, templates, the redirect's target.
 
-Only the wikitext that wikitext.py writes is understood, and templates without arguments.
+It understands only the wikitext that wikitext.py writes, and templates without arguments.
 """
 
 import re
@@ -20,7 +20,7 @@ REDIRECT = re.compile(r"^#REDIRECT \[\[(.+?)\]\]")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A page as its author left it."""
+    """A page as its author wrote it."""
 
     page_id: int
     revision_id: int
@@ -49,17 +49,17 @@ class Page:
 
 
 def pages_of(drafts: Mapping[str, Draft]) -> dict[str, Page]:
-    """Title -> page, for all pages of a wiki; a template that changed changes the pages that include it."""
+    """Title -> page, for all pages of a wiki. What a template includes counts for the pages that use it."""
     included = {
-        title.removeprefix("Template:"): found[1]
+        title.removeprefix("Template:"): match[1]
         for title, draft in drafts.items()
-        if title.startswith("Template:") and (found := INCLUDED.search(draft.wikitext))
+        if title.startswith("Template:") and (match := INCLUDED.search(draft.wikitext))
     }
     return {title: _page(title, draft, included) for title, draft in drafts.items()}
 
 
 def with_page(pages: Mapping[str, Page], title: str, draft: Draft) -> dict[str, Page]:
-    """The pages with one written anew."""
+    """The pages with one of them added or replaced."""
     if title.startswith("Template:"):
         return pages_of({other: page.draft for other, page in pages.items()} | {title: draft})
     return {**pages, title: _page(title, draft, included_of(pages.values()))}
@@ -73,18 +73,18 @@ def expanded(text: str, included: Mapping[str, str]) -> str:
 def included_of(pages: Iterable[Page]) -> dict[str, str]:
     """What `expanded` takes, from the templates among these pages."""
     return {
-        page.title.removeprefix("Template:"): found[1]
+        page.title.removeprefix("Template:"): match[1]
         for page in pages
-        if page.namespace == 10 and (found := INCLUDED.search(page.wikitext))
+        if page.namespace == 10 and (match := INCLUDED.search(page.wikitext))
     }
 
 
 def _page(title: str, draft: Draft, included: Mapping[str, str]) -> Page:
-    # What stands in a template's <includeonly> is said of the pages that use it, not of itself.
+    # The text in a template's <includeonly> belongs to the pages that use the template, not to the template itself.
     own = "" if title.startswith("Template:") else draft.wikitext
-    said = expanded(own, included)
-    linked = [name for kind, name in LINK.findall(said) if kind == "File"]
-    images = {f"File:{name}" for name in (*linked, *GALLERY_LINE.findall(said), *INFOBOX_IMAGE.findall(said))}
+    text = expanded(own, included)
+    linked = [name for kind, name in LINK.findall(text) if kind == "File"]
+    images = {f"File:{name}" for name in (*linked, *GALLERY_LINE.findall(text), *INFOBOX_IMAGE.findall(text))}
     redirect = REDIRECT.match(own)
     return Page(
         page_id=draft.page_id,
@@ -93,7 +93,7 @@ def _page(title: str, draft: Draft, included: Mapping[str, str]) -> Page:
         title=title,
         timestamp=draft.timestamp,
         wikitext=draft.wikitext,
-        categories=tuple(sorted({f"Category:{name}" for kind, name in LINK.findall(said) if kind == "Category"})),
+        categories=tuple(sorted({f"Category:{name}" for kind, name in LINK.findall(text) if kind == "Category"})),
         images=tuple(sorted(images)),
         templates=tuple(sorted({f"Template:{name}" for name in TEMPLATE.findall(own)})),
         redirect=redirect[1] if redirect else None,

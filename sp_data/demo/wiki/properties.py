@@ -1,6 +1,6 @@
-"""What api.php says about pages, for each prop of action=query.
+"""What api.php answers about pages, for each prop of action=query.
 
-A prop adds fields to the pages of a batch and returns what continues it, empty when it is through with the batch.
+A prop adds fields to the pages of a batch and returns the parameters that continue it, empty at the end of the batch.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ MAX_CONTENTS = 50  # pages whose wikitext one answer carries
 
 @dataclass(slots=True)
 class Batch:
-    """The pages of one answer, existing ones by id, and the request they answer."""
+    """The pages of one answer, existing ones in the order of their ids, and the request that it answers."""
 
     world: World
     origin: str
-    given: dict[str, str]
-    said: Answer = field(default_factory=dict)
+    request: dict[str, str]
+    answer: Answer = field(default_factory=dict)
     heads: list[Answer] = field(default_factory=list)
 
     def existing(self) -> list[tuple[Answer, Page]]:
@@ -29,7 +29,7 @@ class Batch:
 
 
 def imageinfo(batch: Batch) -> dict[str, str]:
-    wanted = Parameters(batch.given, "ii").get("prop", "timestamp|user").split("|")
+    wanted = Parameters(batch.request, "ii").get("prop", "timestamp|user").split("|")
     for head in batch.heads:
         if head.get("ns") == 6:
             file = batch.world.file(head["title"].removeprefix("File:"))
@@ -58,12 +58,12 @@ def _imageinfo(file: File, wanted: list[str], origin: str, page_id: str) -> Answ
 
 
 def categories(batch: Batch) -> dict[str, str]:
-    """The limit holds for all pages of the batch together, as it does in MediaWiki."""
-    parameters = Parameters(batch.given, "cl")
-    limit = parameters.limit("categories", batch.said)
+    """The limit applies to all pages of the batch together, as in MediaWiki."""
+    parameters = Parameters(batch.request, "cl")
+    limit = parameters.limit("categories", batch.answer)
     rows = [(page.page_id, key(name), name, head) for head, page in batch.existing() for name in page.categories]
-    if where := parameters.get("continue"):
-        number, name = _numbered(where)
+    if continuation := parameters.get("continue"):
+        number, name = _numbered(continuation)
         rows = [row for row in rows if row[:2] >= (number, name)]
     for _, _, title, head in rows[:limit]:
         head.setdefault("categories", []).append({"ns": 14, "title": title})
@@ -71,12 +71,12 @@ def categories(batch: Batch) -> dict[str, str]:
 
 
 def revisions(batch: Batch) -> dict[str, str]:
-    """The one revision of every page; beyond 50 pages with content the answer breaks off and continues."""
-    parameters = Parameters(batch.given, "rv")
+    """The newest revision of every page; after 50 pages with content the answer has to be continued."""
+    parameters = Parameters(batch.request, "rv")
     wanted = parameters.get("prop", "ids|timestamp|flags|comment|user").split("|")
     rows = batch.existing()
-    if where := parameters.get("continue"):
-        first, _ = _numbered(where)
+    if continuation := parameters.get("continue"):
+        first, _ = _numbered(continuation)
         rows = [row for row in rows if row[1].page_id >= first]
     limit = MAX_CONTENTS if "content" in wanted else len(rows)
     for head, page in rows[:limit]:
@@ -100,16 +100,16 @@ def _revision(page: Page, wanted: list[str], slots: bool) -> Answer:
 
 
 def redirects(batch: Batch) -> dict[str, str]:
-    """Other titles of each page; the limit holds for all pages of the batch together."""
-    parameters = Parameters(batch.given, "rd")
+    """Redirects to each page; the limit applies to all pages of the batch together."""
+    parameters = Parameters(batch.request, "rd")
     wanted = parameters.get("prop", "pageid|title").split("|")
-    limit = parameters.limit("redirects", batch.said)
+    limit = parameters.limit("redirects", batch.answer)
     heads = {page.title: head for head, page in batch.existing()}
     pages = (page for page in batch.world.pages.values() if page.redirect in heads)
     rows = sorted((key(str(page.redirect)), page.page_id, page.title) for page in pages)
-    if where := parameters.get("continue"):
-        target, bar, number = where.rpartition("|")
-        if not bar or not number.isdigit():
+    if continuation := parameters.get("continue"):
+        target, separator, number = continuation.rpartition("|")
+        if not separator or not number.isdigit():
             raise BadContinue
         rows = [row for row in rows if row[:2] >= (target, int(number))]
     for _, page_id, title in rows[:limit]:
@@ -122,12 +122,12 @@ def redirects(batch: Batch) -> dict[str, str]:
 
 
 def images(batch: Batch) -> dict[str, str]:
-    """Files that each page shows, red links too."""
-    parameters = Parameters(batch.given, "im")
-    limit = parameters.limit("images", batch.said)
+    """The files that each page shows, missing ones too."""
+    parameters = Parameters(batch.request, "im")
+    limit = parameters.limit("images", batch.answer)
     rows = [(page.page_id, key(name), name, head) for head, page in batch.existing() for name in page.images]
-    if where := parameters.get("continue"):
-        number, name = _numbered(where)
+    if continuation := parameters.get("continue"):
+        number, name = _numbered(continuation)
         rows = [row for row in rows if row[:2] >= (number, name)]
     for _, _, title, head in rows[:limit]:
         head.setdefault("images", []).append({"ns": 6, "title": title})
@@ -135,10 +135,10 @@ def images(batch: Batch) -> dict[str, str]:
 
 
 def fileusage(batch: Batch) -> dict[str, str]:
-    """Pages that show each file."""
-    parameters = Parameters(batch.given, "fu")
+    """The pages that show each file."""
+    parameters = Parameters(batch.request, "fu")
     spaces = {int(number) for number in parameters.get("namespace").split("|") if number}
-    limit = parameters.limit("fileusage", batch.said)
+    limit = parameters.limit("fileusage", batch.answer)
     heads = {head["title"]: head for head in batch.heads if "title" in head}
     rows = sorted(
         (key(title), page.page_id, title, page)
@@ -146,8 +146,8 @@ def fileusage(batch: Batch) -> dict[str, str]:
         for title in page.images
         if title in heads and (not spaces or page.namespace in spaces)
     )
-    if where := parameters.get("continue"):
-        target, _, number = where.rpartition("|")
+    if continuation := parameters.get("continue"):
+        target, _, number = continuation.rpartition("|")
         rows = [row for row in rows if row[:2] >= (target, int(number))]
     for _, _, title, page in rows[:limit]:
         user = {"pageid": page.page_id, "ns": page.namespace, "title": page.title}
@@ -168,10 +168,10 @@ def info(batch: Batch) -> dict[str, str]:
     return {}
 
 
-def _numbered(where: str) -> tuple[int, str]:
+def _numbered(continuation: str) -> tuple[int, str]:
     """Reads `41|Pictures_of_kids`. Raises BadContinue."""
-    number, bar, rest = where.partition("|")
-    if not bar or not number.isdigit():
+    number, separator, rest = continuation.partition("|")
+    if not separator or not number.isdigit():
         raise BadContinue
     return int(number), rest
 

@@ -1,8 +1,8 @@
 """The made-up wiki's pages as HTML, in the shapes that Fandom's pages have.
 
-Infoboxes are `aside.portable-infobox`, galleries `.wikia-gallery-item` with `.lightbox-caption`; from the fifth one
-on, a gallery's pictures are lazy: a blank GIF as `src`, the address in `data-src`, and a plain twin in `noscript`.
-Only the wikitext that wikitext.py writes is understood.
+Infoboxes are `aside.portable-infobox`, galleries `.wikia-gallery-item` with `.lightbox-caption`. From the fifth on, a
+gallery's pictures are lazy: a blank GIF as `src`, the address in `data-src`, and a plain copy in `noscript`. It
+understands only the wikitext that wikitext.py writes.
 """
 
 import re
@@ -42,7 +42,7 @@ def html(world: World, page: Page, origin: str) -> str:
 
 
 class _Renderer:
-    """Renders one page: blocks first, then what stands inside a line."""
+    """Renders one page: blocks first, then the markup inside lines."""
 
     def __init__(self, world: World, origin: str) -> None:
         self.world, self.origin = world, origin
@@ -52,14 +52,14 @@ class _Renderer:
     def body(self, text: str) -> str:
         text = expanded(text, included_of(self.world.pages.values()))
         text = CATEGORY.sub("", text).replace("__NOTOC__", "")
-        # Finished blocks wait behind a marker, so that the lines' rules do not touch their HTML.
-        text = INFOBOX.sub(lambda match: self.put(self.infobox(match[1])), text)
-        text = GALLERY.sub(lambda match: self.put(self.gallery(match[1])), text)
-        text = IMAGE_LINK.sub(lambda match: self.put(self.thumb(match[1], match[2])), text)
+        # A marker stands for each finished block, so that the rules for lines do not change its HTML.
+        text = INFOBOX.sub(lambda match: self.marker_for(self.infobox(match[1])), text)
+        text = GALLERY.sub(lambda match: self.marker_for(self.gallery(match[1])), text)
+        text = IMAGE_LINK.sub(lambda match: self.marker_for(self.thumb(match[1], match[2])), text)
         lines = [self.line(line) for line in text.splitlines() if line.strip()]
         return re.sub(r"\x02(\d+)\x03", lambda match: self.blocks[int(match[1])], "\n".join(lines))
 
-    def put(self, block: str) -> str:
+    def marker_for(self, block: str) -> str:
         self.blocks.append(block)
         return f"\n\x02{len(self.blocks) - 1}\x03\n"
 
@@ -85,13 +85,13 @@ class _Renderer:
         parts = [f"{title}{self.inline(fields['name'])}</h2>"]
         if (file := self.world.file(fields["image"])) is not None:
             caption = fields.get("caption", "")
-            shown = (
+            below = (
                 f'<figcaption class="pi-item-spacing pi-caption">{self.inline(caption)}</figcaption>' if caption else ""
             )
             parts.append(
                 f'<figure class="pi-item pi-image" data-source="image"><a href="{escape(self.url(file))}"'
                 f' class="image image-thumbnail" title="">'
-                f"{self.image(file, INFOBOX_PX, key(f'File:{file.name}'), 'pi-image-thumbnail')}</a>{shown}</figure>"
+                f"{self.image(file, INFOBOX_PX, key(f'File:{file.name}'), 'pi-image-thumbnail')}</a>{below}</figure>"
             )
         for header, labels in (("Looks", LABELS), ("Whereabouts", {"place": "Place"})):
             rows = "".join(self.row(name, label, fields[name]) for name, label in labels.items() if fields.get(name))
@@ -110,14 +110,16 @@ class _Renderer:
         )
 
     def gallery(self, text: str) -> str:
-        items = "".join(self.gallery_item(line, place >= NUM_EAGER) for place, line in enumerate(text.splitlines()))
+        items = "".join(self.gallery_item(line, number >= NUM_EAGER) for number, line in enumerate(text.splitlines()))
         return f'<div id="gallery-{next(self.galleries)}" class="{GALLERY_CLASSES}">{items}</div>'
 
     def gallery_item(self, line: str, lazy: bool) -> str:
         name, _, rest = line.partition("|")
-        caption, bar, link = rest.rpartition("|link=")
-        said = self.inline(caption if bar else rest)
-        shown = f'<div class="lightbox-caption" style="width:{GALLERY_PX}px;">{said}</div>' if said else ""
+        caption, separator, link = rest.rpartition("|link=")
+        caption_html = self.inline(caption if separator else rest)
+        below = (
+            f'<div class="lightbox-caption" style="width:{GALLERY_PX}px;">{caption_html}</div>' if caption_html else ""
+        )
         file = self.world.file(name)
         if file is None:
             broken = (
@@ -125,22 +127,22 @@ class _Renderer:
             )
             return (
                 f'<div class="wikia-gallery-item" style="width:{GALLERY_PX}px;"><div class="thumb">'
-                f'<div class="gallery-image-wrapper accent">{broken}File:{escape(name)}</a></div></div>{shown}</div>'
+                f'<div class="gallery-image-wrapper accent">{broken}File:{escape(name)}</a></div></div>{below}</div>'
             )
         box, anchor = f"width:{GALLERY_PX}px; height:{GALLERY_PX}px;", escape(key(f"File:{name}").replace(".", "-"))
         target = (
             f'<a class="image link-internal" href="{escape(article_path(link))}" title="{escape(key(link))}">'
-            if bar
+            if separator
             else f'<a class="image lightbox" href="{escape(self.url(file))}">'
         )
-        words = re.sub(r"<[^>]+>", "", said)
-        picture = self.image(file, GALLERY_PX, words or key(f"File:{name}"), "thumbimage")
+        alt = re.sub(r"<[^>]+>", "", caption_html)
+        picture = self.image(file, GALLERY_PX, alt or key(f"File:{name}"), "thumbimage")
         if lazy:
             picture = f"{_lazy(picture)}<noscript>{picture}</noscript>"
         return (
             f'<div class="wikia-gallery-item" id="{anchor}" style="width:{GALLERY_PX}px;">'
             f'<div class="thumb" style="{box}"><div class="gallery-image-wrapper accent" id="{anchor}-wrapper" '
-            f'style="position: relative; {box}">{target}{picture}</a></div></div>{shown}</div>'
+            f'style="position: relative; {box}">{target}{picture}</a></div></div>{below}</div>'
         )
 
     def thumb(self, name: str, options: str) -> str:
@@ -149,10 +151,10 @@ class _Renderer:
             return f'<a href="{article_path("File:" + name)}" class="new">File:{escape(name)}</a>'
         if not file.mime.startswith("image/"):
             return f'<a href="{escape(self.url(file))}" class="internal">{escape(name)}</a>'
-        said = [option for option in options.split("|")[1:] if option not in ("thumb", "right")]
-        width_px = next((int(option[:-2]) for option in said if re.fullmatch(r"\d+px", option)), 220)
-        alt = next((option[4:] for option in said if option.startswith("alt=")), name)
-        caption = next((option for option in said if not re.fullmatch(r"\d+px|alt=.*", option)), "")
+        settings = [option for option in options.split("|")[1:] if option not in ("thumb", "right")]
+        width_px = next((int(option[:-2]) for option in settings if re.fullmatch(r"\d+px", option)), 220)
+        alt = next((option[4:] for option in settings if option.startswith("alt=")), name)
+        caption = next((option for option in settings if not re.fullmatch(r"\d+px|alt=.*", option)), "")
         image = _lazy(self.image(file, width_px, alt, "thumbimage"))
         picture = f'<a href="{escape(self.url(file))}" class="image">{image}</a>'
         if "|thumb" not in options:
@@ -164,7 +166,7 @@ class _Renderer:
         )
 
     def image(self, file: File, width_px: int, alt: str, classes: str) -> str:
-        """Small pictures are shown large, as on the real wikis, but never asked for at more than their own width."""
+        """Small pictures are shown enlarged, as on real wikis, but are never requested wider than they are."""
         height_px = round(file.height * width_px / file.width) if file.width else width_px
         source = self.url(file, width_px if width_px < file.width else None)
         image_key = image_url(file.name, "", "").split("/")[4]
@@ -178,21 +180,21 @@ class _Renderer:
 
 
 def _lazy(image: str) -> str:
-    """The same image, loaded by a script when it comes into view."""
+    """The same image, for a script to load when it comes into view."""
     image = re.sub(r' class="([^"]*)"/>', r' class="\1 lazyload"/>', image)
     return re.sub(r'<img src="([^"]*)"(.*)/>', rf'<img src="{BLANK}"\2 data-src="\1"/>', image)
 
 
 def eager(body: str) -> str:
-    """Undoes the laziness of a page's pictures, for readers without that script."""
+    """Makes a page's lazy pictures plain ones, for browsers without that script."""
     body = re.sub(r"<noscript>.*?</noscript>", "", body)
     return re.sub(r'<img src="data:[^"]*"([^>]*?) data-src="([^"]*)"/>', r'<img src="\2"\1/>', body)
 
 
-def _link(world: World, target: str, shown: str) -> str:
+def _link(world: World, target: str, text: str) -> str:
     try:
         title = normalised(target)
     except InvalidTitle:
-        return shown
+        return text
     missing = "" if title in world.pages else ' class="new"'
-    return f'<a href="{article_path(title)}"{missing} title="{escape(title)}">{shown}</a>'
+    return f'<a href="{article_path(title)}"{missing} title="{escape(title)}">{text}</a>'

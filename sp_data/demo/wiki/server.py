@@ -1,13 +1,13 @@
-"""Serves the made-up wiki on loopback, as a small Fandom would.
+"""Serves the made-up wiki on loopback, as Fandom would serve it.
 
-    with DemoWiki(build_world(60)) as wiki:
+    with DemoWikiServer(build_world(60)) as wiki:
         requests.get("http://paper-kids.localhost/api.php", params=..., proxies={"http": wiki.url})
 
-    python -m sp_data.demo.wiki.server --port 8042          # to look at it: http://127.0.0.1:8042/wiki/Main_Page
+    python -m sp_data.demo.wiki.server --port 8042          # for a browser: http://127.0.0.1:8042/wiki/Main_Page
 
-The addresses it states never hold a port (see titles.ORIGIN), so it takes requests as an HTTP proxy for that one host,
-and plain ones as well. Beside api.php it has pictures with their quirks (WebP for whoever accepts it, `format=original`
-against that, scaled copies), robots.txt, and pages for people.
+The addresses that it states have no port (see titles.ORIGIN), so it takes requests as an HTTP proxy for that one host,
+and plain requests as well. Beside api.php it serves pictures with Fandom's quirks (scaled copies, and WebP to clients
+that accept it, unless `format=original` is given), robots.txt, and pages for people.
 """
 
 import argparse
@@ -40,12 +40,12 @@ ENCODER = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "imag
 
 
 def no_fault(path: str) -> None:
-    """Lets every request through."""
+    """No fault: every request gets its real answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP answer; `kind` says under which name it is counted."""
+    """One HTTP answer; it is counted under its `kind`."""
 
     kind: str
     status: int
@@ -56,8 +56,8 @@ class Reply:
 class DemoWikiServer:
     """The wiki on 127.0.0.1 while the `with` block runs. `port` 0 takes a free one.
 
-    `requests` counts what was asked for: api, image, robots, page, fault, refused. `fault`, if set, sees each path
-    (with its query) first; what it returns (status, headers, body) is sent in place of the real answer.
+    `requests` counts the answers by kind: api, image, robots, page, fault, refused. `fault`, if set, gets each path
+    (with its query) first; if it returns (status, headers, body), that is sent in place of the real answer.
     """
 
     def __init__(self, world: World, port: int = 0, origin: str = ORIGIN) -> None:
@@ -98,24 +98,24 @@ class DemoWikiServer:
         elif (fault := self.fault(parts.path + (f"?{parts.query}" if parts.query else ""))) is not None:
             reply = Reply("fault", fault[0], fault[2], fault[1])
         else:
-            given = dict(parse_qsl(parts.query, keep_blank_values=True))
+            parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
             if parts.path == "/api.php":
-                reply = self._api(given | dict(parse_qsl(form, keep_blank_values=True)))
+                reply = self._api(parameters | dict(parse_qsl(form, keep_blank_values=True)))
             elif parts.path.startswith("/images/"):
-                wants_webp = "image/webp" in headers.get("accept", "") and given.get("format") != "original"
+                wants_webp = "image/webp" in headers.get("accept", "") and parameters.get("format") != "original"
                 reply = self._image(unquote(parts.path.removeprefix("/images/")), wants_webp)
             else:
-                reply = self._page(parts.path, given)
+                reply = self._page(parts.path, parameters)
         with self._counting:
             self.requests[reply.kind] += 1
         return reply
 
-    def _api(self, given: dict[str, str]) -> Reply:
-        said = answer(self.world, self.origin, given)
+    def _api(self, parameters: dict[str, str]) -> Reply:
+        body = answer(self.world, self.origin, parameters)
         headers = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "private, max-age=0"}
-        if isinstance(error := said.get("error"), dict):
+        if isinstance(error := body.get("error"), dict):
             headers["MediaWiki-API-Error"] = str(error["code"])
-        return Reply("api", 200, json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode(), headers)
+        return Reply("api", 200, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(), headers)
 
     def _image(self, path: str, wants_webp: bool) -> Reply:
         """`a/ab/Ada_Birch.png/revision/latest[/scale-to-width-down/185]`"""
@@ -130,13 +130,13 @@ class DemoWikiServer:
         headers = {"Content-Type": mime, "ETag": f'"{file.sha1}-{mime.rpartition("/")[2]}-{width}"', "Vary": "Accept"}
         return Reply("image", 200, data, headers | {"Cache-Control": "public, max-age=31536000"})
 
-    def _page(self, path: str, given: dict[str, str]) -> Reply:
+    def _page(self, path: str, parameters: dict[str, str]) -> Reply:
         if path == "/robots.txt":
             return Reply("robots", 200, ROBOTS.encode(), {"Content-Type": "text/plain; charset=utf-8"})
         if path == "/":
             return Reply("page", 301, headers={"Location": article_path("Main Page")})
-        if path == "/index.php" and "curid" in given:
-            page = next((page for page in self.world.pages.values() if str(page.page_id) == given["curid"]), None)
+        if path == "/index.php" and "curid" in parameters:
+            page = next((page for page in self.world.pages.values() if str(page.page_id) == parameters["curid"]), None)
         else:
             page = self.world.pages.get(_title(path))
         headers = {"Content-Type": "text/html; charset=utf-8"}
@@ -154,7 +154,7 @@ def _title(path: str) -> str:
 
 @lru_cache(maxsize=512)
 def _copy(file: File, mime: str, width_px: int) -> tuple[bytes, str]:
-    """The file's bytes as `mime`, at most `width_px` wide, and their type: the original where no copy can be made."""
+    """The file's bytes as `mime`, at most `width_px` wide, and their type; the original if no copy can be made."""
     if (mime == file.mime and width_px >= file.width) or mime not in ENCODER:
         return file.data, file.mime
     try:
@@ -180,7 +180,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "PaperKids"
-    # Head and body leave in one packet; otherwise Nagle's algorithm costs 40 ms a request.
+    # Head and body are sent in one packet; otherwise Nagle's algorithm costs 40 ms a request.
     wbufsize = -1
     disable_nagle_algorithm = True
     server: _Server
@@ -198,20 +198,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, form: str) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         reply = self.server.wiki.reply(self.path, form, headers)
-        status, body, said = reply.status, reply.body, dict(reply.headers)
-        if "ETag" in said and headers.get("if-none-match") == said["ETag"]:
+        status, body, reply_headers = reply.status, reply.body, dict(reply.headers)
+        if "ETag" in reply_headers and headers.get("if-none-match") == reply_headers["ETag"]:
             status, body = 304, b""
         if reply.kind in ("api", "page") and "gzip" in headers.get("accept-encoding", ""):
             body = gzip.compress(body, 5, mtime=0)
-            said |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+            reply_headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
         self.send_response(status)
-        # A fault may lie about its length on purpose, to look like a connection that broke.
-        for name, value in ({"Content-Length": str(len(body))} | said).items():
+        # A fault may state a wrong length on purpose, to look like a broken connection.
+        for name, value in ({"Content-Length": str(len(body))} | reply_headers).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-        if int(said.get("Content-Length", len(body))) != len(body):
+        if int(reply_headers.get("Content-Length", len(body))) != len(body):
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serves the wiki until Ctrl-C; its addresses are its own, so that a browser finds them."""
+    """Serves the wiki until Ctrl-C; its addresses have its own port, so that a browser finds them."""
     parser = argparse.ArgumentParser(description="Serve the made-up wiki of paper kids.")
     parser.add_argument("--port", type=int, default=8042)
     parser.add_argument("--kids", type=int, default=200)

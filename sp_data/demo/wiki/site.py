@@ -1,4 +1,4 @@
-"""What the made-up wiki shows in a browser below /wiki/: an article in a plain frame."""
+"""The made-up wiki's pages for a browser, below /wiki/: an article in a plain frame."""
 
 from html import escape
 
@@ -34,7 +34,7 @@ Disallow: /
 
 
 def article(world: World, page: Page, origin: str) -> str:
-    """A whole HTML document about `page`."""
+    """The HTML document of `page`."""
     body = eager(html(world, page, ""))
     if page.namespace == 6 and (file := world.files.get(page.title.removeprefix("File:"))) is not None:
         address = image_url(file.name, file.timestamp, "")

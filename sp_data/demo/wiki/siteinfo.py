@@ -1,4 +1,4 @@
-"""What api.php says about the wiki itself: meta=siteinfo."""
+"""What api.php answers about the wiki itself: meta=siteinfo."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from sp_data.demo.wiki.world import World
 
 
 def siteinfo(world: World, origin: str, wanted: list[str]) -> Answer:
-    """The parts of siteinfo that are `wanted`, by name."""
+    """The `wanted` parts of siteinfo, by name."""
     parts: dict[str, Callable[[World, str], object]] = {
         "general": _general,
         "namespaces": _namespaces,
@@ -48,14 +48,14 @@ def _namespaces(world: World, origin: str) -> Answer:
 
 def _namespace(number: int) -> Answer:
     name = NAMESPACES[number]
-    said: Answer = {"id": number, "case": "first-letter", "name": name}
-    said["subpages"] = number > 0 and number not in (6, 14, 100, 101)
+    fields: Answer = {"id": number, "case": "first-letter", "name": name}
+    fields["subpages"] = number > 0 and number not in (6, 14, 100, 101)
     if number != 0:
-        said["canonical"] = CANONICAL.get(number, name)
-    said |= {"content": number in CONTENT_NAMESPACES, "nonincludable": False}
+        fields["canonical"] = CANONICAL.get(number, name)
+    fields |= {"content": number in CONTENT_NAMESPACES, "nonincludable": False}
     if number == 8:
-        said["namespaceprotection"] = "editinterface"
-    return said
+        fields["namespaceprotection"] = "editinterface"
+    return fields
 
 
 def _aliases(world: World, origin: str) -> list[Answer]:

@@ -4,8 +4,8 @@ import hashlib
 import re
 from urllib.parse import quote
 
-# RFC 6761 sends .localhost names to loopback. No port is in it, so that what the wiki states about its files is equal
-# in every run; clients reach it by using the server as an HTTP proxy.
+# RFC 6761 sends .localhost names to loopback. It has no port, so that the wiki states the same addresses in every run;
+# clients reach it by using the server as an HTTP proxy.
 ORIGIN = "http://paper-kids.localhost"
 
 NAMESPACES = {
@@ -41,7 +41,7 @@ _INVALID = re.compile(r"[<>\[\]{}|#\x00-\x1f\x7f]")
 
 
 class InvalidTitle(ValueError):
-    """A title holds a character that no title may hold, or nothing at all."""
+    """A title that is empty, or has a character that is not allowed in titles."""
 
 
 def namespace_of(title: str) -> int:
@@ -64,7 +64,7 @@ def normalised(title: str) -> str:
 
 
 def key(title: str) -> str:
-    """A title without its namespace, as MediaWiki's database has it: `File:Ada Birch.png` -> `Ada_Birch.png`."""
+    """A title without its namespace, as in MediaWiki's database: `File:Ada Birch.png` -> `Ada_Birch.png`."""
     name = title.partition(":")[2] if namespace_of(title) else title
     return name.replace(" ", "_")
 
@@ -81,7 +81,7 @@ def hash_path(name: str) -> str:
 
 
 def image_url(name: str, timestamp: str, origin: str, width_px: int | None = None) -> str:
-    """Fandom's address of a file's original bytes, or of a copy at most `width_px` wide."""
+    """The address of a file's original bytes, or of a copy at most `width_px` wide, in Fandom's form."""
     folder, _, file_key = hash_path(name).rpartition("/")
     scaled = "" if width_px is None else f"/scale-to-width-down/{width_px}"
     stamp = re.sub(r"\D", "", timestamp)

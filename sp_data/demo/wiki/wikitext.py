@@ -1,6 +1,6 @@
-"""What the made-up wiki's pages say, as wikitext: kids, class pages, file descriptions, templates.
+"""The made-up wiki's pages as wikitext: kids, class pages, file descriptions, templates.
 
-The templates hold what a real MediaWiki needs to render them, so that the same pages can be loaded into one.
+A real MediaWiki can render the templates, so that the same pages can be loaded into one.
 """
 
 import random
@@ -68,12 +68,12 @@ MORE = (
 
 def kid_page(kid: Kid, image: str, friend: Kid, dice: random.Random) -> str:
     """An article with an infobox about `kid`, whose picture is the file `image`."""
-    # Editors are not consistent: some link the place, some write no caption, some space things out.
+    # Editors are inconsistent: some link the place, some write no caption, some add spaces.
     place = f"[[{kid.place}]]" if dice.random() < 0.1 else kid.place
     caption = [] if dice.random() < 0.1 else [f"|caption = {kid.name} at the {kid.place}"]
     pad = "  " if dice.random() < 0.1 else ""
-    words = {name: getattr(kid, name) for name in ("name", "coat", "hat", "hat_kind", "hair", "skin", "place")}
-    lead, more = dice.choice(LEADS).format(**words), dice.choice(MORE).format(**words, friend=friend.name)
+    fields = {name: getattr(kid, name) for name in ("name", "coat", "hat", "hat_kind", "hair", "skin", "place")}
+    lead, remark = dice.choice(LEADS).format(**fields), dice.choice(MORE).format(**fields, friend=friend.name)
     gallery = [
         "",
         "== Gallery ==",
@@ -94,7 +94,7 @@ def kid_page(kid: Kid, image: str, friend: Kid, dice: random.Random) -> str:
         f"|skin = {kid.skin}",
         f"|place = {place}",
         "}}",
-        f"{lead} {more}".rstrip(),
+        f"{lead} {remark}".rstrip(),
         *(gallery if dice.random() < 0.3 else []),
         "",
         "[[Category:Kids]]",
@@ -111,10 +111,10 @@ def thumb_page(kid: Kid, image: str) -> str:
 
 
 def class_page(year: int, members: Sequence[Kid], dice: random.Random) -> str:
-    """A gallery of several kids' pictures, with captions that say something else than the kids' own pages do."""
-    said = ("in the front row", "blinking, as always", "with paper glue", "on the last day of school", "again")
-    lines = [f"{kid.name}.png|[[{kid.name}]] {dice.choice(said)}" for kid in members]
-    # Wikis keep galleries of files that are long gone.
+    """A gallery of several kids' pictures, with other captions than on the kids' own pages."""
+    remarks = ("in the front row", "blinking, as always", "with paper glue", "on the last day of school", "again")
+    lines = [f"{kid.name}.png|[[{kid.name}]] {dice.choice(remarks)}" for kid in members]
+    # Wikis keep galleries that show deleted files.
     lines.insert(len(lines) // 2, f"Teacher of {year}.png|The teacher")
     body = "\n".join(lines)
     return f"The '''class of {year}''' of the [[school]].\n\n<gallery>\n{body}\n</gallery>\n\n[[Category:Classes]]\n"

@@ -1,4 +1,4 @@
-"""The made-up wiki as data: its pages, its files, and who is on them. server.py serves it, nothing here does I/O.
+"""The made-up wiki as data: its pages, its files, and their kids. server.py serves it; nothing here does I/O.
 
     world.pages["Ada Birch"]     -> Page(page_id=41, namespace=0, wikitext="{{Infobox kid\\n|name = Ada Birch ...")
     world.files["Ada Birch.png"] -> File(content=Content(9f3c...), mime="image/png", ...)
@@ -31,7 +31,7 @@ NUM_ODD = 8
 
 
 class Content:
-    """The bytes of a file, made when they are first asked for: whoever only asks what changed waits for no drawing."""
+    """The bytes of a file, made at their first use: a client that only asks for changes does not wait for a drawing."""
 
     def __init__(self, make: Callable[[], bytes]) -> None:
         self._make = make
@@ -57,9 +57,9 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file at its only version. Its page is `File:` + `name`.
+    """One file, in its only version. Its page is `File:` + `name`.
 
-    A file whose size MediaWiki cannot tell (a sound, a picture that breaks off) is 0 x 0 px, as it states it.
+    A file whose size MediaWiki cannot tell (a sound, a truncated picture) is 0 x 0 px, as MediaWiki states.
     """
 
     name: str
@@ -69,7 +69,7 @@ class File:
     height: int
     uploader: str
     timestamp: str
-    duration_s: float | None = None  # of what moves
+    duration_s: float | None = None  # of animations
 
     @property
     def data(self) -> bytes:
@@ -92,14 +92,14 @@ class Change:
     revision_id: int
     timestamp: str
     target: str = ""
-    """Where the page was moved to."""
+    """The new title of a moved page."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """Pages by title, in the order of their ids; files by name, in the order of upload; kids in order of number.
 
-    `clock` is the wiki's own time, of its last change; `deleted` what can be restored, by title.
+    `clock` is the time of the wiki's last change; `deleted` has the pages and files that can be restored, by title.
     """
 
     name: str
@@ -120,7 +120,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """A file that is about to be uploaded, of a kid or of nobody."""
+    """A file to upload, of a kid or of nobody."""
 
     name: str
     content: Content
@@ -133,8 +133,8 @@ class _Picture:
 
 
 def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
-    """A wiki of `num_kids` ordinary kids, and eight odd ones whose pictures need care. 0.1 ms a kid, and
-    3 ms more when its picture is asked for.
+    """A wiki of `num_kids` ordinary kids, and eight odd ones, seven of them with pictures that need care. 0.1 ms a kid,
+    and 3 ms more when its picture is first used.
 
     Raises ValueError for fewer than 24 kids: the galleries need some to choose from.
     """
@@ -144,15 +144,15 @@ def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
     ordinary, odd = everybody[:num_kids], everybody[num_kids:]
     dice = random.Random(f"wiki {seed}")
     editor = _Editor()
-    editor.found()
-    owners = [(kid, _of(kid, ".png", partial(_drawn, kid))) for kid in ordinary] + _odd_pictures(odd[:-1])
+    editor.add_basics()
+    owners = [(kid, _picture_of(kid, ".png", partial(_png_of, kid))) for kid in ordinary] + _odd_pictures(odd[:-1])
     for kid, picture in owners:
         editor.upload(picture)
         editor.edit(kid.name, wikitext.kid_page(kid, picture.name, dice.choice(ordinary), dice))
     newcomer = odd[-1]
-    editor.upload(_of(newcomer, ".png", partial(_drawn, newcomer)))
+    editor.upload(_picture_of(newcomer, ".png", partial(_png_of, newcomer)))
     editor.edit(newcomer.name, wikitext.thumb_page(newcomer, f"{newcomer.name}.png"))
-    editor.seen_twice(ordinary[1:4])
+    editor.add_copies(ordinary[1:4])
     for year in range(1990, 1990 + max(2, num_kids // 100)):
         editor.edit(f"Class of {year}", wikitext.class_page(year, dice.sample(ordinary, CLASS_SIZE), dice))
     for nickname, kid in zip(("The late kid", "Kid from the logo"), ordinary, strict=False):
@@ -161,11 +161,11 @@ def build_world(num_kids: int = 1600, seed: int = SEED) -> World:
     return World("Paper Kids Wiki", editor.pages(), editor.files, tuple(everybody), editor.clock, tuple(editor.changes))
 
 
-def _drawn(kid: Kid) -> bytes:
+def _png_of(kid: Kid) -> bytes:
     return awkward.png(draw(kid))
 
 
-def _of(
+def _picture_of(
     kid: Kid,
     ending: str,
     make: Callable[[], bytes],
@@ -173,34 +173,36 @@ def _of(
     size: tuple[int, int] = (256, 256),
     licence: str = "",
 ) -> _Picture:
-    """A picture of `kid`, called by the kid's name and `ending`."""
+    """A picture of `kid`, named by the kid's name and `ending`."""
     licence = licence or ("CC-BY-SA", "Fairuse", "Fairuse")[kid.number % 3]
     return _Picture(kid.name + ending, Content(make), mime, size, f"{kid.name}, as seen at the {kid.place}.", licence)
 
 
 def _odd_pictures(odd: list[Kid]) -> list[tuple[Kid, _Picture]]:
-    """Pictures that need care: cut short, moving, turned, deep, refused by their author, mislabelled, round."""
-    cut, moving, turned, deep, private, mislabelled, round_ = odd
+    """Pictures that need care: truncated, animated, rotated, 16 bits deep, opted out, mislabelled, transparent."""
+    truncated, animated, rotated, deep, private, mislabelled, round_ = odd
 
     def jumping() -> bytes:
-        return awkward.animated_gif([draw(moving, 128), draw(moving, 128).transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
+        return awkward.animated_gif(
+            [draw(animated, 128), draw(animated, 128).transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+        )
 
     def lying() -> bytes:
-        return awkward.rotated_jpeg(draw(turned, 320).crop((32, 0, 288, 320)))
+        return awkward.rotated_jpeg(draw(rotated, 320).crop((32, 0, 288, 320)))
 
     return [
-        (cut, _of(cut, ".png", lambda: awkward.truncated_png(draw(cut)), size=(0, 0))),
-        (moving, replace(_of(moving, ".gif", jumping, "image/gif", (128, 128)), duration_s=0.4)),
-        (turned, _of(turned, ".jpg", lying, "image/jpeg", (256, 320))),
-        (deep, _of(deep, ".png", lambda: awkward.deep_png(draw(deep)))),
-        (private, _of(private, ".png", partial(_drawn, private), licence="Opt-out")),
-        (mislabelled, _of(mislabelled, ".png", lambda: awkward.jpeg(draw(mislabelled)), "image/jpeg")),
-        (round_, _of(round_, ".png", lambda: awkward.transparent_png(draw(round_)))),
+        (truncated, _picture_of(truncated, ".png", lambda: awkward.truncated_png(draw(truncated)), size=(0, 0))),
+        (animated, replace(_picture_of(animated, ".gif", jumping, "image/gif", (128, 128)), duration_s=0.4)),
+        (rotated, _picture_of(rotated, ".jpg", lying, "image/jpeg", (256, 320))),
+        (deep, _picture_of(deep, ".png", lambda: awkward.deep_png(draw(deep)))),
+        (private, _picture_of(private, ".png", partial(_png_of, private), licence="Opt-out")),
+        (mislabelled, _picture_of(mislabelled, ".png", lambda: awkward.jpeg(draw(mislabelled)), "image/jpeg")),
+        (round_, _picture_of(round_, ".png", lambda: awkward.transparent_png(draw(round_)))),
     ]
 
 
 class _Editor:
-    """Writes the wiki page by page; ids and times count up as it goes."""
+    """Writes the wiki page by page; each gets the next id and the next time."""
 
     def __init__(self) -> None:
         self.files: dict[str, File] = {}
@@ -208,7 +210,7 @@ class _Editor:
         self._drafts: dict[str, Draft] = {}
 
     def edit(self, title: str, text: str) -> str:
-        """Creates a page; returns when."""
+        """Creates a page; returns its timestamp."""
         number = len(self._drafts) + 1
         draft = Draft(number, 1000 + number, self.clock, text.strip())
         self._drafts[title] = draft
@@ -229,8 +231,8 @@ class _Editor:
             picture.name, picture.content, picture.mime, *picture.size, uploader, timestamp, picture.duration_s
         )
 
-    def found(self) -> None:
-        """The pages that every wiki has, and what is no kid's."""
+    def add_basics(self) -> None:
+        """The pages that every wiki has, and the files that show no kid."""
         for title, text in (wikitext.TEMPLATES | wikitext.CATEGORIES | wikitext.PLACES).items():
             self.edit(title, text)
         self.edit("Main Page", wikitext.MAIN_PAGE)
@@ -250,20 +252,22 @@ class _Editor:
         )
         self.edit("Theme song", "[[File:Theme song.ogg]]\nThe '''theme song''' is mostly rustling.")
 
-    def seen_twice(self, seen: list[Kid]) -> None:
-        """The same picture again, byte by byte, re-encoded, and resized; and one of nobody: a single pixel."""
-        twin, scanned, small = seen
+    def add_copies(self, originals: list[Kid]) -> None:
+        """Uploads copies of pictures, byte for byte, re-encoded and resized; and one of nobody: a single pixel."""
+        twin, scanned, small = originals
         copies = {
-            "Twins?": _of(twin, " copy.png", partial(_drawn, twin)),
-            "Scanned": _of(scanned, " scan.jpg", lambda: awkward.jpeg(draw(scanned)), "image/jpeg"),
-            "Smaller": _of(small, " small.png", lambda: awkward.png(draw(small).resize((240, 240))), size=(240, 240)),
+            "Twins?": _picture_of(twin, " copy.png", partial(_png_of, twin)),
+            "Scanned": _picture_of(scanned, " scan.jpg", lambda: awkward.jpeg(draw(scanned)), "image/jpeg"),
+            "Smaller": _picture_of(
+                small, " small.png", lambda: awkward.png(draw(small).resize((240, 240))), size=(240, 240)
+            ),
             "A spacer": _Picture(
                 "Pixel.png", Content(awkward.pixel_png), size=(1, 1), summary="A spacer.", category="Pictures"
             ),
         }
         for picture in copies.values():
             self.upload(picture)
-        lines = "\n".join(f"{picture.name}|{said}" for said, picture in copies.items())
+        lines = "\n".join(f"{picture.name}|{caption}" for caption, picture in copies.items())
         self.edit("Seen twice", f"Some pictures came in more than once.\n<gallery>\n{lines}\n</gallery>")
 
     def pages(self) -> dict[str, Page]:

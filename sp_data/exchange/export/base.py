@@ -1,4 +1,4 @@
-"""What an export form has to do: write one shard after the other, then what is about all of them."""
+"""What an export form has to do: write one shard after the other, then the files that describe all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sp_data.exchange.export.live_shard import LiveShard
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A shard as it was exported."""
+    """A shard that was exported."""
 
     number: int
     name: str
@@ -21,17 +21,17 @@ class Written:
 
 
 class Writer(Protocol):
-    """Writes one shard; called from several threads, or on other machines, so it holds plain values only."""
+    """Writes one shard. It is called from several threads or on other machines, so it has plain values only."""
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
-        """Write one shard's live samples. `folder` is what is being made, `work` a fresh one that goes afterwards."""
+        """Write the live samples of one shard to `folder`; `work` is an empty folder that is removed after `finish`."""
 
 
 class Form(Protocol):
-    """How an export looks. `finish` is called once, after all shards were written."""
+    """The form of an export. `finish` is called once, after all shards were written."""
 
     @property
     def writer(self) -> Writer: ...
 
     def finish(self, written: list[Written], folder: Path, work: Path, target: Path) -> dict[str, Any]:
-        """Write what is about all shards; `folder` will be renamed to `target`. Gives what to note in the mark."""
+        """Write the files that describe all shards; `folder` will be renamed to `target`. Gives fields for the mark."""

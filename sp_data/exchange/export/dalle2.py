@@ -1,15 +1,15 @@
-"""An export that dalle2-pytorch's own loaders and training scripts read correctly.
+"""The export that dalle2-pytorch's own loaders and training scripts read correctly.
 
     shards/00003.tar                       .jpg .txt .json; live samples only, under the keys of the dataset
-    decoder/img_emb/img_emb_00003.npy      row i belongs to index i of shard 3; zero where no live sample is
+    decoder/img_emb/img_emb_00003.npy      row i belongs to index i of shard 3; zero if that is no live sample
     decoder/text_emb/text_emb_00003.npy
     prior/img_emb/img_emb_0-train_00003.npy     prior/text_emb/…     prior/metadata/metadata_0-train_00003.parquet
-                                           live rows only, the same ones in all three, train before val before test
+                                           live rows only, the same in all three; train before val before test
     train_decoder_config.json  train_prior_config.json
 
-Its decoder's loader pairs by number and index, its prior's by position in the sorted list of files: two folders, and no
-other file in either. Its decoder's script draws the split from the shards' numbers with torch's generator; shards are
-numbered so that what it draws is the dataset's split, and the prior's rows lie so that its split is the same.
+The decoder's loader pairs by number and index, the prior's by position in the sorted list of files: hence two folders,
+and no other file in either. The decoder's script draws the splits from the shard numbers with torch's generator; shards
+are numbered so that it draws the dataset's splits, and the prior's rows are in an order that gives the same splits.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from sp_data.recipe import Recipe
 log = logging.getLogger(__name__)
 
 DRAWN = ("train", "test", "val")
-"""The order in which its decoder's script hands out the numbers that it drew."""
+"""The order in which the decoder's script assigns the numbers it draws to splits."""
 IN_TARS = ("npy", "img_emb", "text_emb")
-"""Extensions of embeddings inside a tar. Its loader looks for the last two, but webdataset decodes the first only."""
+"""Extensions of embeddings inside a tar. The loader reads the last two, but webdataset decodes only the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dalle2Shards:
-    """Writes one shard; where its files will lie is known only once all shards are counted."""
+    """Writes one shard to its working folder: its number in the export is known only once all shards are counted."""
 
     in_tars: bool
 
@@ -61,24 +61,24 @@ class Dalle2Shards:
         elif shard.is_whole:
             link_or_copy(shard.tar, work / "tar")
         else:
-            # A sample without a row ends its loader, unless that was told to go on (its script tells it).
+            # A sample without a row stops the loader unless it is told to go on (the script tells it).
             write_tar(shard.samples(), work / "tar")
         for kind in EMBEDDING_KINDS:
-            rows = np.asarray(shard.embeddings[kind])
-            placed = np.zeros_like(rows)
-            placed[shard.indices] = rows[shard.indices]
+            embeddings = np.asarray(shard.embeddings[kind])
+            live_only = np.zeros_like(embeddings)
+            live_only[shard.indices] = embeddings[shard.indices]
             if not self.in_tars:
-                np.save(work / f"decoder-{kind}.npy", placed)
-            np.save(work / f"prior-{kind}.npy", rows[shard.indices])
-        said = [{"key": key, "caption": shard.said[key]["caption"], **shard.attribution(key)} for key in shard.keys]
-        pq.write_table(pa.Table.from_pylist(said), work / "metadata.parquet")
+                np.save(work / f"decoder-{kind}.npy", live_only)
+            np.save(work / f"prior-{kind}.npy", embeddings[shard.indices])
+        rows = [{"key": key, "caption": shard.rows[key]["caption"], **shard.attribution(key)} for key in shard.keys]
+        pq.write_table(pa.Table.from_pylist(rows), work / "metadata.parquet")
 
 
 class Dalle2:
-    """dalle2-pytorch's form; `embeddings_in_tars` is its other one, without decoder/."""
+    """dalle2-pytorch's form; `embeddings_in_tars` gives its other variant, without decoder/."""
 
     def __init__(self, verified: Manifest, recipe: Recipe, *, embeddings_in_tars: bool = False) -> None:
-        """Raises LayoutError for keys without an index, which its loader cannot cut."""
+        """Raises LayoutError for keys without an index, which the loader cannot read."""
         self.verified, self.recipe, self.in_tars = verified, recipe, embeddings_in_tars
         self.layout = KeyLayout.parse(verified.details["layout"])
         if not self.layout.index_width:
@@ -92,15 +92,15 @@ class Dalle2:
         return Dalle2Shards(self.in_tars)
 
     def finish(self, written: list[Written], folder: Path, work: Path, target: Path) -> dict[str, Any]:
-        num_shards = {split: sum(one.split == split for one in written) for split in SPLITS}
-        num_samples = {split: sum(one.num_samples for one in written if one.split == split) for split in SPLITS}
+        num_shards = {split: sum(shard.split == split for shard in written) for split in SPLITS}
+        num_samples = {split: sum(shard.num_samples for shard in written if shard.split == split) for split in SPLITS}
         number_of = numbers(written)
         width = max(IMG2DATASET_SHARD_WIDTH, len(str(len(written) - 1)))
-        for one in written:
-            self._place(one, f"{number_of[one.number]:0{width}d}", folder, work / one.name)
+        for shard in written:
+            self._place(shard, f"{number_of[shard.number]:0{width}d}", folder, work / shard.name)
         if empty := [split for split in SPLITS if not num_shards[split]]:
             log.warning(
-                "no %s in this export: dalle2-pytorch's scripts want all three splits; its loaders do not",
+                "this export has no %s: dalle2-pytorch's scripts need all three splits, its loaders do not",
                 " and no ".join(empty),
             )
         dim = int(self.verified.details["dim"])
@@ -128,36 +128,43 @@ class Dalle2:
             text = json.dumps(config, indent=2, ensure_ascii=False)
             (folder / f"train_{name}_config.json").write_text(text + "\n", encoding="utf-8")
         shards = [
-            {"number": number_of[one.number], "shard": one.name, "split": one.split, "samples": one.num_samples}
-            for one in sorted(written, key=lambda one: number_of[one.number])
+            {
+                "number": number_of[shard.number],
+                "shard": shard.name,
+                "split": shard.split,
+                "samples": shard.num_samples,
+            }
+            for shard in sorted(written, key=lambda shard: number_of[shard.number])
         ]
         return {"layout": str(self.layout), "shards": shards}
 
-    def _place(self, one: Written, number: str, folder: Path, work: Path) -> None:
-        """Move a shard's files to where their numbers say, which are known only once all shards are counted."""
-        placed = {"tar": folder / "shards" / f"{number}.tar"}
-        ordered = f"{SPLITS.index(one.split)}-{one.split}_{number}"
+    def _place(self, shard: Written, number: str, folder: Path, work: Path) -> None:
+        """Move a shard's files from `work` to their names in `folder`, which have its number."""
+        targets = {"tar": folder / "shards" / f"{number}.tar"}
+        ordered = f"{SPLITS.index(shard.split)}-{shard.split}_{number}"
         for kind in EMBEDDING_KINDS:
             if not self.in_tars:
-                placed[f"decoder-{kind}.npy"] = folder / "decoder" / kind / f"{kind}_{number}.npy"
-            placed[f"prior-{kind}.npy"] = folder / "prior" / kind / f"{kind}_{ordered}.npy"
-        placed["metadata.parquet"] = folder / "prior" / "metadata" / f"metadata_{ordered}.parquet"
-        for name, path in placed.items():
+                targets[f"decoder-{kind}.npy"] = folder / "decoder" / kind / f"{kind}_{number}.npy"
+            targets[f"prior-{kind}.npy"] = folder / "prior" / kind / f"{kind}_{ordered}.npy"
+        targets["metadata.parquet"] = folder / "prior" / "metadata" / f"metadata_{ordered}.parquet"
+        for name, path in targets.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             (work / name).rename(path)
 
 
 def numbers(written: list[Written]) -> dict[int, int]:
-    """Shard of the dataset -> its number in the export, 0 to n-1: the one that dalle2-pytorch's script draws for the
-    shard's split. Within a split the order stays."""
+    """Shard of the dataset -> its number in the export, 0 to n-1: one that dalle2-pytorch's script draws for its split.
+
+    Within a split, shards keep their order.
+    """
     import torch
 
     drawn = iter(torch.randperm(len(written), generator=torch.Generator().manual_seed(SEED)).tolist())
-    found: dict[int, int] = {}
+    number_by_shard: dict[int, int] = {}
     for split in DRAWN:
-        mine = sorted(one.number for one in written if one.split == split)
-        found |= zip(mine, sorted(islice(drawn, len(mine))), strict=True)
-    return found
+        shards = sorted(shard.number for shard in written if shard.split == split)
+        number_by_shard |= zip(shards, sorted(islice(drawn, len(shards))), strict=True)
+    return number_by_shard
 
 
 def _with_embeddings(shard: LiveShard) -> Iterator[TarSample]:
@@ -168,14 +175,14 @@ def _with_embeddings(shard: LiveShard) -> Iterator[TarSample]:
 
 
 def _npy(row: npt.NDArray[np.floating[Any]]) -> bytes:
-    into = io.BytesIO()
-    np.save(into, np.asarray(row))
-    return into.getvalue()
+    target = io.BytesIO()
+    np.save(target, np.asarray(row))
+    return target.getvalue()
 
 
-def link_or_copy(source: Path, into: Path) -> None:
-    """A hard link where one can be made: nobody writes to a published shard. Else a copy."""
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a hard link if possible, since published shards are never written to; else a copy."""
     try:
-        os.link(source, into)
+        os.link(source, target)
     except OSError:
-        shutil.copyfile(source, into)
+        shutil.copyfile(source, target)

@@ -1,7 +1,7 @@
-"""The configurations that dalle2-pytorch's own training scripts take, for one export.
+"""The configurations of dalle2-pytorch's own training scripts, for one export.
 
-Both have to say in fractions which part of the data is for training. dalle2-pytorch adds the three up and insists on
-exactly 1 (0.7 + 0.2 + 0.1 is refused), then rounds them to whole shards or rows; see `shares`.
+Both give the share of each split as a fraction. dalle2-pytorch requires that the three add up to exactly 1 (it refuses
+0.7 + 0.2 + 0.1), then rounds them to whole shards or rows; see `shares`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from sp_data.recipe import Decoder, Prior, Recipe, Training
 
 SEED = 0
-"""dalle2-pytorch shuffles shard numbers with it before it splits them; export_dalle2.py numbers shards accordingly."""
+"""dalle2-pytorch shuffles shard numbers with it before it splits them; dalle2.py numbers the shards accordingly."""
 RESOLUTION = 2**40
 SLACK = 1 / 8
 
 
 def shares(num_train: int, num_val: int, num_test: int) -> dict[str, float]:
-    """Fractions that add up to exactly 1 in any order, and from which dalle2-pytorch works out these numbers.
+    """Fractions that add up to exactly 1 in any order, and from which dalle2-pytorch computes these numbers.
 
     The decoder's script rounds (`round(share * total)`), the prior's truncates (`int(share * total)`): train and val
-    get an eighth of a sample more than they need, so that both come out the same. All are multiples of 2^-40, which
-    floats add without rounding.
+    get an eighth of a sample more than they need, so that both scripts get the same numbers. All fractions are
+    multiples of 2^-40, which floats add without rounding.
     """
     total = num_train + num_val + num_test
     slack = SLACK if min(num_train, num_val, num_test) else 0
@@ -50,23 +50,23 @@ def decoder_training(
 ) -> dict[str, Any]:
     """A TrainDecoderConfig. `embeddings` None: they are inside the tars.
 
-    Conditioned on image embeddings only: the words of a caption need a text encoding of each word, which its loader
-    cannot read.
+    The decoder is conditioned on image embeddings only: captions would need text encodings, which the loader cannot
+    read.
     """
-    # Imported late: it takes seconds.
+    # A late import: it takes seconds.
     from sp_data.training.models import decoder_config
 
     settings = recipe.decoder
     unets = tuple(unet.model_copy(update={"text_encodings": False}) for unet in settings.unets)
     size = settings.image_size_px
-    # Its Decoder would take every n-th pixel of a larger picture; this scales the whole of it.
+    # dalle2-pytorch's Decoder would take every n-th pixel of a larger picture; this scales the whole picture.
     whole = {"size": [size, size], "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}
     return {
         "decoder": decoder_config(settings.model_copy(update={"unets": unets}), dim),
         "data": {
             "webdataset_base_url": str(folder / "shards" / "{}.tar"),
             "img_embeddings_url": None if embeddings is None else str(embeddings),
-            # With more than one it reads every sample once a worker; with none its loader does not start.
+            # With more workers, every worker reads every sample; with none, the loader does not start.
             "num_workers": 1,
             "batch_size": settings.batch_size,
             "start_shard": 0,
@@ -101,7 +101,7 @@ def prior_training(
     num_train: int,
     splits: dict[str, float],
 ) -> dict[str, Any]:
-    """A TrainDiffusionPriorConfig. It names the CLIP where dalle2-pytorch can load that one: OpenAI's own."""
+    """A TrainDiffusionPriorConfig. It names the CLIP if dalle2-pytorch can load it, that is, if it is OpenAI's."""
     from sp_data.training.models import prior_config
 
     settings: Prior = recipe.prior
@@ -110,7 +110,7 @@ def prior_training(
     if is_openai:
         model["clip"] = {"make": "openai", "model": clip_model}
     else:
-        # Text encodings come from the CLIP that it holds.
+        # Text encodings would have to come from its CLIP.
         model["condition_on_text_encodings"] = False
     return {
         "prior": model,
@@ -135,12 +135,12 @@ def prior_training(
 
 
 def _epochs(settings: Decoder | Prior | Training, num_samples: int) -> int:
-    """As many as the recipe's steps take."""
+    """The number of epochs in which the recipe's steps are done."""
     return math.ceil(settings.steps * settings.batch_size / max(num_samples, 1))
 
 
 def _tracker(folder: Path, kind: str) -> dict[str, Any]:
-    # Beside the export, not in it: an export may be replaced by a newer one.
+    # Beside the export, not in it: a newer export may replace it.
     return {
         "data_path": str(folder.with_name(f"{folder.name}-{kind}")),
         "log": {"log_type": "console"},

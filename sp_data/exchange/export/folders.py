@@ -1,4 +1,4 @@
-"""Exports as plain folders of pictures.
+"""The exports that are plain folders of pictures.
 
 imagefolder    train/00007/000070042.jpg   train/metadata.jsonl     as `datasets.load_dataset("imagefolder")` reads it
 kohya          train/1_southpark/000070042.jpg  000070042.txt       as sd-scripts reads `--train_data_dir DIR/train`
@@ -18,25 +18,25 @@ from sp_data.exchange.export.live_shard import LiveShard
 
 LINES = "lines.jsonl"
 REPEATS = 1
-"""How often kohya shows a picture of the folder in one epoch: the number its name begins with."""
+"""How often kohya shows a picture in one epoch: the number with which the name of its folder begins."""
 
 
 class ImageFolder:
-    """A folder a shard within each split: file systems do not like a million files in one folder."""
+    """One folder a shard within each split: file systems do not like a million files in one folder."""
 
     @property
     def writer(self) -> Self:
         return self
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
-        into = folder / shard.split / shard.name
-        into.mkdir(parents=True, exist_ok=True)
+        pictures = folder / shard.split / shard.name
+        pictures.mkdir(parents=True, exist_ok=True)
         with (work / LINES).open("w", encoding="utf-8") as lines:
             for key, parts in shard.samples():
-                (into / f"{key}.jpg").write_bytes(parts["jpg"])
+                (pictures / f"{key}.jpg").write_bytes(parts["jpg"])
                 line = {
                     "file_name": f"{shard.name}/{key}.jpg",
-                    "text": shard.said[key]["caption"],
+                    "text": shard.rows[key]["caption"],
                     "key": key,
                     **shard.attribution(key),
                 }
@@ -59,31 +59,31 @@ class Kohya:
         return self
 
     def write(self, shard: LiveShard, folder: Path, work: Path) -> None:
-        into = folder / shard.split / self.name
-        into.mkdir(parents=True, exist_ok=True)
+        pictures = folder / shard.split / self.name
+        pictures.mkdir(parents=True, exist_ok=True)
         with (work / LINES).open("w", encoding="utf-8") as lines:
             for key, parts in shard.samples():
-                (into / f"{key}.jpg").write_bytes(parts["jpg"])
-                # sd-scripts takes the first line of a caption's file for the whole of it.
-                (into / f"{key}.txt").write_text(" ".join(shard.said[key]["caption"].split()), encoding="utf-8")
+                (pictures / f"{key}.jpg").write_bytes(parts["jpg"])
+                # sd-scripts reads only the first line of a caption file.
+                (pictures / f"{key}.txt").write_text(" ".join(shard.rows[key]["caption"].split()), encoding="utf-8")
                 lines.write(_line({"file_name": f"{shard.split}/{self.name}/{key}.jpg", **shard.attribution(key)}))
 
     def finish(self, written: list[Written], folder: Path, work: Path, target: Path) -> dict[str, Any]:
-        _join([work / one.name / LINES for one in written], folder / "attribution.jsonl")
+        _join([work / shard.name / LINES for shard in written], folder / "attribution.jsonl")
         return {}
 
 
-def _line(said: dict[str, Any]) -> str:
-    return json.dumps(said, ensure_ascii=False) + "\n"
+def _line(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
 def _by_split(written: list[Written]) -> Iterator[tuple[str, list[str]]]:
-    for split in dict.fromkeys(one.split for one in written):
-        yield split, [one.name for one in written if one.split == split]
+    for split in dict.fromkeys(shard.split for shard in written):
+        yield split, [shard.name for shard in written if shard.split == split]
 
 
-def _join(pieces: list[Path], whole: Path) -> None:
-    with whole.open("wb") as into:
-        for piece in pieces:
-            with piece.open("rb") as lines:
-                shutil.copyfileobj(lines, into)
+def _join(parts: list[Path], target: Path) -> None:
+    with target.open("wb") as output:
+        for part in parts:
+            with part.open("rb") as lines:
+                shutil.copyfileobj(lines, output)

@@ -1,11 +1,11 @@
-"""A verified dataset, written in the form that another trainer reads.
+"""Write a verified dataset in the form that another trainer reads.
 
-    dalle2-pytorch   tars, embeddings for its decoder and for its prior, two configurations (export_dalle2.py)
+    dalle2-pytorch   tars, embeddings for its decoder and for its prior, two configurations (dalle2.py)
     imagefolder      train/ val/ test/ with pictures and metadata.jsonl, for Hugging Face's `datasets`
-    kohya            pictures with a .txt beside each, for kohya's sd-scripts (both: export_folders.py)
+    kohya            pictures with a .txt beside each, for kohya's sd-scripts (both: folders.py)
 
-One shard at a time (a thread) is in memory. What is written is whole: it is made beside the folder and renamed. Nothing
-that has a tombstone leaves the lake; who made a picture and under which licence leaves with it.
+Each thread has one shard in memory. An export is made in a folder beside the target and then renamed, so it is whole or
+not there. A sample that has a tombstone is not exported; every picture's uploader and licence are.
 """
 
 from __future__ import annotations
@@ -39,30 +39,31 @@ log = logging.getLogger(__name__)
 
 FORMS = ("dalle2-pytorch", "imagefolder", "kohya")
 MARK = ".sp-data-export.json"
-"""Says that a folder is an export, and of what: only such a folder is ever replaced. Hidden, so that no loader of
-pictures takes it for one of its files."""
+"""The file that marks a folder as an export and names its dataset: only a marked folder is ever replaced. It is hidden,
+so that no picture loader reads it."""
 WORK = ".work"
 
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """One shard to write, as the dataset manifest lists it. Plain values, so that it can travel."""
+    """One shard to write. Plain values, so that it can be sent to another machine."""
 
     url: str
     dataset: str
     layout: KeyLayout
     dim: int
-    listed: dict[str, Any]
-    dead: frozenset[str]
+    shard: dict[str, Any]
+    """The shard's entry in the dataset manifest."""
+    tombstones: frozenset[str]
     writer: Writer
     folder: Path
 
 
 def write_shard(job: ExportJob) -> Written:
     """Write one shard. Raises CorruptFile."""
-    with open_shard(job.listed, job.layout, job.dim, job.dead, Lake(job.url, job.dataset)) as shard:
+    with open_shard(job.shard, job.layout, job.dim, job.tombstones, Lake(job.url, job.dataset)) as shard:
         work = job.folder / WORK / shard.name
-        # A job that was cut short on another machine is done again from the beginning.
+        # A job that was interrupted on another machine starts again from the beginning.
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         if shard.keys:
@@ -72,7 +73,7 @@ def write_shard(job: ExportJob) -> Written:
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What an export did: samples by split, and why others were left out."""
+    """What an export wrote: samples by split, and how many were left out for which reason."""
 
     to: str
     folder: Path
@@ -86,7 +87,7 @@ class ExportResult:
 
 
 def form_of(to: str, verified: Manifest, recipe: Recipe, *, embeddings_in_tars: bool = False) -> Form:
-    """The form that `to` names. `embeddings_in_tars` is dalle2-pytorch's other one. Raises UsageError."""
+    """The form called `to`. `embeddings_in_tars` is a variant of dalle2-pytorch's. Raises UsageError."""
     if to not in FORMS:
         raise UsageError(f"--to {to}: expected one of {', '.join(FORMS)}")
     if embeddings_in_tars and to != "dalle2-pytorch":
@@ -113,63 +114,68 @@ def export(
 ) -> ExportResult:
     """Write the live samples of these splits to `target`; an earlier export there is replaced.
 
-    Raises UsageError for a split that there is not, StageError if `target` holds anything else or if there is nothing
+    Raises UsageError for an unknown split, StageError if `target` holds anything else or if there is nothing
     to export.
     """
-    if odd := sorted(set(splits) - set(SPLITS)):
-        raise UsageError(f"--split {odd[0]}: expected one of {', '.join(SPLITS)}")
+    if unknown := sorted(set(splits) - set(SPLITS)):
+        raise UsageError(f"--split {unknown[0]}: expected one of {', '.join(SPLITS)}")
     layout = KeyLayout.parse(verified.details["layout"])
-    shards = [listed for listed in verified.details["shards"] if listed["split"] in splits]
+    shards = [shard for shard in verified.details["shards"] if shard["split"] in splits]
     tombstones: dict[int, set[str]] = {}
     for key in verified.details["tombstones"]:
         tombstones.setdefault(layout.split(key)[0], set()).add(key)
 
-    with _made_beside(target) as folder:
+    with _replacing(target) as folder:
         jobs = (
             ExportJob(
                 url=lake.url,
                 dataset=lake.dataset,
                 layout=layout,
                 dim=int(verified.details["dim"]),
-                listed=listed,
-                dead=frozenset(tombstones.get(listed["number"], ())),
+                shard=shard,
+                tombstones=frozenset(tombstones.get(shard["number"], ())),
                 writer=form.writer,
-                # Where the work is done may be another machine: its working folder is not ours.
+                # The job may run on another machine, with another working directory.
                 folder=folder.absolute(),
             )
-            for listed in shards
+            for shard in shards
         )
-        progress.begin("export", sum(listed["num_samples"] for listed in shards), "pictures")
+        progress.begin("export", sum(shard["num_samples"] for shard in shards), "pictures")
         written: list[Written] = []
-        for listed, one in zip(shards, (runner or ThreadRunner()).map(write_shard, jobs), strict=True):
-            written.append(one)
-            progress.advance(listed["num_samples"])
-            log.info("export %s: %d samples, %d left out", one.name, one.num_samples, sum(one.dropped.values()))
-        alive = [one for one in written if one.num_samples]
+        for shard, exported in zip(shards, (runner or ThreadRunner()).map(write_shard, jobs), strict=True):
+            written.append(exported)
+            progress.advance(shard["num_samples"])
+            log.info(
+                "export %s: %d samples, %d left out",
+                exported.name,
+                exported.num_samples,
+                sum(exported.dropped.values()),
+            )
+        alive = [exported for exported in written if exported.num_samples]
         if not alive:
             raise StageError(
                 f"no sample of {lake.dataset!r} is alive in {', '.join(splits)}: there is nothing to export"
             )
-        noted = form.finish(alive, folder, folder / WORK, target)
+        form_fields = form.finish(alive, folder, folder / WORK, target)
         shutil.rmtree(folder / WORK)
         mark = {"dataset": lake.dataset, "digest": verified.digest, "to": to, "sp-data": version("sp-data")}
-        (folder / MARK).write_text(json.dumps({**mark, **noted}, indent=1, ensure_ascii=False) + "\n")
+        (folder / MARK).write_text(json.dumps({**mark, **form_fields}, indent=1, ensure_ascii=False) + "\n")
     return ExportResult(
         to=to,
         folder=target,
         num_shards=len(alive),
-        splits={split: sum(one.num_samples for one in alive if one.split == split) for split in splits},
-        dropped=dict(sum((Counter(one.dropped) for one in written), Counter[str]())),
+        splits={split: sum(exported.num_samples for exported in alive if exported.split == split) for split in splits},
+        dropped=dict(sum((Counter(exported.dropped) for exported in written), Counter[str]())),
     )
 
 
 @contextmanager
-def _made_beside(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place if all goes well, and goes if not."""
+def _replacing(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that replaces it when the block ends, or is removed if the block raises."""
     _sweep(target)
-    ours = (target / MARK).exists()
-    if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
-        raise StageError(f"{target} holds something that is no export of sp-data's; give an empty or a new folder")
+    is_export = (target / MARK).exists()
+    if target.exists() and not is_export and (not target.is_dir() or any(target.iterdir())):
+        raise StageError(f"{target} holds something that is no export of sp-data; give an empty or a new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = target.with_name(f".{target.name}.export-{os.getpid()}")
@@ -178,12 +184,12 @@ def _made_beside(target: Path) -> Iterator[Path]:
         raise LakeError(f"{target} cannot be written ({error.strerror}); choose another folder") from error
     try:
         yield folder
-        if ours:
-            # Two renames: for a moment there is no export, but never half of one.
-            before = target.with_name(f".{target.name}.before-{os.getpid()}")
-            target.rename(before)
+        if is_export:
+            # Two renames: for a moment there is no export, but never a part of one.
+            old = target.with_name(f".{target.name}.before-{os.getpid()}")
+            target.rename(old)
             folder.rename(target)
-            shutil.rmtree(before)
+            shutil.rmtree(old)
         else:
             if target.exists():
                 target.rmdir()
@@ -193,13 +199,12 @@ def _made_beside(target: Path) -> Iterator[Path]:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what an export that was killed left beside `target`; one that was taken away for a new one which never
-    came is put back."""
-    for left in [*target.parent.glob(f".{target.name}.export-*"), *target.parent.glob(f".{target.name}.before-*")]:
-        owner = left.name.rpartition("-")[2]
+    """Remove what a killed export left beside `target`; if it had moved the old export away, put that one back."""
+    for leftover in [*target.parent.glob(f".{target.name}.export-*"), *target.parent.glob(f".{target.name}.before-*")]:
+        owner = leftover.name.rpartition("-")[2]
         if owner != str(os.getpid()) and Path(f"/proc/{owner}").exists():
             continue
-        if ".before-" in left.name and not target.exists():
-            left.rename(target)
+        if ".before-" in leftover.name and not target.exists():
+            leftover.rename(target)
         else:
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)

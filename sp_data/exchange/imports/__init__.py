@@ -1,7 +1,7 @@
-"""Import: someone's own img2dataset folder and clip-retrieval embeddings -> a dataset, verified.
+"""Import: make a verified dataset of someone's own img2dataset folder and clip-retrieval embeddings.
 
 run.py                   the import
-img2dataset_folder.py    the folder as it lies on disk
-importer.py              shard after shard into the lake, then the manifests
-rows.py                  rows of our tables from theirs
+img2dataset_folder.py    reads the folder
+importer.py              writes shard after shard into the lake, then the manifests
+rows.py                  makes rows of our tables from rows of theirs
 """

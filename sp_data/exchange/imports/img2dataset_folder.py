@@ -1,10 +1,10 @@
-"""A webdataset folder that someone else made with img2dataset, and its embeddings, as they lie on disk.
+"""Read a webdataset folder that someone else made with img2dataset, and its embeddings.
 
-    00007.tar  00007.parquet  00007_stats.json        keys begin with the shard's name: that proves the layout
+    00007.tar  00007.parquet  00007_stats.json        keys begin with the shard's name, which proves the layout
     img_emb/img_emb_3.npy  text_emb/text_emb_3.npy  metadata/metadata_3.parquet      clip-retrieval's; any partitions
 
-Nothing here writes to a lake, and nothing is believed: a shard is whole when img2dataset left its _stats.json, and when
-the tar and the parquet name the same pictures.
+Nothing here writes to a lake, and every shard is checked: it is whole if it has its _stats.json and if the tar and the
+parquet have the same pictures.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class ForeignShard:
     parquet: Path
     stats: Path
     own_split: str | None
-    """The split its rows agree on, as sp-data's own shards do; None for others."""
+    """The split of all its rows, if they are of one split, as in sp-data's own shards; else None."""
 
 
-def find_shards(folder: Path, asked: KeyLayout | None) -> tuple[list[ForeignShard], KeyLayout]:
-    """The shards of a folder by number, and the layout of their keys.
+def find_shards(folder: Path, expected: KeyLayout | None) -> tuple[list[ForeignShard], KeyLayout]:
+    """The shards of a folder, ordered by name, and the layout of their keys.
 
-    Raises StageNotDone if there are none, CorruptFile for one that img2dataset did not finish, LayoutError for keys
-    that do not begin with their shard's name or are not of the layout that was asked for.
+    Raises StageNotDone if there are none, CorruptFile for a shard that img2dataset did not finish, LayoutError for keys
+    that do not begin with their shard's name or are not of the `expected` layout.
     """
     shards = []
     layout: KeyLayout | None = None
@@ -60,53 +60,55 @@ def find_shards(folder: Path, asked: KeyLayout | None) -> tuple[list[ForeignShar
         table = read_table(parquet, str(parquet))
         if lacking := sorted({*NEEDED} - {*table.schema.names}):
             raise CorruptFile(f"{parquet} has no column {lacking[0]!r}: expected img2dataset's own parquet")
-        found = _layout_of(name, table["key"].to_pylist(), parquet, asked)
-        if layout is not None and layout != found:
-            raise LayoutError(f"{parquet} has keys of layout {found}, the shards before it {layout}: import them apart")
-        layout = found
+        shard_layout = _layout_of(name, table["key"].to_pylist(), parquet, expected)
+        if layout is not None and layout != shard_layout:
+            raise LayoutError(
+                f"{parquet} has keys of layout {shard_layout}, the shards before it {layout}: import them apart"
+            )
+        layout = shard_layout
         shards.append(ForeignShard(int(name), name, tar, parquet, stats, _own_split(table)))
     if layout is None:
         raise StageNotDone(f"{folder} holds no NNNNN.tar: expected the output folder of img2dataset")
     return shards, layout
 
 
-def _layout_of(name: str, keys: list[str], parquet: Path, asked: KeyLayout | None) -> KeyLayout:
+def _layout_of(name: str, keys: list[str], parquet: Path, expected: KeyLayout | None) -> KeyLayout:
     layout = KeyLayout(len(name), max((len(key) for key in keys), default=len(name)) - len(name))
-    if asked is not None and asked != layout:
-        raise LayoutError(f"--layout {asked}: {parquet} has keys of layout {layout} ({keys[0]!r} in shard {name!r})")
-    if odd := next((key for key in keys if len(key) != layout.width or not key.startswith(name)), None):
+    if expected is not None and expected != layout:
+        raise LayoutError(f"--layout {expected}: {parquet} has keys of layout {layout} ({keys[0]!r} in shard {name!r})")
+    if wrong_key := next((key for key in keys if len(key) != layout.width or not key.startswith(name)), None):
         raise LayoutError(
-            f"{parquet} has key {odd!r}: expected {layout.width} digits that begin with the shard's name {name!r}"
+            f"{parquet} has key {wrong_key!r}: expected {layout.width} digits that begin with the shard's name {name!r}"
         )
     return layout
 
 
 def _own_split(table: pa.Table) -> str | None:
-    said = set(table["split"].to_pylist()) if "split" in table.schema.names else set()
-    return said.pop() if len(said) == 1 and said <= set(SPLITS) else None
+    splits = set(table["split"].to_pylist()) if "split" in table.schema.names else set()
+    return splits.pop() if len(splits) == 1 and splits <= set(SPLITS) else None
 
 
 def splits_of(shards: list[ForeignShard], settings: Curate) -> dict[int, str]:
-    """Shard -> split: its own if it has one, else by the hash of its name.
+    """Shard -> split: its own if it has one, else chosen by the hash of its name.
 
-    Pages are not known, so a whole shard is what stays together. As many are held out as the shares say, of three
-    shards at least one for each of val and test, where the share is not 0.
+    Pages are not known, so the pictures of a shard stay together. As many shards are held out as the shares say; if
+    there are three or more, at least one for val and one for test, unless the share is 0.
     """
-    found = {shard.number: shard.own_split for shard in shards if shard.own_split}
+    split_of = {shard.number: shard.own_split for shard in shards if shard.own_split}
     others = [shard for shard in shards if not shard.own_split]
     others.sort(key=lambda shard: hashlib.sha256(shard.name.encode()).digest())
     shares = {"val": settings.val_share, "test": settings.test_share}
     for split, share in shares.items():
         least = 1 if share and len(shards) >= len(SPLITS) else 0
         for _ in range(min(max(least, round(share * len(shards))), max(len(others) - 1, 0))):
-            found[others.pop().number] = split
-    return found | {shard.number: "train" for shard in others}
+            split_of[others.pop().number] = split
+    return split_of | {shard.number: "train" for shard in others}
 
 
 def read_shard(shard: ForeignShard, layout: KeyLayout) -> pa.Table:
-    """img2dataset's parquet in key order, a row for every index up to the highest.
+    """img2dataset's parquet in key order, with a row for every index up to the highest.
 
-    Raises CorruptFile if the tar does not hold exactly the pictures that it calls successful, each with its parts.
+    Raises CorruptFile if the tar does not hold exactly the pictures that have status success, each with its parts.
     """
     raw = read_table(shard.parquet, str(shard.parquet))
     url_of = dict(zip(raw["key"].to_pylist(), raw["url"].to_pylist(), strict=True))
@@ -117,8 +119,10 @@ def read_shard(shard: ForeignShard, layout: KeyLayout) -> pa.Table:
     table = tidy_parquet(shard.parquet, urls, layout, shard.number)
     succeeded = set(table.filter(pc.equal(table["status"], SUCCESS))["key"].to_pylist())
     in_tar = tar_keys(shard.tar)
-    if odd := sorted(succeeded ^ in_tar.keys()):
-        raise CorruptFile(f"{shard.tar}: sample {odd[0]} is in the tar or in the parquet beside it, but not in both")
+    if unmatched := sorted(succeeded ^ in_tar.keys()):
+        raise CorruptFile(
+            f"{shard.tar}: sample {unmatched[0]} is in the tar or in the parquet beside it, but not in both"
+        )
     for key, extensions in in_tar.items():
         if missing := sorted(set(EXTENSIONS) - extensions):
             raise CorruptFile(
@@ -128,20 +132,22 @@ def read_shard(shard: ForeignShard, layout: KeyLayout) -> pa.Table:
 
 
 def with_columns(table: pa.Table, added: dict[str, list[Any]], schema: pa.Schema) -> pa.Table:
-    """The table with these columns, typed as in `schema`, in place of those of the same name."""
+    """The table with these columns, typed as in `schema`; they replace those of the same name."""
     for name, values in added.items():
         column = pa.array(values, schema.field(name).type)
-        place = table.schema.get_field_index(name)
-        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+        position = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if position < 0 else table.set_column(position, name, column)
     return table
 
 
 class EmbeddedCaptions:
-    """What was embedded with each key, sorted into a file a shard and partition: a partition names keys of any shard,
-    and not all of them fit into memory."""
+    """The caption that was embedded for each key, sorted into one file for each shard and partition.
+
+    A partition has keys of any shard, and not all partitions fit into memory.
+    """
 
     def __init__(self, metadata: Path, layout: KeyLayout, work: Path) -> None:
-        """Raises CorruptFile for metadata that is cut or has no caption, LayoutError for a key of another layout."""
+        """Raises CorruptFile for metadata that is cut or has no captions, LayoutError for a key of another layout."""
         work.mkdir()
         self._pieces: defaultdict[int, list[Path]] = defaultdict(list)
         for path in sorted(metadata.glob("metadata_*.parquet")):
@@ -155,20 +161,20 @@ class EmbeddedCaptions:
 
     def of_shard(self, number: int) -> dict[str, str]:
         """Key -> caption."""
-        found: dict[str, str] = {}
+        captions: dict[str, str] = {}
         for piece in self._pieces.get(number, []):
             table = pq.read_table(piece)
-            found |= zip(table["image_path"].to_pylist(), table["caption"].to_pylist(), strict=True)
-        return found
+            captions |= zip(table["image_path"].to_pylist(), table["caption"].to_pylist(), strict=True)
+        return captions
 
     def shards(self) -> set[int]:
         return set(self._pieces)
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int, int]]:
-    """(number, start, stop) of each run of equal ones."""
+    """(number, start, stop) of each run of equal numbers."""
     start = 0
-    for place in range(1, len(numbers) + 1):
-        if place == len(numbers) or numbers[place] != numbers[start]:
-            yield numbers[start], start, place
-            start = place
+    for position in range(1, len(numbers) + 1):
+        if position == len(numbers) or numbers[position] != numbers[start]:
+            yield numbers[start], start, position
+            start = position

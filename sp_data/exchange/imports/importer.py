@@ -1,10 +1,10 @@
-"""Shard after shard of an import, into the lake; then the manifests of the stages that were done elsewhere.
+"""Import shard after shard into the lake, then publish the manifests of the stages that were done elsewhere.
 
-    shards/00007.tar            the foreign bytes
+    shards/00007.tar            the original bytes
     shards/00007.parquet        img2dataset's rows in key order, with the columns that sp-data's stages read
-    embeddings/<clip>/…         one partition a shard, as the embed stage leaves them, with its parts
+    embeddings/<clip>/…         one partition a shard, as the embed stage writes them, with its parts
 
-One shard's rows are in memory at a time, and a digest of each picture that is held out.
+The rows of one shard are in memory at a time, and a digest of each picture that is held out.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ log = logging.getLogger(__name__)
 NO_CAPTION = "no-caption"
 DUPLICATE = "duplicate"
 Reasons = dict[str, tuple[str, str] | None]
-"""Key of a picture -> why curate drops it, and what more there is to say; None if it stays."""
+"""Key of a picture -> curate's reason for dropping it, with a detail; None if it is kept."""
 CATALOGUE, KEPT, DROPPED = "catalogue.parquet", "kept.parquet", "dropped.parquet"
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was found, summed over the shards."""
+    """Counts and entries of the manifests, summed over the shards."""
 
     num_rows: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -60,15 +60,15 @@ class Tally:
     num_lost: int = 0
     num_strays: int = 0
     tombstones: list[str] = field(default_factory=list)
-    listed: list[Row] = field(default_factory=list)
+    shards: list[Row] = field(default_factory=list)
     files: list[FileEntry] = field(default_factory=list)
     parts: list[ShardPart] = field(default_factory=list)
     held_out: dict[str, str] = field(default_factory=dict)
-    """Digest of a picture in val or test -> its key: it may not be in another split."""
+    """Digest of a picture in val or test -> its split and key: it may not be in another split."""
 
 
 class Importer:
-    """Takes shard after shard into the lake; then publishes the manifests."""
+    """Imports shard after shard into the lake, then publishes the manifests."""
 
     def __init__(
         self, recipe: Recipe, lake: Lake, layout: KeyLayout, scratch: Path, captions: EmbeddedCaptions
@@ -84,23 +84,25 @@ class Importer:
         tar = self._publish(shard.tar, f"shards/{shard.name}.tar")
         table = with_columns(table, shard_columns(table.to_pylist(), split, tar.path), INPUT_SCHEMA)
         rows: list[Row] = table.to_pylist()
-        why = {row["key"]: self._reason(row, split) for row in rows if row["status"] == SUCCESS}
+        reasons = {row["key"]: self._reason(row, split) for row in rows if row["status"] == SUCCESS}
         pq.write_table(table, self.scratch / "parquet")
         tally.files += [
             tar,
             self.lake.publish_if_new(self.scratch / "parquet", f"shards/{shard.name}.parquet"),
             self._publish(shard.stats, f"shards/{shard.name}_stats.json", timed=True),
         ]
-        embedded = self._embed(shard, tar, why)
-        self._write_rows(shard.number, rows, why, tar)
+        embedded = self._embed(shard, tar, reasons)
+        self._write_rows(shard.number, rows, reasons, tar)
         tally.num_rows += len(rows)
         tally.failed.update(
-            f"img2dataset: {row['error_message'] or row['status']}"[:80] for row in rows if row["key"] not in why
+            f"img2dataset: {row['error_message'] or row['status']}"[:80] for row in rows if row["key"] not in reasons
         )
-        tally.dropped.update(reason for reason, _ in filter(None, why.values()))
-        tally.tombstones += [key for key, reason in why.items() if reason]
-        tally.splits[split] += sum(reason is None and key in embedded for key, reason in why.items())
-        tally.listed.append({"number": shard.number, "split": split, "num_rows": len(rows), "num_samples": len(why)})
+        tally.dropped.update(reason for reason, _ in filter(None, reasons.values()))
+        tally.tombstones += [key for key, reason in reasons.items() if reason]
+        tally.splits[split] += sum(reason is None and key in embedded for key, reason in reasons.items())
+        tally.shards.append(
+            {"number": shard.number, "split": split, "num_rows": len(rows), "num_samples": len(reasons)}
+        )
         log.info("import %s (%s): %d of %d pictures", shard.name, split, len(embedded), len(rows))
 
     def _reason(self, row: dict[str, Any], split: str) -> tuple[str, str] | None:
@@ -115,7 +117,7 @@ class Importer:
         return None
 
     def _publish(self, source: Path, path: str, *, timed: bool = False) -> FileEntry:
-        """A copy, never a link: these files are someone else's to change."""
+        """Publish a copy, never a link: the files' owner may change them."""
         if self.lake.size(path) == source.stat().st_size and not timed:
             entry = self.lake.entry(path)
             with source.open("rb") as stream:
@@ -125,25 +127,27 @@ class Importer:
         shutil.copyfile(source, copy)
         return self.lake.publish(copy, path, timed=timed)
 
-    def _embed(self, shard: ForeignShard, tar: FileEntry, why: Reasons) -> set[str]:
+    def _embed(self, shard: ForeignShard, tar: FileEntry, reasons: Reasons) -> set[str]:
         """Publish the shard's embeddings as the embed stage would, and its part; gives the keys that have a row."""
-        said = self.captions.of_shard(shard.number)
-        self.tally.num_strays += len(said.keys() - why.keys())
-        keys = sorted(key for key in said.keys() & why.keys() if (why[key] or ("",))[0] != NO_CAPTION)
+        captions_by_key = self.captions.of_shard(shard.number)
+        self.tally.num_strays += len(captions_by_key.keys() - reasons.keys())
+        keys = sorted(
+            key for key in captions_by_key.keys() & reasons.keys() if (reasons[key] or ("",))[0] != NO_CAPTION
+        )
         indices = np.array([self.layout.split(key)[1] for key in keys], dtype=np.int64)
         rows = {kind: self._sorted_rows(kind, shard.name, indices) for kind in EMBEDDING_KINDS}
-        there = np.logical_and.reduce([of_kind.any(axis=1) for of_kind in rows.values()])
-        keys = [key for key, has_row in zip(keys, there, strict=True) if has_row]
+        has_row = np.logical_and.reduce([of_kind.any(axis=1) for of_kind in rows.values()])
+        keys = [key for key, is_embedded in zip(keys, has_row, strict=True) if is_embedded]
         entries = []
         for kind in EMBEDDING_KINDS:
-            np.save(self.scratch / "rows.npy", rows[kind][there].astype(np.float16))
+            np.save(self.scratch / "rows.npy", rows[kind][has_row].astype(np.float16))
             path = f"embeddings/{self.clip}/{kind}/{kind}_{shard.name}.npy"
             entries.append(self.lake.publish_if_new(self.scratch / "rows.npy", path))
-        table = pa.table({"image_path": pa.array(keys, pa.string()), "caption": [said[key] for key in keys]})
+        table = pa.table({"image_path": pa.array(keys, pa.string()), "caption": [captions_by_key[key] for key in keys]})
         pq.write_table(table, self.scratch / "metadata")
         path = f"embeddings/{self.clip}/metadata/metadata_{shard.name}.parquet"
         entries.append(self.lake.publish_if_new(self.scratch / "metadata", path))
-        lost = sorted(why.keys() - set(keys))
+        lost = sorted(reasons.keys() - set(keys))
         self.tally.num_lost += len(lost)
         part = ShardPart(
             name=f"{self.clip}-{shard.name}",
@@ -156,25 +160,25 @@ class Importer:
         return set(keys)
 
     def _sorted_rows(self, kind: str, name: str, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
-        if not len(indices):  # perhaps of a shard beyond those that were embedded, of which there is no file
+        if not len(indices):  # perhaps a shard after the last embedded one, which has no file
             return np.zeros((0, self.recipe.embed.dim), np.float16)
         path = self.scratch / "reordered" / kind / f"{kind}_{name}.npy"
         return cast("npt.NDArray[np.floating[Any]]", np.load(path, mmap_mode="r")[indices])
 
-    def _write_rows(self, number: int, rows: list[Row], why: Reasons, tar: FileEntry) -> None:
-        """The shard's rows of the catalogue and of curate's two tables, kept aside until all shards are there."""
+    def _write_rows(self, number: int, rows: list[Row], reasons: Reasons, tar: FileEntry) -> None:
+        """Write the shard's rows of the catalogue and of curate's two tables to scratch; `_join` joins them later."""
         folder = self.scratch / f"rows-{number}"
         folder.mkdir()
         pq.write_table(table_of((catalogue_row(row).model_dump_json() for row in rows), SCHEMA), folder / CATALOGUE)
-        kept = [kept_row(row, tar) for row in rows if row["key"] in why and why[row["key"]] is None]
-        dropped = [dropped_row(row, *reason) for row in rows if (reason := why.get(row["key"]))]
+        kept = [kept_row(row, tar) for row in rows if row["key"] in reasons and reasons[row["key"]] is None]
+        dropped = [dropped_row(row, *reason) for row in rows if (reason := reasons.get(row["key"]))]
         pq.write_table(pa.Table.from_pylist(kept, schema=KEPT_SCHEMA), folder / KEPT)
         pq.write_table(pa.Table.from_pylist(dropped, schema=DROPPED_SCHEMA), folder / DROPPED)
 
     def publish(self) -> Recipe:
-        """Publish the manifests of scrape, curate and shard; gives the recipe that they are of."""
+        """Publish the manifests of scrape, curate and shard; gives their recipe."""
         tally = self.tally
-        tally.listed.sort(key=lambda one: int(one["number"]))
+        tally.shards.sort(key=lambda shard: int(shard["number"]))
         digest = digest_of(
             [[entry.path, entry.sha256] for entry in sorted(tally.files, key=attrgetter("path")) if not entry.timed]
         )
@@ -182,7 +186,7 @@ class Importer:
         assert imported is not None
         source = self.recipe.source.model_copy(update={"imported": imported.model_copy(update={"digest": digest})})
         recipe = self.recipe.model_copy(update={"source": source})
-        num_samples = sum(int(one["num_samples"]) for one in tally.listed)
+        num_samples = sum(int(shard["num_samples"]) for shard in tally.shards)
         num_kept = num_samples - tally.dropped.total()
         scraped = self._make(
             "scrape",
@@ -213,9 +217,9 @@ class Importer:
             tally.files,
             {
                 "layout": str(self.layout),
-                "samples_per_shard": max(int(one["num_rows"]) for one in tally.listed),
+                "samples_per_shard": max(int(shard["num_rows"]) for shard in tally.shards),
                 "first_new": 0,
-                "shards": tally.listed,
+                "shards": tally.shards,
                 "tombstones": sorted(tally.tombstones),
             },
         )
@@ -224,7 +228,7 @@ class Importer:
     def _make(
         self, stage: str, settings: Row, inputs: dict[str, str], counts: Counts, files: list[FileEntry], details: Row
     ) -> Manifest:
-        made = Manifest.make(
+        manifest = Manifest.make(
             stage=stage,
             version=STAGES[stage].version,
             recipe=settings,
@@ -235,13 +239,13 @@ class Importer:
             versions=library_versions("pyarrow") | {"made by": "import"},
             previous=manifests.latest(self.lake, stage),
         )
-        manifests.publish(self.lake, made)
-        return made
+        manifests.publish(self.lake, manifest)
+        return manifest
 
     def _join(self, name: str, path: str, schema: pa.Schema) -> FileEntry:
-        """One table of every shard's, in the order of their numbers, a shard at a time in memory."""
-        made = self.scratch / name
-        with pq.ParquetWriter(made, schema, compression="zstd") as writer:
-            for one in self.tally.listed:
-                writer.write_table(pq.read_table(self.scratch / f"rows-{one['number']}" / name, schema=schema))
-        return self.lake.publish_if_new(made, path)
+        """Join the shards' tables in the order of their numbers, with one shard at a time in memory."""
+        joined = self.scratch / name
+        with pq.ParquetWriter(joined, schema, compression="zstd") as writer:
+            for shard in self.tally.shards:
+                writer.write_table(pq.read_table(self.scratch / f"rows-{shard['number']}" / name, schema=schema))
+        return self.lake.publish_if_new(joined, path)

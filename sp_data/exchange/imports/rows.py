@@ -1,7 +1,7 @@
-"""Rows of the dataset's own tables, made from the rows of a foreign img2dataset parquet.
+"""Make rows of the dataset's own tables from the rows of someone else's img2dataset parquet.
 
-What img2dataset carried along (title, page, licence, uploader, sha1) is taken over under sp-data's names; where nothing
-was, a picture is called by its key.
+The columns that img2dataset carried along (title, page, licence, uploader, sha1) are taken over under sp-data's names;
+a picture without a title is called by its key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def shard_columns(rows: list[Row], split: str, tar: str) -> dict[str, list[Any]]:
-    """The columns of a shard's parquet that sp-data's stages read, a value for each row."""
+    """The columns of a shard's parquet that sp-data's stages read, with a value for each row."""
     titles = [_text(row, "title") or row["key"] for row in rows]
     captions = [_text(row, "caption") for row in rows]
     return {
@@ -39,8 +39,8 @@ def shard_columns(rows: list[Row], split: str, tar: str) -> dict[str, list[Any]]
 
 
 def catalogue_row(row: Row) -> CatalogueRow:
-    """The catalogue's row of a shard's row that has the columns above. Its original is in the shard, if anywhere."""
-    found = (Caption(text=row["caption"], source="given", page=row["url"]),) if row["caption"] else ()
+    """The catalogue's row for a shard's row that has the columns above. It has no original, as the shard has it."""
+    captions = (Caption(text=row["caption"], source="given", page=row["url"]),) if row["caption"] else ()
     return CatalogueRow(
         title=row["title"],
         name=row["title"],
@@ -61,7 +61,7 @@ def catalogue_row(row: Row) -> CatalogueRow:
         owner_revision=row["revision"],
         subject="",
         attributes=(),
-        captions=found,
+        captions=captions,
         caption=row["caption"],
         variants=(),
         status=OK if row["status"] == SUCCESS else f"img2dataset: {row['error_message'] or row['status']}"[:80],
@@ -70,9 +70,9 @@ def catalogue_row(row: Row) -> CatalogueRow:
 
 
 def kept_row(row: Row, tar: FileEntry) -> Row:
-    """The curated table's row. The picture's normal form lies in the tar, so that is its path and size."""
-    same = ("title", "sha1", "split", "caption", "variants", "url", "page", "revision", "licence", "uploader")
-    return {name: row[name] for name in same} | {
+    """The curated table's row. The picture's normal form is in the tar, so path and size are the tar's."""
+    copied = ("title", "sha1", "split", "caption", "variants", "url", "page", "revision", "licence", "uploader")
+    return {name: row[name] for name in copied} | {
         "path": tar.path,
         "num_bytes": tar.bytes,
         "width": _number(row, "width"),

@@ -1,12 +1,13 @@
-"""Someone's own img2dataset folder and clip-retrieval embeddings -> a dataset of ours, verified.
+"""Import: make a verified dataset of someone's own img2dataset folder and clip-retrieval embeddings.
 
-The tars are kept byte for byte. Everything else a dataset has is made from them: a catalogue with img2dataset's rows,
-splits by shard, embeddings sorted by shard, and a manifest of every stage (importer.py), so that `verify`, `status`,
-`train` and `export` need not know where a dataset is from. Embed, reorder and verify are the ordinary stages, which
-find the imported embeddings done.
+The tars are kept byte for byte. Everything else that a dataset has is made from them: a catalogue with img2dataset's
+rows, splits by shard, embeddings sorted by shard, and a manifest of every stage (importer.py), so that `verify`,
+`status`, `train` and `export` need not know where a dataset comes from. Embed, reorder and verify are the ordinary
+stages; embed finds the imported embeddings done.
 
-Every row is accounted for: a failed download has img2dataset's reason in the catalogue; a picture without caption, or
-in two splits, is dropped by curate; one without embedding is lost in embed; an embedding without picture is a stray.
+Every row is accounted for: a failed download has img2dataset's reason in the catalogue; curate drops a picture that has
+no caption or is in two splits; a picture without an embedding is lost in embed; an embedding without a picture is a
+stray.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from sp_data.stage import StageResult
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What is imported, and as what."""
+    """What to import, and how."""
 
     shards: Path
     embeddings: Path
@@ -46,19 +47,19 @@ class Given:
     name: str
     clip_model: str
     layout: KeyLayout | None = None
-    """None: as the shards' names and keys prove it."""
+    """None: the layout that the shards' names and keys prove."""
     reembed: int | None = None
-    """Pictures that verify embeds again; None: as usual."""
+    """How many pictures verify embeds again; None: the recipe's default."""
 
 
 def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> tuple[StageResult, Tally]:
-    """Make the dataset and verify it. Interrupted, it is begun again; what lies in the lake is not copied twice.
+    """Make the dataset and verify it. After an interruption it starts again; files in the lake are not copied again.
 
-    Raises UsageError if the dataset is there already, LayoutError, StageNotDone, CorruptFile, DuplicateKey for what is
-    wrong with the folders, VerifyFailed with every joint that is.
+    Raises UsageError if the dataset exists already, LayoutError, StageNotDone, CorruptFile, DuplicateKey if something
+    is wrong with the folders, VerifyFailed with every problem.
     """
-    kept = recall_recipe(lake)
-    if manifests.latest(lake, "verify") or (kept and kept.source.imported is None):
+    earlier_recipe = recall_recipe(lake)
+    if manifests.latest(lake, "verify") or (earlier_recipe and earlier_recipe.source.imported is None):
         raise UsageError(f"{lake.url} holds a dataset {lake.dataset!r} already; choose another --name")
     shards, layout = find_shards(given.shards, given.layout)
     with lake.writer(), lake.scratch("import") as scratch:
@@ -68,13 +69,13 @@ def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> 
         split_of = splits_of(shards, recipe.curate)
         importer = Importer(recipe, lake, layout, scratch, captions)
         progress.begin("import", len(shards), "shards")
-        # What is held out comes first: a picture that is in train as well is dropped there.
+        # Held-out shards come first: a picture that is in train as well is dropped from train.
         for shard in sorted(shards, key=lambda shard: (split_of[shard.number] == "train", shard.number)):
             importer.take(shard, split_of[shard.number])
             progress.advance()
         tally = importer.tally
         tally.num_strays += _strays_elsewhere(captions, shards)
-        if not tally.splits.total() or tally.num_lost == sum(one["num_samples"] for one in tally.listed):
+        if not tally.splits.total() or tally.num_lost == sum(entry["num_samples"] for entry in tally.shards):
             raise StageError(
                 f"no picture of {given.shards} has both a caption and an embedding in {given.embeddings}: "
                 "are they of one run?"
@@ -90,12 +91,12 @@ def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> 
     return pipeline.run_stage("verify", recipe, lake, progress=progress), tally
 
 
-def _reorder(given: Given, layout: KeyLayout, into: Path, progress: Progress) -> int:
-    """Sort the embeddings by shard; gives their width. Raises what `reorder_folder` raises, StageError."""
-    reorder_folder(given.embeddings, given.embeddings / "metadata", into, layout, progress=progress)
+def _reorder(given: Given, layout: KeyLayout, folder: Path, progress: Progress) -> int:
+    """Sort the embeddings by shard; gives their width. Raises StageError and what `reorder_folder` raises."""
+    reorder_folder(given.embeddings, given.embeddings / "metadata", folder, layout, progress=progress)
     widths = {}
     for kind in EMBEDDING_KINDS:
-        first = next((into / kind).glob("*.npy"), None) if (into / kind).is_dir() else None
+        first = next((folder / kind).glob("*.npy"), None) if (folder / kind).is_dir() else None
         if first is None:
             raise StageError(f"{given.embeddings} holds no {kind}/: run clip-retrieval with pictures and text enabled")
         widths[kind] = int(np.load(first, mmap_mode="r").shape[1])
@@ -105,7 +106,7 @@ def _reorder(given: Given, layout: KeyLayout, into: Path, progress: Progress) ->
 
 
 def _picture_side(shards: list[ForeignShard]) -> int:
-    """The longer side, in pixels, of the first picture."""
+    """The longer side of the first picture, in pixels."""
     for shard in shards:
         for _, parts in read_tar(shard.tar):
             with Image.open(BytesIO(parts["jpg"])) as picture:
@@ -126,7 +127,7 @@ def _recipe(given: Given, dim: int, side_px: int) -> Recipe:
             "dim": dim,
         },
     }
-    if side_px < 64:  # the decoder's usual size
+    if side_px < 64:  # the default size of the decoder
         fields["decoder"] = {"unets": [{"image_size_px": side_px}]}
     if given.reembed is not None:
         fields["verify"] = {"reembed": given.reembed}
@@ -134,5 +135,5 @@ def _recipe(given: Given, dim: int, side_px: int) -> Recipe:
 
 
 def _strays_elsewhere(captions: EmbeddedCaptions, shards: list[ForeignShard]) -> int:
-    there = {shard.number for shard in shards}
-    return sum(len(captions.of_shard(number)) for number in captions.shards() - there)
+    numbers = {shard.number for shard in shards}
+    return sum(len(captions.of_shard(number)) for number in captions.shards() - numbers)

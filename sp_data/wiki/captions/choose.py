@@ -4,8 +4,8 @@
     chosen(words, templates)                                     'Ada in a red coat, Ada is a kid.'
     variants(words, templates, 2, dropout=0.3, seed='0 Ada.png')   ('Ada, Ada is a kid.', 'Ada in a red coat')
 
-Names alone teach no looks: a caption that is only the name is taken where nothing else is said. No caption is longer
-than the 77 tokens that a CLIP reads.
+A name does not say what a picture shows: a caption that is only a name is chosen if there is no other. No caption is
+longer than the 77 tokens that CLIP reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DRAWS_A_VARIANT = 8
 
 @dataclass(frozen=True)
 class Words:
-    """All that is said of one picture. `candidates` are best first and never empty."""
+    """All that the wiki says about one picture. `candidates` are best first and never empty."""
 
     name: str
     candidates: Sequence[CaptionCandidate]
@@ -36,19 +36,19 @@ class Words:
 
     @cached_property
     def subject(self) -> str:
-        """Who or what it shows, by name: as the infobox has it, else the owning page's title, else the file's name."""
+        """Name of whom or what it shows: the infobox's `name`, else the owning page's title, else the file's name."""
         if self.owner is None:
             return cleaned_name(self.name)
         return self.owner.fields.get("name") or self.owner.page.title
 
     @property
     def attributes(self) -> tuple[tuple[str, str], ...]:
-        """What the owner's infobox says of the subject, its name apart."""
+        """What the owner's infobox says of the subject, except its name."""
         return self.owner.attributes if self.owner else ()
 
     @cached_property
     def fields(self) -> Mapping[str, str]:
-        """What templates may name: the infobox's fields, `subject`, and the best caption of each kind."""
+        """The fields that templates may use: the infobox's fields, `subject`, and the best caption of each kind."""
         by_kind: dict[str, str] = {}
         for candidate in self.candidates:
             by_kind.setdefault(field_name(candidate.source), candidate.text)
@@ -68,24 +68,26 @@ def chosen(words: Words, templates: Iterable[str]) -> str:
 
 
 def variants(words: Words, templates: Sequence[str], number: int, *, dropout: float, seed: str) -> tuple[str, ...]:
-    """Up to `number` other captions, none twice; equal seeds give equal ones. Without a template that can be filled
-    they are the other captions that say something."""
-    made = dict.fromkeys([chosen(words, templates)])
-    fit = [template for template in templates if fill(template, words.fields) is not None]
-    if fit:
-        dice = random.Random(seed)
+    """Up to `number` other captions, without duplicates; equal seeds give equal variants.
+
+    If no template can be filled, they are the other candidates of the TELLING kinds.
+    """
+    captions = dict.fromkeys([chosen(words, templates)])
+    usable = [template for template in templates if fill(template, words.fields) is not None]
+    if usable:
+        rng = random.Random(seed)
         for _ in range(number * DRAWS_A_VARIANT):
-            if len(made) > number:
+            if len(captions) > number:
                 break
-            template = dice.choice(fit)
-            left = _PART.sub(lambda part: "" if dice.random() < dropout else part[0], template)
-            if text := fill(left, words.fields, may_be_bare=True):
-                made.setdefault(shortened(text))
+            template = rng.choice(usable)
+            reduced = _PART.sub(lambda part: "" if rng.random() < dropout else part[0], template)
+            if text := fill(reduced, words.fields, may_be_bare=True):
+                captions.setdefault(shortened(text))
     else:
         for candidate in words.candidates:
-            if candidate.source in TELLING and len(made) <= number:
-                made.setdefault(shortened(candidate.text))
-    return tuple(made)[1:]
+            if candidate.source in TELLING and len(captions) <= number:
+                captions.setdefault(shortened(candidate.text))
+    return tuple(captions)[1:]
 
 
 def _best(words: Words) -> CaptionCandidate:
@@ -96,8 +98,11 @@ def _best(words: Words) -> CaptionCandidate:
 
 
 def fill(template: str, fields: Mapping[str, str], *, may_be_bare: bool = False) -> str | None:
-    """'a {hat kind}[ in {colour}]' with {'hat kind': 'cap'} -> 'a cap'; None if a field outside brackets is missing, or
-    if there are brackets and not one can be filled (unless it `may_be_bare`)."""
+    """'a {hat kind}[ in {colour}]' with {'hat kind': 'cap'} -> 'a cap'.
+
+    None if a field outside the brackets is missing, or if the template has brackets and none of them can be filled
+    (unless it `may_be_bare`).
+    """
 
     def value(match: re.Match[str]) -> str:
         return fields[field_name(match[1])]

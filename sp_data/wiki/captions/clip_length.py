@@ -1,7 +1,7 @@
-"""Captions as long as a CLIP reads: 77 tokens, of which two mark start and end.
+"""Captions cut to what CLIP reads: 77 tokens, of which two mark start and end.
 
-Tokens are counted by the tokenizer of the `clip` package. Its module is loaded by itself: importing the package would
-bring torch, which a scrape does not need.
+The tokenizer of the `clip` package counts the tokens. Its module is loaded alone: importing the package would import
+torch, which a scrape does not need.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ TOKENS = 77 - 2
 
 
 def shortened(text: str) -> str:
-    """The text if a CLIP reads all of it, else as much as it reads: up to the last whole sentence if that is more than
-    half of it, else up to the last whole word."""
-    # A token is at least one byte of its text, so most captions need no counting.
+    """The text, cut to TOKENS if it is longer: after the last whole sentence if that keeps more than half of what fits,
+    else after the last whole word."""
+    # A token stands for at least one byte of the text, so most captions need no counting.
     if len(text.encode("utf-8", "replace")) <= TOKENS or num_tokens(text) <= TOKENS:
         return text
     words = text.split()
@@ -31,20 +31,20 @@ def shortened(text: str) -> str:
             high = middle - 1
     if low == 0:
         return _cut_word(words[0])
-    cut = " ".join(words[:low])
-    sentence = re.match(r".*[.!?](?=\s|$)", cut, re.DOTALL)
-    if sentence and len(sentence[0]) * 2 > len(cut):
+    prefix = " ".join(words[:low])
+    sentence = re.match(r".*[.!?](?=\s|$)", prefix, re.DOTALL)
+    if sentence and len(sentence[0]) * 2 > len(prefix):
         return sentence[0]
-    return cut.rstrip(",;:- ")
+    return prefix.rstrip(",;:- ")
 
 
 def num_tokens(text: str) -> int:
-    """How many tokens a CLIP makes of a text, start and end left out."""
+    """Number of CLIP's tokens of a text, without start and end."""
     return len(_encoder()(text))
 
 
 def _cut_word(word: str) -> str:
-    """The longest start of one endless word that still fits."""
+    """The longest prefix of one very long word that fits."""
     low, high = 1, len(word)
     while low < high:
         middle = (low + high + 1) // 2

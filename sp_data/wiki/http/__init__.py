@@ -1,8 +1,8 @@
-"""Asking a wiki.
+"""Requests to a wiki.
 
-politeness.py  when to ask, how often, and whether at all: pace, retries, robots.txt, private addresses
-transport.py   HTTP: one session, one request at a time, failures told in one sentence
-api.py         one question to api.php, until it is answered;  client.py what is asked
+politeness.py  when to make a request, how often, and whether at all: pace, retries, robots.txt, private addresses
+transport.py   HTTP: one session, one request at a time, one sentence for each failure
+api.py         one query to api.php, repeated until it is answered;  client.py the queries
 xml_export.py  500 pages' wikitext in one answer
-journal.py     the answers of a run under way
+journal.py     the answers of an unfinished run
 """

@@ -1,8 +1,8 @@
-"""One question to api.php, until it is answered: broken answers asked for again, a busy wiki waited for, errors told.
+"""One query to api.php: repeated if the answer breaks off or the wiki is busy; errors are raised.
 
-MediaWiki answers nearly everything with HTTP 200: an `error` inside is an error all the same, and HTML where JSON was
-due is a guard that stands before the wiki (Cloudflare's, on Fandom). Each answer is kept in the journal, if there is
-one, until the run is through: a run that is killed asks nothing twice.
+MediaWiki answers nearly everything with HTTP 200: the JSON may still contain an `error`, and HTML instead of JSON comes
+from a guard in front of the wiki (Cloudflare's, on Fandom). Each answer is kept in the journal, if there is one, until
+the run is finished: a run that goes on after a kill repeats no query.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ Params = Mapping[str, str | int]
 
 MAXLAG_S = 5
 BUSY = ("maxlag", "ratelimited")
-"""Codes of API errors that mean 'later'."""
+"""Codes of API errors that mean 'try again later'."""
 BUSY_TRIES = 8
 BODY_TRIES = 3
-"""How often an answer that broke off is asked for again."""
+"""How often a query is made whose answer breaks off."""
 
 
-class NoSuchPlace(Exception):
-    """HTTP 404: tells api.php from w/api.php. Never leaves sp_data.wiki."""
+class ApiNotFound(Exception):
+    """HTTP 404: the API is not at this address, e.g. at w/api.php instead of api.php. Never leaves sp_data.wiki."""
 
 
 class Api:
-    """Asks one wiki; `wiki` is how errors call it."""
+    """The API of one wiki. `wiki`: its name in errors."""
 
     def __init__(self, wiki: str, transport: Transport, journal: Journal | None) -> None:
         self.num_asked = 0
-        """Requests, without those that the journal answered."""
+        """Number of requests to the wiki; queries that the journal answered do not count."""
         self.on_answer: Callable[[], None] | None = None
-        """Told after each answer."""
+        """Called after each answer."""
         self._wiki = wiki
         self._transport = transport
         self._journal = journal
         self._warned: set[str] = set()
 
     def ask(self, api: str, params: Params) -> Json:
-        """An answer of the wiki, or of the journal if it was given before in this run."""
+        """The answer to a query: the journal's if the query was made before in this run, else the wiki's."""
         key = {"api": api, **params}
         answer = self._journal.find(key) if self._journal else None
         if answer is None:
@@ -63,10 +63,10 @@ class Api:
         return dict(answer)
 
     def _ask_wiki(self, api: str, params: Params) -> Json:
-        whole: Params = {**params, "format": "json", "formatversion": 2, "maxlag": MAXLAG_S}
+        full_params: Params = {**params, "format": "json", "formatversion": 2, "maxlag": MAXLAG_S}
         for _ in range(BUSY_TRIES):
             self.num_asked += 1
-            answer, wait_s = self._get_json(api, whole)
+            answer, wait_s = self._get_json(api, full_params)
             self._warn(answer.get("warnings", {}))
             error = answer.get("error")
             if error is None:
@@ -80,11 +80,11 @@ class Api:
         raise unreachable(api, f"stayed busy through {BUSY_TRIES} tries")
 
     def _get_json(self, api: str, params: Params) -> tuple[Json, int]:
-        """An answer, and how long (s) the wiki asks to wait, should it be a refusal."""
+        """An answer, and how many seconds to wait if it says that the wiki is busy."""
         for _ in range(BODY_TRIES):
             with self._transport.get(api, params) as response:
                 if response.status_code == 404:
-                    raise NoSuchPlace(api)
+                    raise ApiNotFound(api)
                 is_json = "json" in response.headers.get("Content-Type", "").lower()
                 if not is_json:
                     raise blocked(api, f"answers HTTP {response.status_code} with a web page instead of JSON")
@@ -95,33 +95,36 @@ class Api:
                     continue
                 if not isinstance(answer, dict):
                     raise blocked(api, "answers with JSON that is not MediaWiki's")
-                return answer, _seconds(response)
+                return answer, _retry_after_s(response)
         raise unreachable(api, f"broke off {BODY_TRIES} times in the middle of an answer")
 
     def _warn(self, warnings: Mapping[str, Any]) -> None:
-        for module, said in warnings.items():
-            text = f"{module}: {said.get('warnings', said) if isinstance(said, dict) else said}"
+        for module, warning in warnings.items():
+            text = f"{module}: {warning.get('warnings', warning) if isinstance(warning, dict) else warning}"
             if text not in self._warned:
                 self._warned.add(text)
                 log.warning("%s warns: %s", self._wiki, text)
 
 
 def _read_json(body: bytes) -> Any:
-    """Raises ValueError. Half characters (\\ud83d alone), which no file and no table can hold, become '\ufffd'."""
+    """The JSON in `body`. Lone surrogates (such as \\ud83d), which cannot be written to a file, become '\ufffd'.
+
+    Raises ValueError.
+    """
     answer = json.loads(body)
-    return _whole(answer) if b"\\ud" in body.lower() else answer
+    return _without_lone_surrogates(answer) if b"\\ud" in body.lower() else answer
 
 
-def _whole(value: Any) -> Any:
+def _without_lone_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [_without_lone_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
+        return {_without_lone_surrogates(key): _without_lone_surrogates(item) for key, item in value.items()}
     return value
 
 
-def _seconds(response: requests.Response) -> int:
+def _retry_after_s(response: requests.Response) -> int:
     after = response.headers.get("Retry-After", "")
     return int(after) if after.isdecimal() else MAXLAG_S

@@ -1,10 +1,10 @@
-"""What is asked of a wiki: pages with their lists joined and their wikitext, lists of changes, a page's HTML.
+"""The queries to a wiki: pages with their joined lists and their wikitext, lists of changes, a page's HTML.
 
     with WikiClient(source) as client:
         for page in client.pages({"generator": "allimages", "gailimit": "max", "prop": "imageinfo"}):
             ...                                   # {'pageid': 8, 'title': 'File:Ada Birch.png', 'imageinfo': [...]}
 
-`continue` is followed to its end, whatever the size of an answer. api.py asks the single question.
+`continue` is followed to the end, whatever the size of an answer. api.py makes the single query.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote_plus
 
 from sp_data.errors import WikiApiError, WikiUnreachable
 from sp_data.recipe import Source
-from sp_data.wiki.http.api import Api, Json, NoSuchPlace, Params
+from sp_data.wiki.http.api import Api, ApiNotFound, Json, Params
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import RobotsCache
 from sp_data.wiki.http.transport import Transport, unreachable
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 API_PATHS = ("/api.php", "/w/api.php")
 PAGES_A_REQUEST = 50
-"""MediaWiki's limit where pages are named, and where their content is asked for."""
+"""MediaWiki's limit for named pages, and for pages with their content."""
 PAGES_AN_EXPORT = 500
 """MediaWiki's limit for generators."""
 LONGEST_TITLES = 5000
-"""Characters of an address that titles may take; servers refuse those of more than 8 KB."""
+"""Characters that titles may take in an address; servers refuse addresses of more than 8 KB."""
 CONTENT: Params = {"prop": "revisions", "rvprop": "content|ids", "rvslots": "main"}
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What is asked of a wiki once: where its API is and what it calls its files and categories."""
+    """What is requested of a wiki only once: the address of its API, and its names for files and categories."""
 
     api: str
     namespaces: Namespaces
@@ -57,7 +57,7 @@ class Greeting:
 class WikiClient:
     """One wiki, one session, one request at a time. `proxy` and `robots` as in Transport.
 
-    `site`: what an earlier run found out, so that it is not asked again.
+    `site`: as an earlier run found it; None: it is requested.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class WikiClient:
         self.transport = Transport(source, proxy, robots)
         self.api = Api(source.place, self.transport, journal)
         self._site = site
-        self._exports = True
+        self._has_exports = True
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class WikiClient:
 
     @property
     def site(self) -> Site:
-        """Where the wiki's API is. Raises WikiUnreachable if it has none."""
+        """The wiki's API and namespaces. Raises WikiUnreachable if it has no API."""
         if self._site is None:
             self.greet()
         assert self._site is not None
@@ -91,12 +91,13 @@ class WikiClient:
 
     @property
     def namespaces(self) -> Namespaces:
-        """What the wiki calls its files and categories."""
+        """The wiki's names for files and categories."""
         return self.site.namespaces
 
     def pages(self, params: Params) -> Iterator[Json]:
-        """The pages of an `action=query`, each once, with lists that came in several answers (such as categories)
-        joined. At most one batch of the generator is held.
+        """The pages of an `action=query`, each once; lists that came in several answers are joined.
+
+        At most one batch of the generator is in memory.
 
         Raises WikiApiError, WikiBlocked, WikiUnreachable.
         """
@@ -106,18 +107,18 @@ class WikiClient:
     def pages_with_text(self, params: Params) -> Iterator[Json]:
         """`pages` of a generator, each with the content of its newest revision, as `CONTENT` would give it.
 
-        A wiki that exports gives 500 pages in one answer; what is missing there is asked for 50 by 50.
+        A wiki with exports gives 500 pages in one answer; pages that are missing in it are requested in fifties.
         """
-        for batch, exported in self._batches(params, {"export": 1} if self._exports else {}):
+        for batch, exported in self._batches(params, {"export": 1} if self._has_exports else {}):
             yield from self._with_text(batch, exported)
 
     def pages_named(self, titles: Iterable[str], params: Params) -> Iterator[Json]:
-        """`pages` of these titles, as many a request as an address holds."""
-        for some in _batched(titles):
-            yield from self.pages({"titles": "|".join(some), **params})
+        """`pages` of these titles, as many in a request as its address can hold."""
+        for batch in _batched(titles):
+            yield from self.pages({"titles": "|".join(batch), **params})
 
     def lists(self, params: Params) -> Json:
-        """`list=...` of an `action=query`: {list's name: all its entries} and 'curtimestamp' of the first answer."""
+        """`list=...` of an `action=query`: {list name: all its entries}, with 'curtimestamp' of the first answer."""
         merged: Json = {}
         for answer in self._answers({"action": "query", "curtimestamp": 1, **params}):
             merged.setdefault("curtimestamp", answer.get("curtimestamp", ""))
@@ -125,13 +126,13 @@ class WikiClient:
                 merged.setdefault(name, []).extend(entries)
         return merged
 
-    def _batches(self, params: Params, once: Params) -> Iterator[tuple[list[Json], dict[int, ExportedPage]]]:
+    def _batches(self, params: Params, first_params: Params) -> Iterator[tuple[list[Json], dict[int, ExportedPage]]]:
         batch: dict[str, Json] = {}
         texts: dict[int, ExportedPage] = {}
-        for answer in self._answers({"action": "query", **params}, once):
+        for answer in self._answers({"action": "query", **params}, first_params):
             query = answer.get("query", {})
             for page in query.get("pages", ()):
-                if "title" not in page:  # asked for by an id that is gone
+                if "title" not in page:  # requested by the id of a deleted page
                     continue
                 title = str(page["title"])
                 batch[title] = _merged(batch[title], page) if title in batch else page
@@ -144,26 +145,26 @@ class WikiClient:
             yield list(batch.values()), texts
 
     def _with_text(self, pages: list[Json], exported: Mapping[int, ExportedPage]) -> Iterator[Json]:
-        """The pages with `revisions`; those that the export left out are asked for by their ids."""
+        """The pages with `revisions`; those that the export left out are requested by their ids."""
         ids = {int(page["pageid"]) for page in pages if "pageid" in page}
-        if left := sorted(ids - exported.keys()):
-            if self._exports and not exported:
-                log.info("%s exports no pages; they are read in fifties", self.source.wiki)
-                self._exports = False
-            asked = iter(left)
-            more: dict[int, list[Json]] = {}
-            while some := list(islice(asked, PAGES_A_REQUEST)):
-                for page in self.pages({"pageids": "|".join(map(str, some)), **CONTENT}):
-                    more[int(page["pageid"])] = page.get("revisions", [])
-            # Only their text: between the two answers a page may have been moved.
-            pages = [{**page, "revisions": more.get(page.get("pageid", 0), [])} for page in pages]
+        if missing := sorted(ids - exported.keys()):
+            if self._has_exports and not exported:
+                log.info("%s exports no pages; they are requested in fifties", self.source.wiki)
+                self._has_exports = False
+            remaining = iter(missing)
+            revisions: dict[int, list[Json]] = {}
+            while batch := list(islice(remaining, PAGES_A_REQUEST)):
+                for page in self.pages({"pageids": "|".join(map(str, batch)), **CONTENT}):
+                    revisions[int(page["pageid"])] = page.get("revisions", [])
+            # Take only their text: a page may have been moved between the two answers.
+            pages = [{**page, "revisions": revisions.get(page.get("pageid", 0), [])} for page in pages]
         for page in pages:
             text = exported.get(page.get("pageid", 0))
             yield page if text is None else {**page, "revisions": [text.as_revision()]}
 
     def rendered(self, page: str) -> Json:
-        """A page as readers see it: {'title', 'pageid', 'revid', 'text': HTML, 'images': files it shows, 'templates':
-        pages it includes}. Raises WikiApiError if missing."""
+        """A page as HTML: {'title', 'pageid', 'revid', 'text': HTML, 'images': files it shows, 'templates': pages it
+        includes}. Raises WikiApiError if the page is missing."""
         params: Params = {
             "action": "parse",
             "page": page,
@@ -182,9 +183,11 @@ class WikiClient:
         return dict(answer["parse"])
 
     def greet(self) -> Greeting:
-        """The first request of a run that knows nothing of the wiki: where its API is, its names for things, the time
-        there, and what changed last."""
-        self.source.check_manners()
+        """The first request of a run that knows nothing of the wiki.
+
+        It finds the API and the wiki's namespaces (`site`), and returns the wiki's time and newest changes.
+        """
+        self.source.check_politeness()
         params: Params = {
             "action": "query",
             "meta": "siteinfo",
@@ -200,7 +203,7 @@ class WikiClient:
         for path in API_PATHS:
             try:
                 answer = self.api.ask(self.source.wiki + path, params)
-            except NoSuchPlace:
+            except ApiNotFound:
                 continue
             query = answer.get("query", {})
             log.info("%s: %s", self.source.wiki, query.get("general", {}).get("generator", "an unknown wiki"))
@@ -212,65 +215,65 @@ class WikiClient:
         )
 
     def _ask(self, params: Params) -> Json:
-        """An answer. An API that is no more where an earlier run found it is looked for again."""
+        """An answer. If the API is not where an earlier run found it any more, it is searched again."""
         try:
             return self.api.ask(self.site.api, params)
-        except NoSuchPlace:
-            log.info("%s is gone, looking for the API again", self.site.api)
+        except ApiNotFound:
+            log.info("%s is gone, searching for the API", self.site.api)
             self._site = None
             try:
                 return self.api.ask(self.site.api, params)
-            except NoSuchPlace as error:
-                raise unreachable(self.source.wiki, "has an API that comes and goes") from error
+            except ApiNotFound as error:
+                raise unreachable(self.source.wiki, "has an API that appears and disappears") from error
 
-    def _answers(self, params: Params, once: Params | None = None) -> Iterator[Json]:
-        """All answers to a question; `once` goes with the first question of each batch of a generator only."""
-        goes_on: Params = {}
-        extra = once or {}
+    def _answers(self, params: Params, first_params: Params | None = None) -> Iterator[Json]:
+        """All answers to a query. `first_params`: added to the first request of each batch of a generator only."""
+        position: Params = {}
+        extra = first_params or {}
         while True:
-            answer = self._ask_with(params, goes_on, extra)
+            answer = self._ask_with(params, position, extra)
             yield answer
             if "continue" not in answer:
                 return
-            if answer["continue"] == goes_on:
-                raise WikiApiError(f"{self.source.wiki} asks to continue where it was: {goes_on}", "endless-continue")
-            goes_on = answer["continue"]
-            extra = (once or {}) if answer.get("batchcomplete") and self._exports else {}
+            if answer["continue"] == position:
+                raise WikiApiError(f"{self.source.wiki} asks to continue where it was: {position}", "endless-continue")
+            position = answer["continue"]
+            extra = (first_params or {}) if answer.get("batchcomplete") and self._has_exports else {}
 
-    def _ask_with(self, params: Params, goes_on: Params, extra: Params) -> Json:
-        """One answer. A wiki that refuses an export, or breaks over it, is asked without."""
+    def _ask_with(self, params: Params, position: Params, extra: Params) -> Json:
+        """One answer. If the wiki refuses an export or fails on it, the query is made without."""
         try:
-            return self._ask({**params, **extra, **goes_on})
+            return self._ask({**params, **extra, **position})
         except (WikiApiError, WikiUnreachable) as error:
             if not extra:
                 raise
             log.info("%s does not export (%s)", self.source.wiki, error)
-            self._exports = False
-            return self._ask({**params, **goes_on})
+            self._has_exports = False
+            return self._ask({**params, **position})
 
 
-def _merged(page: Json, more: Json) -> Json:
-    """One page out of two answers: lists grow, anything else is the newer answer's."""
-    whole = dict(page)
-    for key, value in more.items():
-        old = whole.get(key)
+def _merged(page: Json, newer: Json) -> Json:
+    """One page from two answers: lists are joined, other values are taken from the newer answer."""
+    merged = dict(page)
+    for key, value in newer.items():
+        old = merged.get(key)
         if isinstance(old, list) and isinstance(value, list):
-            whole[key] = old + [item for item in value if item not in old]
+            merged[key] = old + [item for item in value if item not in old]
         else:
-            whole[key] = value
-    return whole
+            merged[key] = value
+    return merged
 
 
 def _batched(titles: Iterable[str]) -> Iterator[list[str]]:
     """Titles in lists that one request can name."""
-    some: list[str] = []
+    batch: list[str] = []
     length = 0
     for title in titles:
         cost = len(quote_plus(title)) + 3
-        if some and (len(some) == PAGES_A_REQUEST or length + cost > LONGEST_TITLES):
-            yield some
-            some, length = [], 0
-        some.append(title)
+        if batch and (len(batch) == PAGES_A_REQUEST or length + cost > LONGEST_TITLES):
+            yield batch
+            batch, length = [], 0
+        batch.append(title)
         length += cost
-    if some:
-        yield some
+    if batch:
+        yield batch

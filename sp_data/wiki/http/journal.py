@@ -1,13 +1,13 @@
-"""The journal of a scrape that is under way: each answer of the wiki, kept until the run is through.
+"""The journal of an unfinished scrape: each answer of the wiki, kept until the run is finished.
 
     wiki/journal/start.json           {"run": "9c1f…", "at": 1795391702.5}
     wiki/journal/2b7e….json.gz        {"asked": {...}, "answer": {...}}
 
-A killed run leaves it behind; the next one asks the same questions in the same order and finds them answered, as far as
-the first one came. So no code of the scraper has to know where a run can be interrupted.
+A killed run leaves its journal behind. The next run makes the same queries in the same order, and the journal answers
+those that the first run got answered. So no other code of the scraper has to know where a run can be interrupted.
 
-Answers belong to one run: to what was to be done, and to what was known of the wiki when it began. A run with another
-name finds none of them.
+Answers belong to one run: its name stands for what it has to do, and for what was known of the wiki when it began. A
+run with another name finds none of them.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ log = logging.getLogger(__name__)
 FOLDER = "wiki/journal"
 START = f"{FOLDER}/start.json"
 LONGEST_S = 24 * 3600.0
-"""A run that began longer ago begins again: by then too much of what it was told is no longer so."""
+"""A run that began longer ago starts again: too many of its answers are out of date by then."""
 
 
 class Journal:
-    """Answers by question. Until `begin` nothing is found and nothing kept."""
+    """Answers by query. Before `begin`, nothing is found and nothing is kept."""
 
     def __init__(self, lake: Lake) -> None:
         self.age_s = 0.0
-        """How long ago the run began that this one goes on with; 0 if it is a new one."""
+        """How long ago the run began that is continued; 0 for a new run."""
         self._lake = lake
         self._begun = False
-        self._kept: set[str] = set()
+        self._paths: set[str] = set()
 
     def begin(self, run: str) -> None:
-        """Go on with the run of this name if there is one under way, else start it; any other is forgotten."""
-        self._kept = set(self._lake.list(FOLDER))
-        began = self._began(run) if START in self._kept else None
+        """Continue the unfinished run of this name, or start it; the journal of another run is removed."""
+        self._paths = set(self._lake.list(FOLDER))
+        began = self._start_of(run) if START in self._paths else None
         if began is None:
             self.clear()
             self._lake.write_bytes(START, json.dumps({"run": run, "at": time.time()}).encode())
-            self._kept.add(START)
+            self._paths.add(START)
         else:
             self.age_s = time.time() - began
         self._begun = True
 
-    def _began(self, run: str) -> float | None:
+    def _start_of(self, run: str) -> float | None:
         try:
             start = json.loads(self._lake.read_bytes(START))
             began = float(start["at"])
@@ -60,10 +60,10 @@ class Journal:
             return None
         return began if start["run"] == run and 0 <= time.time() - began <= LONGEST_S else None
 
-    def find(self, asked: Mapping[str, Any]) -> Any | None:
-        """The answer to a question that was asked before in this run, None if it was not."""
-        path = _path(asked)
-        if not self._begun or path not in self._kept:
+    def find(self, query: Mapping[str, Any]) -> Any | None:
+        """The answer to a query that was made before in this run, else None."""
+        path = _path(query)
+        if not self._begun or path not in self._paths:
             return None
         try:
             return json.loads(gzip.decompress(self._lake.read_bytes(path)))["answer"]
@@ -71,21 +71,21 @@ class Journal:
             log.info("%s cannot be read; the wiki is asked again", self._lake.full(path))
             return None
 
-    def keep(self, asked: Mapping[str, Any], answer: Any) -> None:
+    def keep(self, query: Mapping[str, Any], answer: Any) -> None:
         if self._begun:
-            path = _path(asked)
-            entry = {"asked": dict(asked), "answer": answer}
+            path = _path(query)
+            entry = {"asked": dict(query), "answer": answer}
             self._lake.write_bytes(path, gzip.compress(json.dumps(entry, ensure_ascii=False).encode(), 1))
-            self._kept.add(path)
+            self._paths.add(path)
 
     def clear(self) -> None:
-        """Forget the run: it is through, or what it was told leads nowhere."""
-        # The start first: answers without one belong to no run.
-        for path in sorted(self._kept, key=lambda path: path != START):
+        """Remove the journal: the run is finished, or its answers cannot be used."""
+        # The start first: answers without it belong to no run.
+        for path in sorted(self._paths, key=lambda path: path != START):
             self._lake.remove(path)
-        self._kept.clear()
+        self._paths.clear()
         self._begun = False
 
 
-def _path(asked: Mapping[str, Any]) -> str:
-    return f"{FOLDER}/{digest_of(dict(asked))[:32]}.json.gz"
+def _path(query: Mapping[str, Any]) -> str:
+    return f"{FOLDER}/{digest_of(dict(query))[:32]}.json.gz"

@@ -1,4 +1,4 @@
-"""Manners towards a wiki: how fast to ask, when to ask again, what robots.txt says, and which hosts not to touch."""
+"""Politeness towards a wiki: the pace of requests, retries, robots.txt, and private hosts that are not contacted."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
 AGENT = "sp-data"
-"""The name that robots.txt rules are looked up for."""
+"""The user agent whose rules in robots.txt apply."""
 PURPOSE = "pictures and captions for a dataset"
 LONGEST_WAIT_S = 300.0
-"""A wiki that asks for more patience than this gets all of it: the run ends and is started again later."""
+"""If a wiki asks for a longer wait, the run ends, and can be started again later."""
 JITTER = (1.0, 1.2)
-"""Times the gap that was asked for, never twice the same: a fleet of scrapers must not beat in time."""
+"""Random factors of the gap between requests, so that several scrapers do not run in step."""
 RETRIED = (429, 500, 502, 503, 504)
 
 
 def user_agent(contact: str) -> str:
-    """Honest and reachable: Fandom's guard lets such agents pass and stops those that pose as browsers."""
+    """The User-Agent header. Fandom's guard lets honest agents pass and stops those that pose as browsers."""
     about = "; ".join(part for part in (PURPOSE, " ".join(contact.split())) if part)
-    # A header holds latin-1 only; anything else in a contact would break every request.
+    # A header can hold only latin-1; any other character in a contact would break every request.
     return f"{AGENT}/{__version__} ({about})".encode("latin-1", "replace").decode("latin-1")
 
 
 class PoliteRetry(Retry):
-    """urllib3's Retry for a guest: connection errors, 429 and 5xx, Retry-After obeyed, backoff with jitter.
+    """urllib3's Retry, polite: retries connection errors, 429 and 5xx, obeys Retry-After, backs off with jitter.
 
-    Waits 0, 1, 2, 4, 8 s (and up to 1 s of jitter) where the wiki does not say how long, and never less than the pace
-    of requests (`gap_s`). Raises WikiBlocked, out of the request, where it asks for more than LONGEST_WAIT_S.
+    Without a Retry-After it waits 0, 1, 2, 4, 8 s (and up to 1 s of jitter), but never less than the gap between
+    requests (`gap_s`). If the wiki asks for more than LONGEST_WAIT_S, the request raises WikiBlocked.
     """
 
     gap_s: float = 0.0
 
     @classmethod
     def of_a_guest(cls, gap_s: float = 0.0) -> Self:
-        made = cls(
+        retry = cls(
             total=5,
             connect=2,
             read=3,
@@ -60,13 +60,13 @@ class PoliteRetry(Retry):
             raise_on_status=False,
             respect_retry_after_header=True,
         )
-        made.gap_s = gap_s
-        return made
+        retry.gap_s = gap_s
+        return retry
 
-    def new(self, **changed: Any) -> Self:
-        made = super().new(**changed)
-        made.gap_s = self.gap_s
-        return made
+    def new(self, **changes: Any) -> Self:
+        retry = super().new(**changes)
+        retry.gap_s = self.gap_s
+        return retry
 
     def get_backoff_time(self) -> float:
         return max(super().get_backoff_time(), self.gap_s)
@@ -79,7 +79,7 @@ class PoliteRetry(Retry):
 
 
 def check_wait(wait_s: float) -> None:
-    """Raises WikiBlocked if that is longer than a run should sleep."""
+    """Raises WikiBlocked if `wait_s` is longer than LONGEST_WAIT_S."""
     if wait_s > LONGEST_WAIT_S:
         raise WikiBlocked(
             f"the wiki asks to be left alone for {wait_s / 60:.0f} minutes; what was fetched is kept, "
@@ -89,7 +89,7 @@ def check_wait(wait_s: float) -> None:
 
 @dataclass(slots=True)
 class Pace:
-    """At most so many requests a second and host, one after the other; 0 = no limit."""
+    """At most so many requests a second to each host, one after the other; 0 = no limit."""
 
     requests_per_second: float
     clock: Callable[[], float] = time.monotonic
@@ -113,43 +113,43 @@ class Pace:
 
 
 RobotsCache = MutableMapping[str, tuple[float, str]]
-"""Host's address -> when its robots.txt was read (seconds since 1970), and its text."""
+"""Scheme and host -> when its robots.txt was read (seconds since 1970), and its text."""
 ROBOTS_FRESH_S = 24 * 3600.0
-"""How long a robots.txt may be believed (RFC 9309, 2.4)."""
+"""How long a robots.txt may be cached (RFC 9309, 2.4)."""
 
 
 @dataclass(slots=True)
 class Robots:
-    """robots.txt of every host that is asked for anything; `read` fetches its text, '' where there is none."""
+    """robots.txt of every host that gets a request. `read` fetches its text, '' if there is none."""
 
     read: Callable[[str], str]
     cache: RobotsCache = field(default_factory=dict)
     _rules: dict[str, RobotFileParser] = field(default_factory=dict)
 
     def check(self, url: str) -> None:
-        """Raises WikiBlocked if the host of `url` does not want our agent there."""
+        """Raises WikiBlocked if the robots.txt of its host forbids `url` to our agent."""
         parts = urlsplit(url)
-        place = f"{parts.scheme}://{parts.netloc}"
-        if place not in self._rules:
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if origin not in self._rules:
             rules = RobotFileParser()
-            rules.parse([line for line in self._text(place).splitlines() if _can_be_read(line)])
-            self._rules[place] = rules
-        if not self._rules[place].can_fetch(AGENT, url):
+            rules.parse([line for line in self._text(origin).splitlines() if _can_be_read(line)])
+            self._rules[origin] = rules
+        if not self._rules[origin].can_fetch(AGENT, url):
             raise WikiBlocked(
-                f"{place}/robots.txt does not allow {AGENT} to fetch {parts.path}; ask the wiki's owners, "
+                f"{origin}/robots.txt does not allow {AGENT} to fetch {parts.path}; ask the wiki's owners, "
                 "or choose another source.wiki"
             )
 
-    def _text(self, place: str) -> str:
-        read_at, text = self.cache.get(place, (0.0, ""))
+    def _text(self, origin: str) -> str:
+        read_at, text = self.cache.get(origin, (0.0, ""))
         if not 0 <= time.time() - read_at < ROBOTS_FRESH_S:
-            text = self.read(f"{place}/robots.txt")
-            self.cache[place] = (time.time(), text)
+            text = self.read(f"{origin}/robots.txt")
+            self.cache[origin] = (time.time(), text)
         return text
 
 
 def _can_be_read(line: str) -> bool:
-    """Whether Python's parser of robots.txt does not break over a line, such as `Disallow: //[`."""
+    """Whether Python's parser can read this line of a robots.txt; it raises on `Disallow: //[`."""
     try:
         urlsplit(unquote(line.partition(":")[2].strip()))
     except ValueError:
@@ -160,7 +160,7 @@ def _can_be_read(line: str) -> bool:
 def forbids_training(robots_tags: str) -> bool:
     """Whether an X-Robots-Tag says `noai` or `noimageai`, to everyone or to our agent.
 
-    'noai, noimageai' and 'sp-data: noai' do; 'otherbot: noai, noindex' speaks to another.
+    'noai, noimageai' and 'sp-data: noai' do; 'otherbot: noai, noindex' addresses another agent.
     """
     for_us = True
     for part in robots_tags.lower().split(","):
@@ -177,8 +177,10 @@ _RULES_WITH_VALUE = frozenset({"max-snippet", "max-image-preview", "max-video-pr
 
 @functools.lru_cache(maxsize=256)
 def is_private(host: str) -> bool:
-    """Whether a host lies on this machine or inside a private network. One that cannot be looked up does not count:
-    then nothing can be fetched from it either, or a proxy does the looking up."""
+    """Whether a host is this machine or in a private network.
+
+    False if its name cannot be resolved: then nothing can be fetched from it either, or a proxy resolves the name.
+    """
     try:
         addresses = {item[4][0] for item in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):

@@ -1,7 +1,7 @@
-"""HTTP towards one wiki and its picture host: one session, one request at a time, failures told in one sentence.
+"""HTTP to one wiki and its picture host: one session, one request at a time, one sentence for each failure.
 
-What comes back is a response of any status that is an answer: a guard's challenge, a dead host or a body that breaks
-off are raised as what they are.
+The caller gets a response of any status that is the host's own answer; a guard's challenge, an unreachable host or a
+body that breaks off is raised as an error.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from sp_data.wiki.http.politeness import Pace, PoliteRetry, Robots, RobotsCache,
 
 MAX_REDIRECTS = 5
 MAX_TEXT_BYTES = 256 << 20
-"""Of an API answer or a robots.txt, unpacked; 500 pages of two megabytes are no honest answer."""
+"""Largest API answer or robots.txt, unpacked; a larger one is an attack or a fault."""
 CHUNK_BYTES = 1 << 16
-AS_IT_IS = {"Accept": "*/*", "Accept-Encoding": "identity"}
-"""Headers that ask for a picture's own bytes. No gzip: its Content-Length would not be the picture's."""
-KEPT = "what was fetched is kept, run the same command again"
+UNCHANGED_BYTES = {"Accept": "*/*", "Accept-Encoding": "identity"}
+"""Headers of requests for a picture's own bytes. No gzip: its Content-Length would not be the picture's."""
+RESUME_HINT = "what was fetched is kept, run the same command again"
 
 BROKE_OFF = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
     requests.exceptions.ConnectionError,
 )
-"""What reading a body raises that ends before its time (a stall is a ConnectionError there)."""
+"""What reading a body raises if it ends too early (requests makes a stall a ConnectionError)."""
 
 
 class AddressRefused(Exception):
-    """A picture's address leads somewhere it must not; says where. Never leaves sp_data.wiki."""
+    """A picture's address leads to a place that is not allowed; the message says which. Never leaves sp_data.wiki."""
 
 
 class BrokenOff(Exception):
-    """A body ended before its time, or went on beyond reason. Never leaves sp_data.wiki."""
+    """A body ended too early, or is longer than MAX_TEXT_BYTES. Never leaves sp_data.wiki."""
 
 
 class Transport:
-    """`proxy`: an HTTP proxy that stands for the wiki's host (how the demo's made-up wiki is reached). `robots`: what
-    earlier runs read of robots.txt files."""
+    """`proxy`: an HTTP proxy that answers for the wiki's host (the demo wiki is reached this way). `robots`: robots.txt
+    files that earlier runs read; updated in place."""
 
     def __init__(self, source: Source, proxy: str | None = None, robots: RobotsCache | None = None) -> None:
         self.num_requests = 0
@@ -70,40 +70,40 @@ class Transport:
 
     @property
     def seconds_a_request(self) -> float:
-        """How long one takes at the polite rate, at the least."""
+        """Seconds from one request to the next at the polite rate, on average."""
         return self._pace.mean_gap_s
 
     @contextlib.contextmanager
     def get(self, address: str, params: Mapping[str, str | int]) -> Iterator[requests.Response]:
         """An open response of status < 500. Raises WikiBlocked, WikiUnreachable."""
         try:
-            with self._followed(f"{address}?{urlencode(params)}", address) as response:
+            with self._follow_redirects(f"{address}?{urlencode(params)}", address) as response:
                 if response.status_code >= 500:
                     raise unreachable(address, f"answers HTTP {response.status_code} again and again")
                 yield response
         except AddressRefused as error:
-            raise unreachable(address, f"sends its visitors to a place that is refused ({error})") from error
+            raise unreachable(address, f"redirects to an address that is not allowed ({error})") from error
 
     def original(self, url: str) -> contextlib.AbstractContextManager[requests.Response]:
-        """A picture's own bytes, not a smaller WebP made of them, as an open response of any status.
+        """A picture's own bytes, not a smaller WebP made of them; an open response of any status.
 
         Raises AddressRefused, WikiBlocked, WikiUnreachable.
         """
         address = f"{url}{'&' if '?' in url else '?'}format=original"
-        return self._followed(address, self._source.wiki, AS_IT_IS)
+        return self._follow_redirects(address, self._source.wiki, UNCHANGED_BYTES)
 
     def listed(self, url: str) -> contextlib.AbstractContextManager[requests.Response]:
-        """The same for an address that somebody listed."""
-        return self._followed(url, url, AS_IT_IS)
+        """The same for an address from a list."""
+        return self._follow_redirects(url, url, UNCHANGED_BYTES)
 
     @contextlib.contextmanager
-    def _followed(
-        self, address: str, asked_by: str, headers: Mapping[str, str] | None = None, *, by_the_rules: bool = True
+    def _follow_redirects(
+        self, address: str, origin: str, headers: Mapping[str, str] | None = None, *, check_robots: bool = True
     ) -> Iterator[requests.Response]:
-        """The answer at the end of all redirects. `asked_by`: the address whose word it is to ask there."""
+        """The response at the end of all redirects. `origin`: the address on whose behalf the request is made."""
         for _ in range(MAX_REDIRECTS + 1):
-            _check_address(address, asked_by)
-            if by_the_rules:
+            _check_address(address, origin)
+            if check_robots:
                 self._robots.check(address)
             with self._send(address, headers) as response:
                 if not response.is_redirect:
@@ -114,8 +114,8 @@ class Transport:
 
     def _read_robots(self, address: str) -> str:
         try:
-            with self._followed(address, address, by_the_rules=False) as response:
-                # RFC 9309: 4xx means that there are no rules; 5xx means that nobody knows them, so keep out.
+            with self._follow_redirects(address, address, check_robots=False) as response:
+                # RFC 9309: 4xx means that there are no rules; 5xx means that they are unknown, so keep out.
                 if response.status_code >= 500:
                     raise unreachable(address, f"answers HTTP {response.status_code}")
                 return body_of(response).decode("utf-8", "replace") if response.status_code == 200 else ""
@@ -141,10 +141,10 @@ class Transport:
                 raise unreachable(address, f"did not answer within {timeout_s:g} s") from error
             raise unreachable(address, "cannot be reached: is there a network, and is the name right?") from error
         except (LocationParseError, ValueError) as error:
-            # requests' own errors about addresses are ValueErrors; it also looks at where a redirect leads.
+            # requests raises ValueErrors about addresses, those in redirects included.
             raise AddressRefused("not a web address") from error
         except requests.exceptions.RequestException as error:
-            raise WikiError(f"{address} cannot be asked for: {error}") from error
+            raise WikiError(f"{address} cannot be requested: {error}") from error
         with response:
             if response.headers.get("cf-mitigated"):
                 raise blocked(address, f"answers HTTP {response.status_code} with a challenge")
@@ -160,17 +160,17 @@ def _joined(address: str, location: str) -> str:
         raise AddressRefused("a redirect to no web address") from error
 
 
-def _check_address(address: str, asked_by: str) -> None:
+def _check_address(address: str, origin: str) -> None:
     try:
-        parts, asking = urlsplit(address), urlsplit(asked_by)
-        _ = parts.port  # a number that no port has is found here
+        parts, origin_parts = urlsplit(address), urlsplit(origin)
+        _ = parts.port  # raises if the number is out of range
     except ValueError as error:
         raise AddressRefused("not a web address") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise AddressRefused("not a web address")
-    # Else a wiki could have us fetch what only this machine may see, such as a cloud's credentials. One that lies on
-    # a private network itself may send us around there.
-    if is_private(parts.hostname) and not (asking.hostname and is_private(asking.hostname)):
+    # Otherwise a wiki could make us fetch what only this machine may see, such as a cloud's credentials. A wiki on a
+    # private network may redirect within private networks.
+    if is_private(parts.hostname) and not (origin_parts.hostname and is_private(origin_parts.hostname)):
         raise AddressRefused("private address")
 
 
@@ -187,15 +187,15 @@ def body_of(response: requests.Response) -> bytes:
     return text.getvalue()
 
 
-def blocked(address: str, what: str) -> WikiBlocked:
+def blocked(address: str, behaviour: str) -> WikiBlocked:
     return WikiBlocked(
-        f"{urlsplit(address).netloc} {what}: it does not want this visitor now. What was fetched is kept; run the "
+        f"{urlsplit(address).netloc} {behaviour}: it refuses this scraper for now. What was fetched is kept; run the "
         "same command again in some hours, with a real source.contact and a lower source.requests_per_second"
     )
 
 
-def unreachable(address: str, what: str) -> WikiUnreachable:
-    return WikiUnreachable(f"{urlsplit(address).netloc} {what}; {KEPT}")
+def unreachable(address: str, behaviour: str) -> WikiUnreachable:
+    return WikiUnreachable(f"{urlsplit(address).netloc} {behaviour}; {RESUME_HINT}")
 
 
 def _timed_out(error: requests.exceptions.ConnectionError) -> bool:

@@ -1,4 +1,4 @@
-"""MediaWiki's XML export -> the wikitext of each page: 500 pages in one answer, where content alone comes 50 by 50.
+"""MediaWiki's XML export -> the wikitext of each page: 500 pages in one answer instead of 50 with `prop=revisions`.
 
 <mediawiki><page><id>8</id><revision><id>171</id><model>wikitext</model><text>'''Ada'''...</text></revision></page>...
 """
@@ -14,14 +14,14 @@ from lxml import etree
 
 @dataclass(frozen=True, slots=True)
 class ExportedPage:
-    """The newest revision of a page; `text` is None where the wiki hides it."""
+    """The newest revision of a page. `text` is None if the wiki hides it."""
 
     revision: int
     model: str
     text: str | None
 
     def as_revision(self) -> dict[str, Any]:
-        """The shape in which `prop=revisions` gives it."""
+        """The revision as `prop=revisions` would give it."""
         main: dict[str, Any] = {"contentmodel": self.model}
         if self.text is not None:
             main["content"] = self.text
@@ -29,8 +29,8 @@ class ExportedPage:
 
 
 def read_export(xml: str) -> dict[int, ExportedPage]:
-    """Page id -> its newest revision. What breaks off or is no export gives the pages that came whole."""
-    found: dict[int, ExportedPage] = {}
+    """Page id -> its newest revision. If the export breaks off or is none, only the pages that came whole."""
+    revisions: dict[int, ExportedPage] = {}
     # A wiki is not trusted: no entities are expanded and nothing is loaded from elsewhere.
     pages = etree.iterparse(
         io.BytesIO(xml.encode()), tag="{*}page", resolve_entities=False, no_network=True, huge_tree=True, recover=True
@@ -40,10 +40,10 @@ def read_export(xml: str) -> dict[int, ExportedPage]:
         if revision is not None:
             text = revision.find("{*}text")
             hidden = text is None or text.get("deleted") is not None
-            found[int(page.findtext("{*}id"))] = ExportedPage(
+            revisions[int(page.findtext("{*}id"))] = ExportedPage(
                 int(revision.findtext("{*}id")),
                 revision.findtext("{*}model") or "wikitext",
                 None if hidden else text.text or "",
             )
         page.clear()
-    return found
+    return revisions

@@ -1,7 +1,7 @@
-"""What the text of a wiki means; nothing here asks the wiki.
+"""Parsers of a wiki's text; nothing here makes a request.
 
-titles.py      the many spellings of one file name
+titles.py      one normal form for the many spellings of a file name
 page.py        what a page shows and says;  wikitext.py reads it from wikitext, html.py from HTML
-file_page.py   a file's own page: licence, templates, summary
+file_page.py   the page of a file: licence, templates, summary
 plaintext.py   wikitext -> words
 """

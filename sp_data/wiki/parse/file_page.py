@@ -1,4 +1,4 @@
-"""A file's own page: its licence, the templates on it, and what it says of the picture.
+"""The page of a file: its licence, its templates, and its description of the picture.
 
 == Summary ==
 Ada at the lake.                       FilePage(templates=('Fairuse',), licence='Fairuse',
@@ -29,7 +29,7 @@ _DESCRIPTIONS = frozenset({"description", "desc", "summary"})
 
 @dataclass(frozen=True, slots=True)
 class FilePage:
-    """`templates` by name; `licence` is one of them, or None."""
+    """`templates`: their names. `licence`: one of them, or None."""
 
     templates: tuple[str, ...]
     licence: str | None
@@ -47,12 +47,12 @@ def read(text: str, spaces: Namespaces) -> FilePage:
     return FilePage(
         templates=tuple(sorted(set(names))),
         licence=_licence(code, names),
-        summary=_described([template for _, template in named], spaces) or _summary(code, spaces),
+        summary=_description([template for _, template in named], spaces) or _summary(code, spaces),
     )
 
 
 def _template_name(template: Template) -> str:
-    """'' for what only looks like a template: parser functions, magic words, arguments for a name."""
+    """The template's name; '' for what only looks like a template: parser functions, magic words, arguments."""
     name = str(template.name).strip()
     name = name[len("template:") :] if name.lower().startswith("template:") else name
     is_template = name and name not in _MAGIC_WORDS and not set(name) & set("#:{}[]<>\n")
@@ -60,34 +60,34 @@ def _template_name(template: Template) -> str:
 
 
 def _licence(code: Wikicode, names: list[str]) -> str | None:
-    """The template under a heading such as 'Licensing', else the one whose name says that it is a licence."""
+    """The template under a heading such as 'Licensing', else the first with the name of a licence."""
     for section in code.get_sections(matches=_LICENSING.pattern, include_headings=False):
         for template in section.ifilter_templates(recursive=False):
             if name := _template_name(template):
                 return name
-    for known in (_FREE, _OTHER):
+    for pattern in (_FREE, _OTHER):
         for name in names:
-            if known.match(name):
+            if pattern.match(name):
                 return name
     return None
 
 
-def _described(templates: list[Template], spaces: Namespaces) -> str:
+def _description(templates: list[Template], spaces: Namespaces) -> str:
     """The description field of a template such as {{Information}}."""
     for template in templates:
         for param in template.params:
-            if param.showkey and field_name(str(param.name)) in _DESCRIPTIONS and (said := plain(param.value, spaces)):
-                return said
+            if param.showkey and field_name(str(param.name)) in _DESCRIPTIONS and (text := plain(param.value, spaces)):
+                return text
     return ""
 
 
 def _summary(code: Wikicode, spaces: Namespaces) -> str:
-    """The first paragraph that does not stand under the licence's heading."""
+    """The first paragraph that is not under the licence's heading."""
     nodes = []
-    silent = False
+    is_licensing = False
     for node in code.nodes:
         if isinstance(node, Heading):
-            silent = _LICENSING.search(str(node.title)) is not None
-        if not silent:
+            is_licensing = _LICENSING.search(str(node.title)) is not None
+        if not is_licensing:
             nodes.append(node)
     return first_paragraph(nodes, spaces)

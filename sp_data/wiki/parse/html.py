@@ -1,8 +1,9 @@
 """A page's HTML (action=parse) -> what it shows and says, with BeautifulSoup.
 
-For pages whose wikitext does not tell: galleries and infoboxes that templates or Lua make, such as a portal's. Knows
-MediaWiki's own thumbs and galleries and Fandom's (portable infoboxes, wikia-gallery). Fandom loads pictures lazily:
-`src` is then a blank GIF, the real picture stands twice (img and noscript), and data-image-key names it.
+For pages whose wikitext does not name their pictures: galleries and infoboxes that templates or Lua make, such as a
+portal's. Understands MediaWiki's own thumbs and galleries and Fandom's (portable infoboxes, wikia-gallery). Fandom
+loads pictures lazily: `src` is then a blank GIF, the real picture occurs twice (img and noscript), and data-image-key
+names it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sp_data.wiki.parse.page import Infobox, Page, Use, UseKind, field_name
 from sp_data.wiki.parse.plaintext import first_sentence
 from sp_data.wiki.parse.titles import normal_name
 
-UNSEEN = "noscript, style, script, sup.reference, .mw-editsection, .magnify, .toc"
+INVISIBLE = "noscript, style, script, sup.reference, .mw-editsection, .magnify, .toc"
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 INFOBOX = "aside.portable-infobox"
 _FRAMES: tuple[tuple[str, UseKind, str], ...] = (
@@ -26,16 +27,16 @@ _FRAMES: tuple[tuple[str, UseKind, str], ...] = (
     (".thumbinner", "thumb", ".thumbcaption"),
     ("figure", "thumb", "figcaption"),
 )
-"""What stands around a picture, what kind of use that is, and where its caption stands."""
+"""Selector of the element around a picture, the kind of use, and the selector of the caption in that element."""
 # .../images/h/hh/Name.png/revision/latest, .../images/thumb/h/hh/Name.png/120px-Name.png
 _HASHED = re.compile(r"/[0-9a-f]/[0-9a-f]{2}/([^/]+)")
 
 
 def read(html: str, title: str, page_id: int, revision: int) -> Page:
-    """What the HTML of a page shows and says; categories are not part of it."""
+    """What the HTML of a page shows and says. It has no categories."""
     soup = BeautifulSoup(html, "lxml")
-    for unseen in soup.select(UNSEEN):
-        unseen.decompose()
+    for element in soup.select(INVISIBLE):
+        element.decompose()
     return Page(
         title=title,
         page_id=page_id,
@@ -84,7 +85,7 @@ def _frame(image: Tag) -> tuple[UseKind, str]:
 
 
 def _name(image: Tag) -> str | None:
-    """The file that an <img> shows, None for one that is no file of the wiki."""
+    """The file that an <img> shows, None if it is not a file of the wiki."""
     if key := image.get("data-image-key"):
         return normal_name(unquote(str(key)))
     address = urlsplit(str(image.get("data-src") or image.get("src") or ""))
@@ -93,7 +94,7 @@ def _name(image: Tag) -> str | None:
 
 
 def _alt(image: Tag, name: str) -> str:
-    """The picture in words; '' where the wiki only repeats the file's name."""
+    """The alt text; '' if it only repeats the file's name."""
     alt = " ".join(str(image.get("alt") or "").split())
     return "" if normal_name(alt) in (name, name.rpartition(".")[0]) else alt
 

@@ -1,4 +1,4 @@
-"""What a page shows and says, without its markup; wikitext.py and html.py read it, each from its own source.
+"""What a page shows and says, without its markup; wikitext.py and html.py each make it from their own source.
 
 Page(title='Ada Birch', infoboxes=(Infobox({'coat': 'red'}, (Use('Ada.png', 'infobox', ...),)),), uses=(...), ...)
 """
@@ -25,7 +25,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Infobox:
-    """`fields`: name (lower case, spaces) -> plain text, never empty; `pictures` are the files it shows."""
+    """`fields`: name (lower case, spaces) -> plain text, never empty. `pictures`: the files it shows."""
 
     fields: Mapping[str, str]
     pictures: tuple[Use, ...]
@@ -50,5 +50,5 @@ class Page:
 
 
 def field_name(text: str) -> str:
-    """'Hat_kind ' -> 'hat kind': how fields of infoboxes and of templates are compared."""
+    """'Hat_kind ' -> 'hat kind': the form in which fields of infoboxes and of caption templates are compared."""
     return " ".join(text.replace("_", " ").lower().split())

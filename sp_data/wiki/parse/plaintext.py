@@ -14,18 +14,18 @@ from mwparserfromhell.wikicode import Wikicode
 
 from sp_data.wiki.parse.titles import Namespaces
 
-SILENT_TAGS = frozenset(
+SKIPPED_TAGS = frozenset(
     {"ref", "references", "gallery", "table", "style", "script", "math", "chem", "score", "timeline", "imagemap"}
     | {"templatedata", "syntaxhighlight", "source", "pre", "noinclude", "noscript"}
 )
-"""Their contents are no part of a sentence."""
+"""Tags whose contents are not part of a sentence."""
 LIST_MARK = "\0"
-"""Stands in front of a list's item while paragraphs are told apart."""
+"""Marks a list's item while paragraphs are separated."""
 
 _MARKUP = re.compile(r"[\[\]{}<>&\n|~]|''|__|://|mailto:|^\s*[*#:;=-]")
-"""What may mean more than itself."""
+"""Characters and words that may be markup."""
 _SWITCH = re.compile(r"__[A-Z]+__")
-_LEFT_OVER = re.compile(r"'{2,}|\[\[|\]\]|\{\{+|\}\}+")
+_REMAINS = re.compile(r"'{2,}|\[\[|\]\]|\{\{+|\}\}+")
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\bJr)(?<!\bSr)(?<!\bvs)"
     r"[.!?][\"')\]”’]*(?=\s+[\"'(\[“‘]?[^\W_a-z])"
@@ -38,17 +38,17 @@ def parse(text: str) -> Wikicode:
 
 
 def plain(code: Wikicode | str, spaces: Namespaces, *, line_break: str = " ") -> str:
-    """The words of a piece of wikitext on one line; `line_break` stands where <br> or a list's item was."""
+    """The words of a piece of wikitext on one line; `line_break` replaces <br> and the starts of list items."""
     if isinstance(code, str):
         if not _MARKUP.search(code):
-            # Most captions are plain, and a parser costs a hundred times as much.
+            # Most captions have no markup, and parsing takes a hundred times as long.
             return " ".join(code.split())
         code = parse(code)
     return _tidy("".join(_words(code.nodes, spaces)).replace(LIST_MARK, "\n").strip().replace("\n", line_break))
 
 
 def first_paragraph(nodes: list[Node], spaces: Namespaces) -> str:
-    """The first lines of running text, '' where there are none; list items and hatnotes are passed over."""
+    """The first paragraph of running text, '' if there is none; list items and hatnotes are skipped."""
     text = "".join(_words(nodes, spaces))
     for paragraph in re.split(r"\n\s*\n", text):
         lines = [line for line in paragraph.split("\n") if LIST_MARK not in line]
@@ -59,13 +59,13 @@ def first_paragraph(nodes: list[Node], spaces: Namespaces) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """'Ada is a kid. She swims.' -> 'Ada is a kid.'; 'Dr. Mephesto' and 'J. K.' end no sentence."""
+    """'Ada is a kid. She swims.' -> 'Ada is a kid.'; 'Dr.' and 'J. K.' end no sentence."""
     end = _SENTENCE_END.search(text)
     return text[: end.end()] if end else text
 
 
 def split_options(text: str) -> list[str]:
-    """'a.png|thumb|of [[Ada|her]]' -> ['a.png', 'thumb', 'of [[Ada|her]]']: bars inside links do not count."""
+    """'a.png|thumb|of [[Ada|her]]' -> ['a.png', 'thumb', 'of [[Ada|her]]']: bars inside links do not split."""
     parts, depth, start = [], 0, 0
     for match in re.finditer(r"\[\[|\{\{|\]\]|\}\}|\|", text):
         if match[0] == "|":
@@ -113,9 +113,9 @@ def _tag(tag: Tag, spaces: Namespaces) -> Iterator[str]:
         yield LIST_MARK
     elif name in ("br", "p", "hr", "li"):
         yield "\n"
-    if name not in SILENT_TAGS and tag.contents is not None:
+    if name not in SKIPPED_TAGS and tag.contents is not None:
         yield from _words(tag.contents.nodes, spaces)
 
 
 def _tidy(text: str) -> str:
-    return " ".join(_LEFT_OVER.sub("", _SWITCH.sub("", text)).split())
+    return " ".join(_REMAINS.sub("", _SWITCH.sub("", text)).split())

@@ -1,7 +1,7 @@
 """File names: one picture is 'File:Ada_Birch.png', 'image:ada Birch.png' or 'File:Ada%20Birch.png' on a wiki's pages.
 
 A *name* is the normal form without the namespace: 'Ada Birch.png'. A *title* is 'File:' + name, whatever the wiki's
-own language calls that namespace. Wikis with case-sensitive first letters are not met among those with pictures.
+own language calls that namespace. Wikis with case-sensitive first letters are not supported.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _PICTURE = re.compile(r"\.(?:png|jpe?g|gif|webp|svg|bmp|tiff?|avif|ico)$", re.IG
 
 @dataclass(frozen=True, slots=True)
 class Namespaces:
-    """What a wiki calls its files and categories, lower case: {'file', 'image', 'datei', 'bild'}."""
+    """A wiki's names for files and categories, lower case: {'file', 'image', 'datei', 'bild'}."""
 
     file: frozenset[str]
     category: frozenset[str]
 
     @classmethod
     def of_siteinfo(cls, query: Mapping[str, Any]) -> Namespaces:
-        """From the API's siteinfo; English names always count too."""
+        """From the API's siteinfo; the English names are always included."""
         names: dict[int, set[str]] = {FILE_NAMESPACE: set(ENGLISH.file), CATEGORY_NAMESPACE: set(ENGLISH.category)}
         for space in query.get("namespaces", {}).values():
             if space["id"] in names:
@@ -56,7 +56,7 @@ ENGLISH = Namespaces(file=frozenset({"file", "image"}), category=frozenset({"cat
 
 def _after(target: str, prefixes: frozenset[str]) -> str | None:
     prefix, colon, rest = target.partition(":")
-    # A link that starts with a colon only names the page; it does not show the file.
+    # A link that starts with a colon only links to the page; it does not show the file.
     if not colon or _SPACES.sub(" ", prefix).strip().lower() not in prefixes:
         return None
     return normal_name(rest) or None
@@ -69,7 +69,7 @@ def normal_name(text: str) -> str:
         text = unquote(text)
     text = _SPACES.sub(" ", _INVISIBLE.sub("", text)).strip()
     first = text[:1].upper()
-    # MediaWiki leaves letters alone whose capital is not one letter (German sharp s).
+    # MediaWiki does not capitalise a letter whose capital is more than one letter (German sharp s).
     return first + text[1:] if len(first) == 1 else text
 
 
@@ -90,5 +90,5 @@ def cleaned_name(name: str) -> str:
 
 
 def owner_key(words: str) -> str:
-    """Equal for a page's title and for the cleaned name of the picture that shows what the page is about."""
+    """A key that is equal for a page's title and for the cleaned name of the picture that shows the page's subject."""
     return _SPACES.sub(" ", words.replace("-", " ")).strip().casefold()

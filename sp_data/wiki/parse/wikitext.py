@@ -1,4 +1,4 @@
-"""Wikitext -> what a page shows and says, with mwparserfromhell; nothing here asks the wiki.
+"""Wikitext -> what a page shows and says, with mwparserfromhell; nothing here makes a request.
 
 {{Infobox kid|image=Ada Birch.png|coat=red}}
 '''Ada Birch''' is a kid.<ref>Page 3</ref>
@@ -56,7 +56,8 @@ def _before_headings(code: Wikicode) -> Wikicode:
 
 
 def _infobox_templates(code: Wikicode, nodes: Iterable[Node]) -> list[Template]:
-    """Templates called infobox, and those above the first heading that show a picture by a field such as `image`."""
+    """Templates called infobox; if there are none, those above the first heading with a picture in a field such as
+    `image`."""
     named = [node for node in nodes if isinstance(node, Template) and "infobox" in str(node.name).lower()]
     if named:
         return named
@@ -97,11 +98,11 @@ def _pictures(field: str, value: Wikicode, values: dict[str, Wikicode], spaces: 
         yield Use(spaces.file_name(bare) or normal_name(bare), "infobox", caption, beside("alt", "image alt"))
 
 
-def _uses(nodes: Iterable[Node], left_out: set[int], spaces: Namespaces) -> Iterator[Use]:
-    """Files in reading order, each with the heading it stands under; nodes in `left_out` (by id) do not count."""
+def _uses(nodes: Iterable[Node], excluded: set[int], spaces: Namespaces) -> Iterator[Use]:
+    """Files in reading order, each with the heading above it; nodes in `excluded` (by id) are skipped."""
     section = ""
     for node in nodes:
-        if id(node) in left_out:
+        if id(node) in excluded:
             continue
         match node:
             case Heading():
@@ -116,7 +117,7 @@ def _uses(nodes: Iterable[Node], left_out: set[int], spaces: Namespaces) -> Iter
 
 
 def _linked(name: str, options: str, section: str, spaces: Namespaces) -> Use:
-    """[[File:name|thumb|200px|alt=...|caption]]: the caption is the last thing that is no option."""
+    """[[File:name|thumb|200px|alt=...|caption]]: the caption is the last part that is not an option."""
     kind: UseKind = "inline"
     caption = alt = ""
     for option in (part.strip() for part in split_options(options)):

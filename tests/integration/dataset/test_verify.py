@@ -311,8 +311,8 @@ def test_a_stage_that_was_made_from_another_snapshot_is_found(demo_recipe: Recip
     road = {stage: manifests.latest(road_lake, stage) for stage in ROAD}
     sound = {stage: manifest for stage, manifest in road.items() if manifest}
     sound["embed"] = sound["embed"].model_copy(update={"inputs": {"shard": "another"}})
-    look = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
-    assert [problem.message for problem in look.problems] == [
+    context = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
+    assert [problem.message for problem in context.problems] == [
         "embed was not made from this shard; run `sp-data embed` again"
     ]
 
@@ -523,7 +523,7 @@ def test_the_pictures_that_are_embedded_again_are_of_any_shard(
     asked: dict[int, set[str]] = {}
 
     def noted(job: PictureJob) -> list[Problem]:
-        asked.update({listed["number"]: set(keys or ()) for listed, keys in job.chosen})
+        asked.update({shard["number"]: set(keys or ()) for shard, keys in job.shards})
         return []
 
     monkeypatch.setattr("sp_data.dataset.verify.stage.check_pictures", noted)
@@ -537,8 +537,8 @@ def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe
     sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
     few = Counts(in_=sound["reorder"].counts.in_ - 3, out=sound["reorder"].counts.out - 3)
     sound["reorder"] = sound["reorder"].model_copy(update={"counts": few})
-    look = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
-    assert [problem.message for problem in look.problems] == ["embed let out 106, reorder took in 103"]
+    context = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
+    assert [problem.message for problem in context.problems] == ["embed let out 106, reorder took in 103"]
 
 
 @pytest.mark.parametrize("what", ["tombstones", "shards"])

@@ -14,9 +14,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from s3_server import ObjectStore
 from demo_clip_folder import CLIP
 from pytest_httpserver import HTTPServer
+from s3_server import ObjectStore
 from s3fs import S3FileSystem
 
 from sp_data import manifest as manifests
@@ -189,7 +189,7 @@ def test_a_lock_that_nobody_renews_is_taken_over_by_one(lake: Lake, monkeypatch:
     monkeypatch.setattr(leases, "LASTS_S", 0.5)
     time.sleep(2)
     first, second = (leases.Lease(lake.fs, f"{lake.root}/.writer", "it") for _ in range(2))
-    stale = first._look()
+    stale = first._read()
     assert stale is not None
     assert stale.is_stale
     # Both found it stale; the store lets one of them have it.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sp_data import manifest as manifests
 from sp_data.errors import CorruptFile, UsageError
-from sp_data.generation.dream import CHUNK, Order, SamplingOptions, dream, orders, read_made
+from sp_data.generation.dream import CHUNK, Order, SamplingOptions, dream, orders, read_origin
 from sp_data.generation.gallery import nearest
 from sp_data.generation.models import Models, load_models
 from sp_data.judge.stage import judge_folder
@@ -57,7 +57,7 @@ def test_a_picture_does_not_change_with_what_is_made_beside_it(models: Models) -
 
 def test_a_picture_names_what_made_it(models: Models, trained_lake: Lake) -> None:
     (one,) = dream(models, [Order(RED, 7)])
-    said = read_made(one.png(), "it")
+    said = read_origin(one.png(), "it")
     verified = manifests.latest(trained_lake, "verify")
     assert verified is not None
     assert (said["prompt"], said["seed"]) == (RED, 7)
@@ -94,7 +94,7 @@ def test_what_cannot_be_done_is_said(models: Models, trained_lake: Lake, quick_r
     plain = io.BytesIO()
     Image.new("RGB", (4, 4)).save(plain, "PNG")
     with pytest.raises(CorruptFile, match="does not say how it was made"):
-        read_made(plain.getvalue(), "plain.png")
+        read_origin(plain.getvalue(), "plain.png")
 
 
 def test_the_command_writes_pictures_that_the_judge_reads(trained_lake: Lake, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_command_writes_pictures_that_the_judge_reads(trained_lake: Lake, tm
         ("a samurai", 4),
     ]
     for one in said["pictures"]:
-        assert read_made(Path(one["path"]).read_bytes(), one["path"])["seed"] == one["seed"]
+        assert read_origin(Path(one["path"]).read_bytes(), one["path"])["seed"] == one["seed"]
     table = judge_folder(tmp_path / "out")
     assert (table["all"]["n"], table["unseen"]["n"]) == (2, 2)
 
@@ -123,7 +123,7 @@ def test_without_a_checkpoint_there_is_no_dream(road_lake: Lake, tmp_path: Path)
     command = [sys.executable, "-m", "sp_data.cli", "dream", RED, "--lake", place, "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "has no checkpoint of a prior; run `sp-data train prior` first" in done.stderr
+    assert "has no checkpoint of a prior; run `sp-data train prior demo" in done.stderr
 
 
 def test_the_nearest_picture_of_a_training_picture_is_itself(trained_lake: Lake) -> None:

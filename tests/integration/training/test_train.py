@@ -63,7 +63,7 @@ def test_training_lowers_the_validation_loss(trained_lake: Lake) -> None:
 def test_a_manifest_names_the_best_checkpoint_and_its_weights(trained_lake: Lake) -> None:
     for kind in ("prior", "decoder"):
         made = latest(trained_lake, kind)
-        there = checkpoints.found(trained_lake, made.details["run"])
+        there = checkpoints.of_run(trained_lake, made.details["run"])
         best = checkpoints.best(there)
         assert (
             made.details["best"]["digest"] == best.digest == trained_lake.sha256(f"{best.folder}/weights.safetensors")
@@ -104,12 +104,12 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
     command += ["--lake", str(Path(trained_copy.root).parent)]
     run = latest(trained_lake, kind).details["run"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: checkpoints.found(trained_copy, run) != [], process)
+    wait_for(lambda: checkpoints.of_run(trained_copy, run) != [], process)
     child = child_of(process.pid)
     process.kill()
     process.wait()
     wait_for(lambda: not Path(f"/proc/{child}").exists())
-    there = checkpoints.found(trained_copy, run)
+    there = checkpoints.of_run(trained_copy, run)
     last = getattr(quick_recipe, kind).steps
     assert there[-1].step < last, "killed too late to prove anything"
     said = on_a_terminal(command)
@@ -178,7 +178,7 @@ def test_going_on_from_a_named_checkpoint_goes_back_to_it(
     trained_copy: Lake, trained_lake: Lake, quick_recipe: Recipe, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = latest(trained_copy, "prior").details["run"]
-    first = checkpoints.found(trained_copy, run)[0]
+    first = checkpoints.of_run(trained_copy, run)[0]
     assert first.step < quick_recipe.prior.steps
     # Processes that read ahead change nothing.
     ahead = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"loader_processes": 2})})
@@ -236,11 +236,11 @@ def test_a_checkpoint_of_another_model_is_refused(trained_copy: Lake, quick_reci
 def test_a_refused_checkpoint_costs_nothing(trained_copy: Lake, quick_recipe: Recipe) -> None:
     """The prior's by mistake for the decoder's: every checkpoint of the decoder is still there."""
     run = latest(trained_copy, "decoder").details["run"]
-    before = checkpoints.found(trained_copy, run)
+    before = checkpoints.of_run(trained_copy, run)
     wrong = latest(trained_copy, "prior").details["best"]["folder"]
     with pytest.raises(StageError, match="is another model than the recipe's decoder"):
         run_stage("decoder", quick_recipe, trained_copy, resume=wrong)
-    assert checkpoints.found(trained_copy, run) == before
+    assert checkpoints.of_run(trained_copy, run) == before
 
 
 @pytest.mark.usefixtures("in_process")

@@ -29,7 +29,7 @@ from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe
 from sp_data.upkeep.collect_garbage import collect
-from sp_data.upkeep.compact import DEAD, FORGOTTEN, SMALL_ONES, compact, victims
+from sp_data.upkeep.compact import DEAD, FORGOTTEN, SMALL_ONES, compact, shards_to_remove
 from sp_data.upkeep.forget import forget
 from sp_data.upkeep.why import fates
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
@@ -117,7 +117,7 @@ def undisturbed(demo_recipe: Recipe, forgotten_lake: Lake, tmp_path_factory: pyt
 def test_a_sound_dataset_is_left_alone(demo_recipe: Recipe, lake_copy: Lake) -> None:
     before = {path: lake_copy.size(path) for path in lake_copy.list("manifests")}
     done = compact(demo_recipe, lake_copy)
-    assert (done.state, done.why, str(done)) == ("unchanged", {}, "unchanged")
+    assert (done.state, done.removed, str(done)) == ("unchanged", {}, "unchanged")
     assert {path: lake_copy.size(path) for path in lake_copy.list("manifests")} == before
 
 
@@ -126,7 +126,7 @@ def test_a_shard_with_a_forgotten_picture_leaves_and_the_others_stay(demo_recipe
     before, there, was = latest(lake_copy, "shard"), pairs(lake_copy), numbers(lake_copy)
     stamps = {path: Path(lake_copy.full(path)).stat().st_mtime_ns for path in lake_copy.list("embeddings")}
     done = compact(demo_recipe, lake_copy)
-    assert (done.state, done.why) == ("done", dict.fromkeys(outcome.shards, FORGOTTEN))
+    assert (done.state, done.removed) == ("done", dict.fromkeys(outcome.shards, FORGOTTEN))
     assert done.stages == ("embed", "reorder", "verify")
     after = latest(lake_copy, "shard")
     assert (after.identity, after.counts, after.details["tombstones"]) == (before.identity, before.counts, [])
@@ -146,12 +146,12 @@ def test_more_than_a_fifth_of_tombstones_is_too_many(demo_recipe: Recipe, lake_c
     bury(lake_copy, full["number"], 4)
     for stage in DATASET_STAGES[1:]:
         run_stage(stage, demo_recipe, lake_copy)
-    assert victims(latest(lake_copy, "shard"), lake_copy, Forgotten()) == {}
+    assert shards_to_remove(latest(lake_copy, "shard"), lake_copy, Forgotten()) == {}
     bury(lake_copy, full["number"], 1)
     for stage in DATASET_STAGES[1:]:
         run_stage(stage, demo_recipe, lake_copy)
     there = pairs(lake_copy)
-    assert compact(demo_recipe, lake_copy).why == {full["number"]: DEAD}
+    assert compact(demo_recipe, lake_copy).removed == {full["number"]: DEAD}
     assert pairs(lake_copy) == there
     check_done(demo_recipe, lake_copy)
 
@@ -172,7 +172,7 @@ def test_four_tiny_shards_of_a_split_become_one(weeks_lake: Lake, weeks_copy: La
         there = len(tiny)
     before, was = pairs(weeks_copy), numbers(weeks_copy)
     done = compact(recipe_after(weeks), weeks_copy)
-    assert done.why == dict.fromkeys(tiny, SMALL_ONES)
+    assert done.removed == dict.fromkeys(tiny, SMALL_ONES)
     assert len(done.added) == 1
     assert numbers(weeks_copy) == was - set(tiny) | set(done.added)
     assert pairs(weeks_copy) == before

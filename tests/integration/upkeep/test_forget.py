@@ -304,7 +304,7 @@ def test_a_killed_forgetting_is_ended_by_the_same_command(
 
 def test_a_list_that_cannot_be_read_ends_a_scrape(demo_recipe: Recipe, lake_copy: Lake) -> None:
     lake_copy.write_bytes(PATH, b"[{]")
-    with pytest.raises(CorruptFile, match=r"forgotten\.json.* cannot be read .* pictures would come back"):
+    with pytest.raises(CorruptFile, match=r"forgotten\.json.* cannot be read .* pictures would be fetched again"):
         run_stage("scrape", demo_recipe, lake_copy)
 
 
@@ -358,7 +358,7 @@ def test_the_command(demo_recipe: Recipe, lake_copy: Lake) -> None:
     assert said["titles"] == [title]
     assert said["is_new"]
     assert said["checkpoints"] == [folder]
-    assert re.search(r"compact demo`, then `sp-data gc --keep 1 --delete`", said["next"])
+    assert re.search(r"compact demo`, then `sp-data gc demo --keep 1 --delete`", said["next"])
     again = sp_data("forget", title)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"demo: {title} was forgotten already\n")

@@ -32,8 +32,8 @@ def rows_of(lake: Lake, manifest: Manifest) -> dict[str, CatalogueRow]:
 
 
 def source(path: Path, **fields: object) -> Source:
-    manners = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
-    return Source.model_validate({"addresses": str(path), **manners, **fields})
+    politeness = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
+    return Source.model_validate({"addresses": str(path), **politeness, **fields})
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def server(httpserver: HTTPServer) -> HTTPServer:
     return httpserver
 
 
-def asked(server: HTTPServer) -> list[str]:
+def requested(server: HTTPServer) -> list[str]:
     return [request.path for request, _ in server.log if request.path != "/robots.txt"]
 
 
@@ -61,7 +61,7 @@ def test_every_line_is_a_row_and_every_picture_is_fetched_once(server, lake, tmp
     path.write_text("\n".join(lines))
     planned = plan(source(path), lake)
     assert (planned.num_files, planned.num_pictures) == (8, 6)
-    assert asked(server) == []
+    assert requested(server) == []
     manifest = scrape(source(path), lake).manifest
     rows = {url.rpartition("/")[2]: row for url, row in rows_of(lake, manifest).items()}
     assert {name: row.status for name, row in rows.items()} == {
@@ -77,12 +77,12 @@ def test_every_line_is_a_row_and_every_picture_is_fetched_once(server, lake, tmp
     assert (rows["red-kid.png"].caption, rows["jpeg.png"].mime) == ("Red kid", "image/jpeg")
     assert lake.read_bytes(rows["jpeg.png"].original) == png("lime", "JPEG")
     assert rows["jpeg.png"].original.endswith(".jpg")
-    assert sorted(asked(server)) == sorted(set(asked(server)))
+    assert sorted(requested(server)) == sorted(set(requested(server)))
 
     # Only what may come another time is asked for again.
     server.clear_log()
     assert scrape(source(path), lake).state == "unchanged"
-    assert asked(server) == ["/gone.png"]
+    assert requested(server) == ["/gone.png"]
 
 
 def test_tables_bring_captions_and_licences_and_what_is_off_the_list_leaves_a_tombstone(server, lake, tmp_path):
@@ -98,7 +98,7 @@ def test_tables_bring_captions_and_licences_and_what_is_off_the_list_leaves_a_to
     manifest = scrape(source(tmp_path / "kids.parquet"), lake).manifest
     assert [row.caption for row in rows_of(lake, manifest).values()] == ["A blue kid"]
     assert [(grave.title, grave.reason) for grave in read_tombstones(lake, manifest)] == [(red, "not-selected")]
-    assert asked(server) == []
+    assert requested(server) == []
 
 
 def test_a_host_that_refuses_is_left_alone_and_the_others_are_not(server, lake, tmp_path):
@@ -119,9 +119,9 @@ def test_a_killed_run_asks_for_no_address_twice(server, lake, tmp_path):
     path.write_text("\n".join(server.url_for(f"/{name}") for name in ("r/red-kid.png", "gone.png", "b/blue-kid.png")))
     with pytest.raises(KeyboardInterrupt):
         scrape(source(path), lake, progress=_Interrupts(2))
-    server_log = asked(server)
+    server_log = requested(server)
     scrape(source(path), lake)
-    assert asked(server)[len(server_log) :] == ["/b/blue-kid.png"]
+    assert requested(server)[len(server_log) :] == ["/b/blue-kid.png"]
 
 
 class _Interrupts:
@@ -140,7 +140,7 @@ class _Interrupts:
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "says"),
+    ("name", "body", "message"),
     [
         ("none.txt", None, "there is no file"),
         ("kids.json", "[]", "neither .txt, .csv nor .parquet"),
@@ -149,10 +149,10 @@ class _Interrupts:
         ("kids.txt", "# nothing\n", "is empty"),
     ],
 )
-def test_a_list_that_is_none_is_named(lake, tmp_path, name, body, says):
+def test_a_list_that_cannot_be_read_is_named(lake, tmp_path, name, body, message):
     if body is not None:
         (tmp_path / name).write_text(body)
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(RecipeError, match=message):
         scrape(source(tmp_path / name), lake)
 
 

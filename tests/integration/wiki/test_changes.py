@@ -1,4 +1,4 @@
-"""Any sequence of changes, told by the wiki's lists and asked for again, leaves the facts of a fresh gathering.
+"""After any sequence of changes, an update from the wiki's lists of changes ends with the facts of a fresh gathering.
 
 On the demo's wiki, over HTTP: it can be changed thousands of times a minute, and test_contract.py keeps it like a real
 MediaWiki. test_changes_mediawiki.py goes through one long list of changes on the real one.
@@ -18,7 +18,7 @@ from sp_data.demo.wiki import history
 from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World
 from sp_data.errors import WikiError
-from sp_data.wiki.changes import Mark, poll
+from sp_data.wiki.changes import Mark, ask_changes
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.gather import gather
 from sp_data.wiki.http.client import WikiClient
@@ -50,22 +50,22 @@ STEPS = st.one_of(
 
 def changed(world: World, step: Step) -> World:
     """The world after a step; the same where the wiki would refuse it."""
-    what, *how = step
+    action, *args = step
     try:
-        match what:
+        match action:
             case "upload":
-                return history.upload(world, how[0], png(how[1]), how[2])
+                return history.upload(world, args[0], png(args[1]), args[2])
             case "edit":
                 # A page of a file cannot be written without its file here, and not become a redirect by hand.
-                if how[0].startswith("File:") and how[0].removeprefix("File:") not in world.files:
+                if args[0].startswith("File:") and args[0].removeprefix("File:") not in world.files:
                     return world
-                return history.edit(world, how[0], how[1])
+                return history.edit(world, args[0], args[1])
             case "delete":
-                return history.delete(world, how[0])
+                return history.delete(world, args[0])
             case "restore":
-                return history.restore(world, how[0])
+                return history.restore(world, args[0])
             case "move":
-                return history.move(world, how[0], how[1], redirect=bool(how[2]))
+                return history.move(world, args[0], args[1], redirect=bool(args[2]))
     except KeyError:
         return world
     raise ValueError(step)
@@ -98,7 +98,7 @@ def gathered(wiki: DemoWikiServer, select: str) -> Facts:
 @example(weeks=[[("edit", "Kid one", PAGE_TEXTS[3])], [("edit", "Kid two", PAGE_TEXTS[0])]])
 @example(weeks=[[("delete", "File:A.png"), ("move", "File:B.png", "File:A.png", "redirect")]])
 @example(weeks=[[("edit", "Template:Cast", TEMPLATE_TEXTS[3])], [("edit", "Kid one", "nothing more")]])
-def test_what_changed_and_was_asked_for_again_is_what_a_fresh_look_finds(wiki, select, weeks):
+def test_an_update_ends_with_the_facts_of_a_fresh_gathering(wiki, select, weeks):
     wiki.world = founded()
     with WikiClient(source(select), wiki.url) as client:
         mark = Mark.of(client.greet())
@@ -106,22 +106,22 @@ def test_what_changed_and_was_asked_for_again_is_what_a_fresh_look_finds(wiki, s
         for steps in weeks:
             for step in steps:
                 wiki.world = changed(wiki.world, step)
-            # Some weeks are over within the overlap of two looks.
+            # Some weeks are shorter than the overlap of two polls.
             wiki.world = later(wiki.world, minutes=len(steps) * 3)
-            found = poll(client, mark)
+            changes = ask_changes(client, mark)
             try:
                 fresh = gathered(wiki, select)
             except WikiError as error:
                 with pytest.raises(WikiError, match=re.escape(str(error))):
-                    update(client, facts, found.touched)
+                    update(client, facts, changes.touched)
                 return
-            facts, mark = update(client, facts, found.touched), found.mark
+            facts, mark = update(client, facts, changes.touched), changes.mark
             assert facts == fresh
-            assert poll(client, mark).touched == frozenset()
+            assert ask_changes(client, mark).touched == frozenset()
 
 
 def test_a_change_that_came_late_into_the_lists_is_seen(wiki):
-    """An entry may be dated before the last look and appear after it: within the overlap nothing is missed."""
+    """An entry may be dated before the last poll and appear after it: within the overlap, nothing is missed."""
     wiki.world = founded()
     with WikiClient(source("all"), wiki.url) as client:
         mark = Mark.of(client.greet())
@@ -129,7 +129,7 @@ def test_a_change_that_came_late_into_the_lists_is_seen(wiki):
         number = world.changes[-1].number
         late = replace(world.changes[-1], timestamp=wiki.world.clock)
         wiki.world = replace(world, changes=(*world.changes[:-1], late))
-        assert [title.text for title in poll(client, mark).touched] == ["File:A.png"]
+        assert [title.text for title in ask_changes(client, mark).touched] == ["File:A.png"]
         assert number not in mark.changes_seen
 
 
@@ -137,13 +137,13 @@ def test_a_list_that_does_not_reach_back_says_so(wiki):
     wiki.world = founded()
     with WikiClient(source("all"), wiki.url) as client:
         mark = Mark.of(client.greet())
-        assert poll(client, mark).doubt == ""
-        # The wiki keeps fewer days than the look lies back.
+        assert ask_changes(client, mark).doubt == ""
+        # The wiki keeps its list for fewer days than have passed since the last poll.
         wiki.world = history.upload(later(wiki.world, days=8), "A.png", png("b"))
-        assert poll(client, mark).doubt == ""
+        assert ask_changes(client, mark).doubt == ""
         kept = [change for change in wiki.world.changes if change.timestamp > later(founded(), days=1).clock]
         wiki.world = replace(wiki.world, changes=tuple(kept))
-        assert "does not reach back" in poll(client, mark).doubt
+        assert "does not reach back" in ask_changes(client, mark).doubt
 
 
 def test_an_edit_that_went_with_its_deleted_page_does_not_look_like_a_purge(wiki):
@@ -151,7 +151,7 @@ def test_an_edit_that_went_with_its_deleted_page_does_not_look_like_a_purge(wiki
     with WikiClient(source("all"), wiki.url) as client:
         mark = Mark.of(client.greet())
         wiki.world = history.delete(wiki.world, "Portal:Characters")
-        assert poll(client, mark).doubt == ""
+        assert ask_changes(client, mark).doubt == ""
 
 
 @pytest.mark.parametrize(
@@ -173,5 +173,5 @@ def test_a_change_costs_few_requests(wiki, change: Callable[[World], World], at_
         facts = gather(client)
         before = client.api.num_asked
         wiki.world = change(wiki.world)
-        update(client, facts, poll(client, mark).touched)
+        update(client, facts, ask_changes(client, mark).touched)
         assert client.api.num_asked - before <= at_most

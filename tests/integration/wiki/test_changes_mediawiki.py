@@ -34,44 +34,45 @@ def rows_of(lake: Lake, manifest: Manifest) -> dict[str, CatalogueRow]:
 
 
 def requests(wiki: MediaWiki) -> Counter[str]:
-    found = Counter(access.kind for access in wiki.log())
+    counts = Counter(access.kind for access in wiki.log())
     wiki.clear_log()
-    return found
+    return counts
 
 
 def test_a_scrape_of_what_changed_ends_as_a_fresh_one(fresh_mediawiki, tmp_path):
     wiki = fresh_mediawiki
     wiki.apply(sample_ops(tmp_path / "sample", NUM_KIDS))
-    kept = {name: Lake(str(tmp_path / "kept"), name) for name in SOURCES}
+    lakes = {name: Lake(str(tmp_path / "kept"), name) for name in SOURCES}
     sources = {name: source_of(wiki.url, **fields) for name, fields in SOURCES.items()}
-    first = {name: scrape(source, kept[name]).manifest for name, source in sources.items()}
+    first = {name: scrape(source, lakes[name]).manifest for name, source in sources.items()}
 
     changes = visible_changes(tmp_path / "changes")
     wiki.apply(changes)
     wiki.clear_log()
     for name, source in sources.items():
-        had = set(kept[name].list("originals"))
-        changed = scrape(source, kept[name]).manifest
-        asked = requests(wiki)
+        before = set(lakes[name].list("originals"))
+        changed = scrape(source, lakes[name]).manifest
+        num_requests = requests(wiki)
         fresh_lake = Lake(str(tmp_path / "fresh"), name)
         fresh = scrape(source, fresh_lake).manifest
         wiki.clear_log()
-        assert rows_of(kept[name], changed) == rows_of(fresh_lake, fresh)
+        assert rows_of(lakes[name], changed) == rows_of(fresh_lake, fresh)
         # Not the rows alone: the whole catalogue is the same bytes, whatever was scraped before.
         assert (changed.identity, changed.digest) == (fresh.identity, fresh.digest)
         assert changed.previous == first[name].identity
         # Each picture that is new, once, and no other; what was moved, restored or reverted is there already.
-        assert asked["image"] == len(set(kept[name].list("originals")) - had)
+        assert num_requests["image"] == len(set(lakes[name].list("originals")) - before)
         if name == "all":
-            assert asked["image"] == 3  # a newcomer, another drawing, one that was deleted before the first scrape
-        assert asked["api"] <= 12
+            # A newcomer, another drawing, one that was deleted before the first scrape.
+            assert num_requests["image"] == 3
+        assert num_requests["api"] <= 12
 
         # Idle again: one request.
-        assert scrape(source, kept[name]).state == "unchanged"
+        assert scrape(source, lakes[name]).state == "unchanged"
         assert requests(wiki) == {"api": 1}
 
     graves = {
-        grave.title: grave for grave in read_tombstones(kept["all"], scrape(sources["all"], kept["all"]).manifest)
+        grave.title: grave for grave in read_tombstones(lakes["all"], scrape(sources["all"], lakes["all"]).manifest)
     }
     assert {title: (grave.reason, grave.moved_to) for title, grave in graves.items()} == {
         "File:Kid-008.png": ("deleted", None),
@@ -80,18 +81,20 @@ def test_a_scrape_of_what_changed_ends_as_a_fresh_one(fresh_mediawiki, tmp_path)
         "File:Kid-012.png": ("moved", "File:Renamed twice.png"),
         "File:Kid-014.png": ("moved", "File:Kid-013.png"),
     }
-    left = {grave.reason for grave in read_tombstones(kept["pages"], scrape(sources["pages"], kept["pages"]).manifest)}
-    assert left == {"deleted", "moved", "not-selected"}
+    reasons = {
+        grave.reason for grave in read_tombstones(lakes["pages"], scrape(sources["pages"], lakes["pages"]).manifest)
+    }
+    assert reasons == {"deleted", "moved", "not-selected"}
 
     # What no list of changes shows is found when everything is listed again.
     wiki.apply(imports(tmp_path / "changes"))
-    lake, source = kept["all"], sources["all"]
+    lake, source = lakes["all"], sources["all"]
     assert scrape(source, lake).state == "unchanged"
-    found = scrape(source, lake, reconcile=True).manifest
+    reconciled = scrape(source, lake, reconcile=True).manifest
     fresh = scrape(source, Lake(str(tmp_path / "fresh again"), "all")).manifest
-    assert found.digest == fresh.digest
-    assert rows_of(lake, found)["File:Imported.png"].caption == "An import"
-    assert originals_missing(lake, found) == []
+    assert reconciled.digest == fresh.digest
+    assert rows_of(lake, reconciled)["File:Imported.png"].caption == "An import"
+    assert originals_missing(lake, reconciled) == []
 
     # A file that comes back has no tombstone any more.
     wiki.undelete("File:Kid-008.png")
@@ -151,7 +154,7 @@ def test_pictures_that_only_a_template_shows_are_read_from_the_html_of_one_page_
     assert len(parses) == 2  # one page for each picture, not one for each page
     shown = first["File:By template.png"]
     assert (shown.owner_title, shown.subject, shown.caption) == ("Kid", "Ada", "Ada: coat red")
-    assert [(one.field, one.value) for one in shown.attributes] == [("coat", "red")]
+    assert [(attribute.field, attribute.value) for attribute in shown.attributes] == [("coat", "red")]
     assert first["File:In a gallery.png"].caption == "Ada in a gallery"
     assert first["File:Told.png"].caption == "Told here"
     assert first["File:Nowhere.png"].caption == "Nowhere"

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from sp_data.errors import WikiApiError, WikiBlocked
-from sp_data.wiki.changes import Mark, Title, poll
+from sp_data.wiki.changes import Mark, Title, ask_changes
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.files import list_files
 from sp_data.wiki.gather import gather
@@ -48,9 +48,9 @@ def test_the_wiki_tells_its_namespaces(subject):
 @pytest.mark.parametrize("limit", [7, 50, "max"])
 def test_every_file_is_listed_once_however_long_the_answers_are(subject, limit):
     with subject.client() as client:
-        found = names(list(client.pages({**ALL_FILES, "gailimit": limit})))
-    assert len(found) == len(set(found))
-    assert {title.removeprefix("File:") for title in found} == set(subject.originals)
+        titles = names(list(client.pages({**ALL_FILES, "gailimit": limit})))
+    assert len(titles) == len(set(titles))
+    assert {title.removeprefix("File:") for title in titles} == set(subject.originals)
 
 
 def test_imageinfo_tells_the_truth_about_the_bytes(subject):
@@ -71,17 +71,17 @@ def test_imageinfo_tells_the_truth_about_the_bytes(subject):
 
 def test_a_page_shows_its_files_and_red_links_are_no_files(subject):
     with subject.client(select="pages", pages=("Portal:Characters",)) as client:
-        found = set(listed(client).files)
-    assert found < set(subject.originals)
-    assert subject.portrait in found
-    assert subject.not_on_portal not in found
+        shown = set(listed(client).files)
+    assert shown < set(subject.originals)
+    assert subject.portrait in shown
+    assert subject.not_on_portal not in shown
 
 
 def test_a_category_holds_its_files(subject):
     with subject.client(select="categories", categories=(subject.category,)) as client:
-        found = listed(client).files
-    assert found.keys() == subject.in_category
-    assert all(subject.category.removeprefix("Category:") in file.categories for file in found.values())
+        files = listed(client).files
+    assert files.keys() == subject.in_category
+    assert all(subject.category.removeprefix("Category:") in file.categories for file in files.values())
 
 
 def test_categories_that_come_in_several_answers_are_joined(subject):
@@ -120,20 +120,20 @@ def test_what_the_scraper_asks_for_is_all_known(subject, caplog, select):
     with subject.client(**fields) as client, caplog.at_level(logging.WARNING, logger="sp_data.wiki.http.client"):
         mark = Mark.of(client.greet())
         facts = gather(client)
-        found = poll(client, mark)
+        changes = ask_changes(client, mark)
         everything = [Title(6, file.title) for file in facts.files.values()]
         again = update(
             client, facts, frozenset([*everything, Title(10, "Template:Fairuse"), Title(0, subject.article)])
         )
     assert caplog.text == ""
-    assert (found.touched, found.doubt) == (frozenset(), "")
+    assert (changes.touched, changes.doubt) == (frozenset(), "")
     assert again == facts
 
 
 def test_the_lists_of_changes_tell_what_happened_by_the_wikis_own_clock(subject):
     with subject.client() as client:
         greeting = client.greet()
-        found = client.lists(
+        answer = client.lists(
             {
                 "list": "recentchanges|logevents",
                 "rcdir": "newer",
@@ -145,36 +145,36 @@ def test_the_lists_of_changes_tell_what_happened_by_the_wikis_own_clock(subject)
                 "lelimit": "max",
             }
         )
-    assert found["curtimestamp"] >= greeting.clock
-    assert len({event["logid"] for event in found["logevents"]}) == len(found["logevents"])
-    uploads = {event["title"].removeprefix("File:") for event in found["logevents"] if event["type"] == "upload"}
+    assert answer["curtimestamp"] >= greeting.clock
+    assert len({event["logid"] for event in answer["logevents"]}) == len(answer["logevents"])
+    uploads = {event["title"].removeprefix("File:") for event in answer["logevents"] if event["type"] == "upload"}
     # What was moved was uploaded under another name.
     assert len(uploads) >= len(subject.originals)
-    for entries in (found["logevents"], found["recentchanges"]):
+    for entries in (answer["logevents"], answer["recentchanges"]):
         assert [entry["timestamp"] for entry in entries] == sorted(entry["timestamp"] for entry in entries)
         assert all(entry["ns"] == 6 for entry in entries if entry["title"].startswith("File:"))
-    for seen, entries, number in (
-        (greeting.changes, found["recentchanges"], "rcid"),
-        (greeting.events, found["logevents"], "logid"),
+    for newest, entries, number in (
+        (greeting.changes, answer["recentchanges"], "rcid"),
+        (greeting.events, answer["logevents"], "logid"),
     ):
-        assert {entry[number] for entry in seen} == {entry[number] for entry in entries[-500:]}
+        assert {entry[number] for entry in newest} == {entry[number] for entry in entries[-500:]}
 
 
 def test_an_export_says_what_the_api_says(subject):
-    question = {"generator": "allpages", "gaplimit": "max", "gapfilterredir": "nonredirects"}
+    params = {"generator": "allpages", "gaplimit": "max", "gapfilterredir": "nonredirects"}
     with subject.client() as client:
         before = client.api.num_asked
-        exported = list(client.pages_with_text(question))
+        exported = list(client.pages_with_text(params))
         assert client.api.num_asked - before <= 2
-        asked = list(client.pages({**question, "gaplimit": 50, **CONTENT}))
+        listed = list(client.pages({**params, "gaplimit": 50, **CONTENT}))
     assert names(exported) == sorted(set(names(exported)), key=names(exported).index)
-    assert set(names(exported)) == set(names(asked))
-    others = {page["title"]: page for page in asked}
-    for one in exported:
-        other = others[one["title"]]
+    assert set(names(exported)) == set(names(listed))
+    others = {page["title"]: page for page in listed}
+    for page in exported:
+        other = others[page["title"]]
         (revision,) = other["revisions"]
-        assert one["revisions"][0]["revid"] == revision["revid"]
-        assert one["revisions"][0]["slots"]["main"]["content"] == revision["slots"]["main"]["content"]
+        assert page["revisions"][0]["revid"] == revision["revid"]
+        assert page["revisions"][0]["slots"]["main"]["content"] == revision["slots"]["main"]["content"]
 
 
 def test_the_pages_that_show_a_file_are_known(subject):
@@ -185,23 +185,23 @@ def test_the_pages_that_show_a_file_are_known(subject):
 
 
 def test_the_files_whose_pages_include_a_template_are_known(subject):
-    question = {"generator": "transcludedin", "gtinamespace": 6, "gtilimit": 4, "titles": "Template:Fairuse"}
+    params = {"generator": "transcludedin", "gtinamespace": 6, "gtilimit": 4, "titles": "Template:Fairuse"}
     with subject.client() as client:
-        found = set(names(list(client.pages(question))))
+        titles = set(names(list(client.pages(params))))
         pages = gather(client).file_pages
-    assert found == {f"File:{name}" for name, page in pages.items() if "Fairuse" in page.templates}
+    assert titles == {f"File:{name}" for name, page in pages.items() if "Fairuse" in page.templates}
 
 
 def test_redirects_come_with_the_page_they_lead_to(subject):
-    asked = {"generator": "allpages", "gaplimit": "max", "prop": "redirects", "rdprop": "title"}
+    params = {"generator": "allpages", "gaplimit": "max", "prop": "redirects", "rdprop": "title"}
     with subject.client() as client:
-        whole = {page["title"]: page["redirects"] for page in client.pages(asked) if "redirects" in page}
+        whole = {page["title"]: page["redirects"] for page in client.pages(params) if "redirects" in page}
         pieces = {
-            page["title"]: page["redirects"] for page in client.pages({**asked, "rdlimit": 1}) if "redirects" in page
+            page["title"]: page["redirects"] for page in client.pages({**params, "rdlimit": 1}) if "redirects" in page
         }
     assert len(whole) == 2
     assert pieces == whole
-    assert all(redirect["ns"] == 0 for found in whole.values() for redirect in found)
+    assert all(redirect["ns"] == 0 for redirects in whole.values() for redirect in redirects)
 
 
 def test_a_missing_page_is_told_from_an_empty_one(subject):

@@ -1,6 +1,6 @@
-"""A wiki that means harm: nothing leaves the lake, nothing fills it, and one bad file never ends a run.
+"""A hostile wiki: nothing is written outside the lake, nothing fills it, and one bad file never ends a run.
 
-Only a server of our own gives such answers, so one plays the wiki here.
+Only a server of our own gives such answers, so one stands in for the wiki here.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ class HostileWiki:
         server.expect_request("/ok.png").respond_with_data(BODY)
 
     def answer(self, request: Request) -> Response:
-        asked = request.args
+        args = request.args
         query: dict = {}
-        if asked.get("meta"):
+        if args.get("meta"):
             query = {"general": {"generator": "MediaWiki 1.39"}, "namespaces": {}}
-        elif asked.get("generator") == "allimages":
+        elif args.get("generator") == "allimages":
             query = {"pages": [self.page(number, name) for number, name in enumerate(self.files, start=1)]}
-        elif asked.get("generator") == "allpages":
+        elif args.get("generator") == "allpages":
             query = {"pages": [{"pageid": 1000, "ns": 0, "title": "Page"}]}
-        elif asked.get("pageids") == "1000":
+        elif args.get("pageids") == "1000":
             main = {"contentmodel": "wikitext", "content": f"<gallery>\n{EMOJI}|{CAPTION}\n</gallery>"}
             revision = {"revid": 1, "slots": {"main": main}}
             query = {"pages": [{"pageid": 1000, "ns": 0, "title": "Page", "revisions": [revision]}]}
-        elif asked.get("pageids"):
+        elif args.get("pageids"):
             query = {
                 "pages": [
-                    {"pageid": int(number), "title": "x", "missing": True} for number in asked["pageids"].split("|")
+                    {"pageid": int(number), "title": "x", "missing": True} for number in args["pageids"].split("|")
                 ]
             }
         body = {"batchcomplete": True, "curtimestamp": "2026-01-01T00:00:00Z", "query": query}
@@ -133,7 +133,7 @@ def test_captions_are_words_without_markup_or_script(httpserver, lake, outside):
 
 
 @pytest.mark.parametrize(
-    ("told", "status"),
+    ("info", "status"),
     [
         ({"sha1": "../../../../tmp/escaped"}, "hidden"),
         ({"sha1": "../" + "a" * 37}, "hidden"),
@@ -146,8 +146,8 @@ def test_captions_are_words_without_markup_or_script(httpserver, lake, outside):
     ],
     ids=["sha1 as a path", "sha1 of its length", "no sha1", "numbers", "type", "file url", "broken url", "100 GB"],
 )
-def test_what_a_wiki_says_of_a_file_is_not_believed(httpserver, lake, outside, told, status):
-    HostileWiki(httpserver, {"Bad.png": told, "Good.png": {}})
+def test_what_a_wiki_says_of_a_file_is_not_believed(httpserver, lake, outside, info, status):
+    HostileWiki(httpserver, {"Bad.png": info, "Good.png": {}})
     rows = rows_of(lake, scrape(source(httpserver), lake))
     assert (rows["Bad.png"].status, rows["Good.png"].status) == (status, "ok")
 
@@ -207,8 +207,8 @@ def test_an_export_with_entities_says_no_more_than_it_holds(tmp_path):
     )
     from sp_data.wiki.http.xml_export import read_export
 
-    found = read_export(xml)
-    assert all("do not read" not in (page.text or "") and len(page.text or "") < 100 for page in found.values())
+    pages = read_export(xml)
+    assert all("do not read" not in (page.text or "") and len(page.text or "") < 100 for page in pages.values())
     assert read_export("no xml at all") == {}
     assert read_export("<mediawiki><page><id>1</id></page>") == {}
 

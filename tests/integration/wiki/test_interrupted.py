@@ -1,4 +1,4 @@
-"""A scrape that ends at any write, is late, or is asked for otherwise meanwhile: the next ones end as a fresh one."""
+"""A scrape that is killed at any write or continued late: the next ones end with the result of a fresh one."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def wiki():
         yield running
 
 
-def digest(wiki: DemoWikiServer, lake: Lake, select: str = "all", **how: bool) -> str:
-    return scrape(source(select), lake, proxy=wiki.url, **how).manifest.digest
+def digest(wiki: DemoWikiServer, lake: Lake, select: str = "all", **options: bool) -> str:
+    return scrape(source(select), lake, proxy=wiki.url, **options).manifest.digest
 
 
 def fresh(wiki: DemoWikiServer, tmp_path: Path, select: str = "all") -> str:
@@ -50,24 +50,24 @@ def a_week(world: World) -> World:
 
 
 def killed_at_write(number: int, work: Callable[[], object]) -> bool:
-    """Do the work in another process that ends without a word at its write of this number; whether it came so far."""
+    """Do the work in another process that is killed at the write of this number. Returns whether it got that far."""
     child = os.fork()
     if child == 0:
-        left = [number]
+        remaining = [number]
 
-        def counted(name: str) -> None:
-            does = getattr(Lake, name)
+        def count_calls(name: str) -> None:
+            method = getattr(Lake, name)
 
-            def at_last(*args: object, **more: object) -> object:
-                left[0] -= 1
-                if left[0] == 0:
+            def counting(*args: object, **options: object) -> object:
+                remaining[0] -= 1
+                if remaining[0] == 0:
                     os._exit(KILLED)
-                return does(*args, **more)
+                return method(*args, **options)
 
-            setattr(Lake, name, at_last)
+            setattr(Lake, name, counting)
 
         for name in ("publish", "remove"):  # every write is a publication
-            counted(name)
+            count_calls(name)
         try:
             work()
         finally:
@@ -117,8 +117,8 @@ def test_a_first_scrape_that_is_killed_at_any_write_loses_nothing(wiki, tmp_path
     assert number > 15
 
 
-def interrupted(wiki: DemoWikiServer, lake: Lake, **how: bool) -> None:
-    """A scrape that listed the wiki and ended at its first picture."""
+def interrupted(wiki: DemoWikiServer, lake: Lake, **options: bool) -> None:
+    """A scrape that listed the wiki and was interrupted at its first picture."""
 
     class Ends:
         def begin(self, stage: str, total: int | None, unit: str) -> None:
@@ -129,7 +129,7 @@ def interrupted(wiki: DemoWikiServer, lake: Lake, **how: bool) -> None:
             pass
 
     with pytest.raises(KeyboardInterrupt):
-        scrape(source("all"), lake, proxy=wiki.url, progress=Ends(), **how)
+        scrape(source("all"), lake, proxy=wiki.url, progress=Ends(), **options)
 
 
 @pytest.fixture
@@ -193,13 +193,13 @@ def test_a_page_that_is_gone_before_its_html_is_asked_for_ends_no_run(wiki, lake
 def test_an_api_that_moved_is_found_again(wiki, tmp_path, lake):
     wiki.world = founded()
     digest(wiki, lake)
-    memory = lake.read_bytes("wiki/memory.json")
-    lake.write_bytes("wiki/memory.json", memory.replace(b"/api.php", b"/old/api.php"))
+    saved_state = lake.read_bytes("wiki/memory.json")
+    lake.write_bytes("wiki/memory.json", saved_state.replace(b"/api.php", b"/old/api.php"))
     wiki.world = a_week(wiki.world)
     assert digest(wiki, lake) == fresh(wiki, tmp_path)
 
 
-def test_what_a_template_changed_is_looked_at_again_once_the_wiki_had_time_for_it(wiki, tmp_path, lake):
+def test_what_a_template_changed_is_requested_again_once_the_wiki_had_time_for_it(wiki, tmp_path, lake):
     """The pages that include a template follow its edit by jobs, minutes or hours later."""
     wiki.world = founded()
     digest(wiki, lake, "categories")

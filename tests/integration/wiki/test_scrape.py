@@ -137,13 +137,15 @@ def test_captions_come_with_their_places_and_only_the_owner_lends_its_words(undi
 
 def test_each_original_is_asked_for_once_as_an_honest_guest(mediawiki, lake):
     scrape(source_of(mediawiki.url, contact="me@example.org"), lake)
-    seen = mediawiki.log()
-    asked = [access for access in seen if access.kind == "image"]
-    assert len(asked) == len({access.uri for access in asked}) == len(lake.list("originals"))
-    assert all(access.uri.endswith("&format=original") and access.accept == "*/*" for access in asked)
-    assert {access.agent for access in seen} == {"sp-data/0.1.0 (pictures and captions for a dataset; me@example.org)"}
-    assert sum(access.kind == "robots" for access in seen) == 1
-    assert sum(access.kind == "api" for access in seen) == 3  # siteinfo, files, articles
+    accesses = mediawiki.log()
+    fetched = [access for access in accesses if access.kind == "image"]
+    assert len(fetched) == len({access.uri for access in fetched}) == len(lake.list("originals"))
+    assert all(access.uri.endswith("&format=original") and access.accept == "*/*" for access in fetched)
+    assert {access.agent for access in accesses} == {
+        "sp-data/0.1.0 (pictures and captions for a dataset; me@example.org)"
+    }
+    assert sum(access.kind == "robots" for access in accesses) == 1
+    assert sum(access.kind == "api" for access in accesses) == 3  # siteinfo, files, articles
 
 
 def test_a_second_run_asks_for_no_picture_and_writes_nothing(mediawiki, lake):
@@ -194,12 +196,12 @@ def test_a_challenge_ends_the_run_and_the_next_one_goes_on(undisturbed, mediawik
     with pytest.raises(WikiBlocked, match=r"challenge.*What was fetched is kept.*run the same command again"):
         scrape(source_of(mediawiki.url), lake, progress=watcher)
     assert latest(lake, "scrape") is None
-    kept = len(lake.list("originals"))
-    assert kept == 39  # 40 files, two of them with the same bytes
+    num_fetched = len(lake.list("originals"))
+    assert num_fetched == 39  # 40 files, two of them with the same bytes
     mediawiki.faults()
     mediawiki.clear_log()
     assert scrape(source_of(mediawiki.url), lake).manifest.digest == undisturbed[1].digest
-    assert len(pictures(mediawiki)) == len(undisturbed[0].list("originals")) - kept
+    assert len(pictures(mediawiki)) == len(undisturbed[0].list("originals")) - num_fetched
 
 
 @pytest.mark.parametrize(
@@ -279,13 +281,13 @@ def test_a_portals_captions_are_candidates_but_not_its_lead(mediawiki, lake):
     assert len(rows) == NUM_KIDS + 1
     assert rows["Kid-002.png"].caption == "Kid 002, Blond hair"
     assert rows["Señor-Dóminguez.png"].caption == "Male"
-    found = [(c.source, c.text) for c in rows["Kid-002.png"].captions if c.page == "Portal:Characters"]
-    assert ("gallery", "Kid 002") in found
-    assert not {"lead", "title", "infobox"} & {source for source, _ in found}
+    from_portal = [(c.source, c.text) for c in rows["Kid-002.png"].captions if c.page == "Portal:Characters"]
+    assert ("gallery", "Kid 002") in from_portal
+    assert not {"lead", "title", "infobox"} & {source for source, _ in from_portal}
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "says"),
+    ("fields", "error", "message"),
     [
         ({"select": "pages", "pages": ("Empty",)}, WikiError, "no files to scrape.*Empty"),
         ({"select": "pages", "pages": ("Kid 001", "Nobody")}, WikiApiError, r"no page 'Nobody'.*source\.pages"),
@@ -293,8 +295,8 @@ def test_a_portals_captions_are_candidates_but_not_its_lead(mediawiki, lake):
     ],
     ids=["no page", "one page missing", "no category"],
 )
-def test_a_selection_that_finds_nothing_is_named(mediawiki, lake, fields, error, says):
-    with pytest.raises(error, match=says):
+def test_a_selection_that_finds_nothing_is_named(mediawiki, lake, fields, error, message):
+    with pytest.raises(error, match=message):
         scrape(source_of(mediawiki.url, **fields), lake)
 
 
@@ -337,9 +339,9 @@ def goes_on_after_a_kill(wiki: MediaWiki, lake: Lake, portal: Manifest, num_requ
     killed_after(wiki, lake, num_requests)
     assert latest(lake, "scrape") is None
     assert scrape(source_of(wiki.url, select="pages"), lake).manifest.digest == portal.digest
-    asked = [access.uri for access in wiki.log() if access.kind != "robots"]
+    requested = [access.uri for access in wiki.log() if access.kind != "robots"]
     # At most the request in hand is made again: no page is listed twice, no picture fetched twice.
-    assert len(asked) <= len(set(asked)) + 1
+    assert len(requested) <= len(set(requested)) + 1
     assert not list(Path(lake.full(".scratch")).glob("*"))
 
 
@@ -355,13 +357,13 @@ def test_after_kill_9_at_any_moment(mediawiki, lake, portal, seed):
     goes_on_after_a_kill(mediawiki, lake, portal, random.Random(seed).randrange(2, 86))
 
 
-def test_what_cannot_be_read_of_the_memory_costs_a_listing_and_nothing_else(mediawiki, lake):
+def test_a_saved_state_that_cannot_be_read_costs_a_listing_and_nothing_else(mediawiki, lake):
     source = source_of(mediawiki.url)
     first = scrape(source, lake).manifest
     for damaged in ("wiki/memory.json", next(path for path in lake.list("wiki") if "facts-" in path)):
         Path(lake.full(damaged)).write_bytes(b"{damaged")
         if "facts" in damaged:
-            # An idle run does not read them.
+            # A run that finds no changes does not read the facts.
             mediawiki.edit("Sandbox", f"A page, changed at {time.time()}")
         mediawiki.clear_log()
         again = scrape(source, lake)
@@ -375,22 +377,22 @@ def test_a_month_later_or_after_so_many_runs_everything_is_listed_again(mediawik
     caplog.set_level("INFO")
     source = source_of(mediawiki.url, reconcile_every=3)
     first = scrape(source, lake).manifest
-    remembered = json.loads(lake.read_bytes("wiki/memory.json"))
+    saved_state = json.loads(lake.read_bytes("wiki/memory.json"))
 
     def later(**changed) -> str:
-        """The log of a run of which the last was otherwise."""
-        lake.write_bytes("wiki/memory.json", json.dumps(remembered | changed).encode())
+        """The log of a run after these fields of the saved state were changed."""
+        lake.write_bytes("wiki/memory.json", json.dumps(saved_state | changed).encode())
         caplog.clear()
         assert scrape(source, lake).manifest.digest == first.digest
         return caplog.text
 
-    clock = remembered["mark"]["clock"]
+    clock = saved_state["mark"]["clock"]
     assert "listing all" not in later()
     assert "3 runs asked for changes only" in later(runs=3)
-    assert "the last look was on 2020-01-01" in later(mark={"clock": "2020-01-01T00:00:00Z"})
+    assert "the last run was on 2020-01-01" in later(mark={"clock": "2020-01-01T00:00:00Z"})
     assert "it was listed on 2020-01-01" in later(reconciled_at="2020-01-01T00:00:00Z")
     lost = {"clock": clock, "anchors": [{"number": 10**9, "at": clock}]}
-    assert "does not reach back to the last look" in later(mark=lost)
+    assert "does not reach back to the last run" in later(mark=lost)
 
 
 def test_a_dry_run_says_what_would_be_fetched_and_the_run_lists_nothing_again(undisturbed, mediawiki, lake):

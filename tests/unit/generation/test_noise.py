@@ -35,5 +35,5 @@ def test_it_is_normal_and_leaves_the_global_generator_alone() -> None:
 
 
 def test_noise_for_another_number_of_pictures_is_refused() -> None:
-    with NoiseByPicture("decoder", [1, 2]), pytest.raises(ValueError, match="expected one row a seed"):
+    with NoiseByPicture("decoder", [1, 2]), pytest.raises(ValueError, match="expected one row per seed"):
         torch.randn(3, 4)

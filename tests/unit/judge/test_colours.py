@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sp_data.demo.kids.artist import COLOURS, HELD_OUT, Kid, draw, kids
-from sp_data.judge.colours import CoatAndHat, asked, read
+from sp_data.judge.colours import CoatAndHat, colours_of_prompt, read
 from sp_data.judge.stage import questions
 
 CROWD = kids(150, 12)
@@ -65,9 +65,9 @@ def test_a_kid_that_lost_its_hat_has_none() -> None:
 
 
 def test_a_prompt_is_understood() -> None:
-    assert asked("a kid in a red coat and a blue top hat at the lake") == CoatAndHat("red", "blue")
-    assert asked("a kid with a lime hat") == CoatAndHat(None, "lime")
-    assert asked("a samurai") == CoatAndHat(None, None)
+    assert colours_of_prompt("a kid in a red coat and a blue top hat at the lake") == CoatAndHat("red", "blue")
+    assert colours_of_prompt("a kid with a lime hat") == CoatAndHat(None, "lime")
+    assert colours_of_prompt("a samurai") == CoatAndHat(None, None)
 
 
 def test_half_of_the_questions_are_of_pairs_that_nobody_drew() -> None:
@@ -77,6 +77,6 @@ def test_half_of_the_questions_are_of_pairs_that_nobody_drew() -> None:
     assert len(unseen) == 32
     assert {(one.coat, one.hat) for one in unseen} == set(HELD_OUT)
     assert not {(one.coat, one.hat) for one in asked_for if one.seen} & set(HELD_OUT)
-    assert all(asked(one.prompt) == CoatAndHat(one.coat, one.hat) for one in asked_for)
+    assert all(colours_of_prompt(one.prompt) == CoatAndHat(one.coat, one.hat) for one in asked_for)
     assert asked_for == questions(64, 0)
     assert asked_for != questions(64, 1)

@@ -93,11 +93,11 @@ def test_every_field_either_names_the_result_or_is_marked() -> None:
 def test_a_wiki_elsewhere_wants_a_contact_and_an_acknowledgement() -> None:
     southpark = recipes.southpark().source
     with pytest.raises(RecipeError, match=r"source\.contact"):
-        southpark.check_manners()
+        southpark.check_politeness()
     with pytest.raises(RecipeError, match="acknowledge_terms"):
-        southpark.model_copy(update={"contact": "me@example.org"}).check_manners()
-    southpark.model_copy(update={"contact": "me@example.org", "acknowledge_terms": True}).check_manners()
-    recipes.demo().source.check_manners()
+        southpark.model_copy(update={"contact": "me@example.org"}).check_politeness()
+    southpark.model_copy(update={"contact": "me@example.org", "acknowledge_terms": True}).check_politeness()
+    recipes.demo().source.check_politeness()
 
 
 @pytest.mark.parametrize(

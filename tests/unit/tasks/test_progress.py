@@ -48,4 +48,4 @@ def test_a_server_that_is_gone_is_told_once_and_costs_nothing(
         for _ in range(3):
             bar.advance()
     assert also.done == 3
-    assert caplog.text.count("stands still") == 1
+    assert caplog.text.count("stopped: the Prefect server") == 1

@@ -80,7 +80,7 @@ def test_the_latest_and_the_best_are_kept(lake: Lake) -> None:
     for step, val_loss in ((1, 0.9), (2, 0.3), (3, 0.5), (4, 0.4), (5, 0.6)):
         save(lake, trained, step, val_loss)
     checkpoints.prune(lake, RUN, keep=2)
-    there = checkpoints.found(lake, RUN)
+    there = checkpoints.of_run(lake, RUN)
     assert [one.step for one in there] == [2, 4, 5]
     assert checkpoints.best(there).step == 2
     left = {path.rsplit("/", 2)[1] for path in lake.list(f"runs/{RUN}")}
@@ -90,7 +90,7 @@ def test_the_latest_and_the_best_are_kept(lake: Lake) -> None:
 def test_without_validation_the_last_is_the_best(lake: Lake) -> None:
     for step in (1, 2):
         save(lake, Trained(1), step)
-    assert checkpoints.best(checkpoints.found(lake, RUN)).step == 2
+    assert checkpoints.best(checkpoints.of_run(lake, RUN)).step == 2
 
 
 @pytest.mark.parametrize("lost", ["checkpoint.json", "state.pt", "weights.safetensors"])
@@ -98,7 +98,7 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_none(lake: Lake, lost: st
     for step in (1, 2):
         save(lake, Trained(1), step)
     lake.remove(f"runs/{RUN}/checkpoints/step-00000002/{lost}")
-    assert [one.step for one in checkpoints.found(lake, RUN)] == [1]
+    assert [one.step for one in checkpoints.of_run(lake, RUN)] == [1]
     checkpoints.prune(lake, RUN, keep=2)
     assert not any("step-00000002" in path for path in lake.list("runs"))
 

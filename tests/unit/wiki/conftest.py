@@ -1,4 +1,4 @@
-"""naps: waits that are noted and not slept."""
+"""naps: the waits of a test, recorded instead of slept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def naps(monkeypatch) -> list[float]:
-    """Seconds that would have been slept; nobody sleeps."""
+    """The seconds of each sleep; nothing sleeps."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     return slept

@@ -54,11 +54,11 @@ def published(lake: Lake, rows: list[CatalogueRow]) -> Manifest:
 @settings(deadline=None, max_examples=30)
 @given(st.lists(ROWS, max_size=4))
 def test_rows_come_back_and_their_bytes_are_always_the_same(rows):
-    one, two = Lake("memory://one", "kids"), Lake("memory://two", "kids")
-    manifest, again = published(one, rows), published(two, rows)
+    lake, other = Lake("memory://one", "kids"), Lake("memory://two", "kids")
+    manifest, again = published(lake, rows), published(other, rows)
     assert manifest.files == again.files
     assert manifest.files[0].path == f"catalogue/{manifest.inputs['wiki'][:16]}.parquet"
-    assert list(catalogue_rows(read_catalogue(one, manifest))) == rows
+    assert list(catalogue_rows(read_catalogue(lake, manifest))) == rows
 
 
 @settings(deadline=None)
@@ -70,10 +70,10 @@ def test_the_digest_changes_with_any_field_and_with_the_order(row, text):
     assert rows_digest([row]) == rows_digest([CatalogueRow.model_validate(row.model_dump())])
 
 
-def test_a_catalogue_that_is_none_is_named(tmp_path):
+def test_a_file_that_is_not_a_catalogue_is_named(tmp_path):
     lake = Lake(str(tmp_path), "kids")
     manifest = published(lake, [])
     path = manifest.files[0].path
     lake.write_bytes(path, b"nothing")
-    with pytest.raises(CorruptFile, match=f"{path} is no whole parquet file.*delete it and run its stage again"):
+    with pytest.raises(CorruptFile, match=f"{path} is not a complete parquet file.*delete it and run its stage again"):
         read_catalogue(lake, manifest)

@@ -1,4 +1,4 @@
-"""What becomes of one picture: fetched once, or a reason."""
+"""What becomes of one picture: it is fetched once, or has a reason why not."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_more_bytes_than_the_limit_are_not_kept(httpserver, originals, kid, lake
     assert lake.list("originals") == lake.list("quarantine") == []
 
 
-def test_an_address_that_is_none_is_a_reason(originals, kid):
+def test_something_that_is_not_an_address_is_a_reason(originals, kid):
     assert originals.ensure(replace(kid, url="ftp://x/kid.png")) == "address-refused (not a web address)"
 
 
@@ -152,7 +152,7 @@ def test_an_address_that_no_host_can_have_is_a_reason(originals, kid, url):
     assert originals.ensure(replace(kid, url=url)).startswith("address-refused")
 
 
-def test_a_redirect_to_no_address_and_rules_that_are_none_are_borne(lake, kid):
+def test_a_redirect_to_no_address_and_a_broken_robots_txt_end_no_run(lake, kid):
     rules = b"User-agent: *\nDisallow: //[\nDisallow: /private"
 
     def answer(path: str) -> tuple[int, dict[str, str], bytes]:

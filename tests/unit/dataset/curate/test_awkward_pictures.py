@@ -121,9 +121,9 @@ def with_alpha() -> Image.Image:
 
 
 def exif(orientation: int) -> bytes:
-    made = Image.Exif()
-    made[0x0112] = orientation
-    return made.tobytes()
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags.tobytes()
 
 
 def upright(orientation: int) -> Pixels:
@@ -220,13 +220,13 @@ def corpus() -> list[Case]:
     bomb = zlib.compress(bytes(20_000_000), 9)
     deep = SHADES.astype(">u2")
     high = (SHADES >> 8).astype(np.uint8)
-    seen = np.full((16, 16, 1), 0xFFFF, ">u2")
-    seen[:4] = 0
+    alpha = np.full((16, 16, 1), 0xFFFF, ">u2")
+    alpha[:4] = 0
     over = high.copy()
     over[:4] = 255
-    one = SHADES[5, 5]
-    without_one = high.copy()
-    without_one[(high == high[5, 5]).all(axis=2)] = 255
+    shade = SHADES[5, 5]
+    without_shade = high.copy()
+    without_shade[(high == high[5, 5]).all(axis=2)] = 255
     noise = Image.fromarray(NOISE)
     bits = np.where(GREY > 100, 255, 0).astype(np.uint8)
     drawn_quarter = np.full_like(PICTURE, 255)
@@ -278,12 +278,12 @@ def corpus() -> list[Case]:
         Case("PNG, RGB of 16 bits", raw_png((16, 16), 16, 2, rows_of(deep)), high),
         Case(
             "PNG, RGB of 16 bits, one transparent",
-            raw_png((16, 16), 16, 2, rows_of(deep), chunk(b"tRNS", struct.pack(">3H", *one))),
-            without_one,
+            raw_png((16, 16), 16, 2, rows_of(deep), chunk(b"tRNS", struct.pack(">3H", *shade))),
+            without_shade,
         ),
         Case(
             "PNG, RGBA of 16 bits",
-            raw_png((16, 16), 16, 6, rows_of(np.concatenate([deep, seen], 2).astype(">u2"))),
+            raw_png((16, 16), 16, 6, rows_of(np.concatenate([deep, alpha], 2).astype(">u2"))),
             over,
         ),
         Case("PNG, EXIF orientation 6", saved("PNG", exif=exif(6)), upright(6)),
@@ -384,19 +384,19 @@ def test_an_awkward_picture_is_right_or_dropped(case: Case, tmp_path: Path) -> N
         assert (refused.reason, refused.reason in REASONS) == (case.seen, True), refused
         assert str(tmp_path) not in refused.detail
         return
-    print(f"| {case.name} | {'normalised copy' if not picture.as_it_was else 'as it is'} | |")  # noqa: T201
+    print(f"| {case.name} | {'normalised copy' if not picture.file_is_normal else 'as it is'} | |")  # noqa: T201
     assert not isinstance(case.seen, str), f"kept, expected {case.seen}"
-    found = np.asarray(picture.image)
-    assert found.shape == case.seen.shape
-    assert np.abs(found.astype(int) - case.seen).max() <= case.within
-    assert picture.as_it_was is not case.copied
-    if picture.as_it_was:
+    rgb = np.asarray(picture.image)
+    assert rgb.shape == case.seen.shape
+    assert np.abs(rgb.astype(int) - case.seen).max() <= case.within
+    assert picture.file_is_normal is not case.copied
+    if picture.file_is_normal:
         handed_on = case.data
     else:
         copy = BytesIO()
         picture.image.save(copy, "PNG")
         handed_on = copy.getvalue()
-    np.testing.assert_array_equal(as_img2dataset_reads(handed_on), found)
+    np.testing.assert_array_equal(as_img2dataset_reads(handed_on), rgb)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not isinstance(case.seen, str)], ids=lambda case: case.name)
@@ -407,7 +407,7 @@ def test_cut_anywhere_it_is_dropped_or_still_right(case: Case, tmp_path: Path) -
     for eighth in range(1, 8):
         path.write_bytes(case.data[: len(case.data) * eighth // 8])
         try:
-            found = np.asarray(read_picture(path, LIMITS).image)
+            rgb = np.asarray(read_picture(path, LIMITS).image)
         except Refused:
             continue
-        np.testing.assert_array_equal(found, whole, err_msg=f"silently wrong when cut at {eighth}/8")
+        np.testing.assert_array_equal(rgb, whole, err_msg=f"silently wrong when cut at {eighth}/8")

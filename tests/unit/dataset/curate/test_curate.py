@@ -56,7 +56,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def test_a_picture_that_nobody_opted_out_is_kept(lake: Lake) -> None:
     kept, dropped = sort_out([row("File:A.png")], SETTINGS, lake, SILENT, {})
-    assert ([keep.title for keep in kept], dropped) == (["File:A.png"], [])
+    assert ([kept_row.title for kept_row in kept], dropped) == (["File:A.png"], [])
 
 
 @pytest.mark.parametrize("name", ["Opt-out", "opt out", "Opt_out", "OPT-OUT", "No AI", "no_ai"])

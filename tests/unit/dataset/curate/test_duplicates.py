@@ -42,7 +42,7 @@ def test_bands_find_what_comparing_all_pairs_finds(hashes: list[bytes], max_bits
         flips = data.draw(st.lists(st.integers(0, 255), max_size=9, unique=True))
         bits[flips] ^= 1
         hashes.append(np.packbits(bits).tobytes())
-    all_bits = [np.unpackbits(np.frombuffer(one, np.uint8)) for one in hashes]
+    all_bits = [np.unpackbits(np.frombuffer(phash_bytes, np.uint8)) for phash_bytes in hashes]
     expected = [
         [earlier for earlier in range(later) if (all_bits[earlier] != all_bits[later]).sum() <= max_bits]
         for later in range(len(hashes))
@@ -55,5 +55,5 @@ def test_a_kid_saved_again_is_its_own_relative_and_no_other_kids() -> None:
     jpeg = BytesIO()
     pictures[3].save(jpeg, "JPEG", quality=85)
     pictures += [Image.open(jpeg).convert("RGB"), pictures[5].resize((200, 200), Image.Resampling.LANCZOS)]
-    found = relatives([phash(one) for one in pictures], [thumb(one) for one in pictures], max_bits=4)
-    assert found == [[]] * 40 + [[3], [5]]
+    earlier = relatives([phash(picture) for picture in pictures], [thumb(picture) for picture in pictures], max_bits=4)
+    assert earlier == [[]] * 40 + [[3], [5]]

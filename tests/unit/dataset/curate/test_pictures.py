@@ -30,7 +30,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_an_ordinary_png_is_used_as_it_is(tmp_path: Path) -> None:
     two_halves().save(tmp_path / "a.png")
     picture = read_picture(tmp_path / "a.png", LIMITS)
-    assert picture.as_it_was
+    assert picture.file_is_normal
     assert picture.image.mode == "RGB"
     assert (len(picture.phash), len(picture.thumb)) == (32, 192)
     np.testing.assert_array_equal(np.asarray(picture.image), np.asarray(two_halves()))
@@ -41,18 +41,18 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     image.putalpha(Image.new("L", (8, 6), 0))
     image.paste((255, 0, 0, 128), (0, 0, 4, 6))
     image.save(tmp_path / "a.png")
-    found = pixels(tmp_path / "a.png")
-    assert found[0, 0].tolist() == [255, 127, 127]
-    assert found[0, 7].tolist() == [255, 255, 255]
+    rgb = pixels(tmp_path / "a.png")
+    assert rgb[0, 0].tolist() == [255, 127, 127]
+    assert rgb[0, 7].tolist() == [255, 255, 255]
 
 
 def test_a_palette_with_a_transparent_colour_is_laid_over_white(tmp_path: Path) -> None:
     image = two_halves().quantize(2)
     corner = image.getpixel((0, 0))
     image.save(tmp_path / "a.png", transparency=corner)
-    found = pixels(tmp_path / "a.png")
-    assert found[0, 0].tolist() == list(WHITE)
-    assert found[0, 7].tolist() == list(BLUE)
+    rgb = pixels(tmp_path / "a.png")
+    assert rgb[0, 0].tolist() == list(WHITE)
+    assert rgb[0, 7].tolist() == list(BLUE)
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
     two_halves().save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
     picture = read_picture(tmp_path / "a.jpg", LIMITS)
-    assert not picture.as_it_was
+    assert not picture.file_is_normal
     assert picture.image.size == (6, 8)
     assert np.asarray(picture.image)[0, 3].argmax() == 0, "red on top"
     assert np.asarray(picture.image)[7, 3].argmax() == 2, "blue at the bottom"
@@ -71,7 +71,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     grey[:, 4:] = 0xFFFF
     Image.fromarray(grey).save(tmp_path / "a.png")
     picture = read_picture(tmp_path / "a.png", LIMITS)
-    assert not picture.as_it_was
+    assert not picture.file_is_normal
     assert np.asarray(picture.image)[0, 0].tolist() == [128, 128, 128]
     assert np.asarray(picture.image)[0, 7].tolist() == [255, 255, 255]
 
@@ -81,7 +81,7 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
         frames = [two_halves(), two_halves(BLUE, RED)]
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
         picture = read_picture(tmp_path / name, LIMITS)
-        assert not picture.as_it_was, f"{name}: img2dataset reads animations in its own way"
+        assert not picture.file_is_normal, f"{name}: img2dataset reads animations in its own way"
         assert np.asarray(picture.image)[0, 0].tolist() == list(RED), name
 
 
@@ -91,7 +91,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     two_halves(WHITE, (0, 0, 0)).convert(mode).save(tmp_path / name)
     picture = read_picture(tmp_path / name, LIMITS)
     assert picture.image.mode == "RGB"
-    assert not picture.as_it_was
+    assert not picture.file_is_normal
     assert abs(int(np.asarray(picture.image)[0, 0, 1]) - 255) <= 1
     assert int(np.asarray(picture.image)[0, 7, 1]) <= 1
 

@@ -60,7 +60,7 @@ def row(number: int, lake: Lake, caption: str = "a kid") -> CatalogueRow:
 
 
 def scraped(numbers: range, lake: Lake) -> Manifest:
-    rows = sorted((row(number, lake) for number in numbers), key=lambda one: one.title)
+    rows = sorted((row(number, lake) for number in numbers), key=lambda row: row.title)
     entry = write_catalogue(lake, rows, rows_digest(rows))
     counts = Counts.model_validate({"in": len(rows), "out": len(rows)})
     return Manifest.make(stage="scrape", version=1, recipe={}, inputs={}, counts=counts, files=[entry], details={})
@@ -185,5 +185,5 @@ def test_a_picture_without_a_telling_caption_is_dropped_for_that(lake: Lake) -> 
     rows = [row(1, lake, "IMG 1234"), row(2, lake, "Ada")]
     entry = write_catalogue(lake, rows, rows_digest(rows))
     counts = Counts.model_validate({"in": 2, "out": 2})
-    made = Manifest.make(stage="scrape", version=1, recipe={}, inputs={}, counts=counts, files=[entry], details={})
-    assert curate(made, SETTINGS, lake).manifest.counts.dropped == {"boilerplate-caption": 1}
+    catalogue = Manifest.make(stage="scrape", version=1, recipe={}, inputs={}, counts=counts, files=[entry], details={})
+    assert curate(catalogue, SETTINGS, lake).manifest.counts.dropped == {"boilerplate-caption": 1}

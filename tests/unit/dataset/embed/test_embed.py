@@ -12,7 +12,7 @@ import torch
 
 from sp_data.dataset.embed.clip import Clip
 from sp_data.dataset.embed.precision import in_bf16
-from sp_data.dataset.embed.stage import Read, Work, read_ahead
+from sp_data.dataset.embed.stage import ShardBatch, Work, read_ahead
 
 WORK = Work("00000", 0, "", 1)
 
@@ -26,29 +26,29 @@ def three_threads() -> Iterator[None]:
 
 
 def threads_of_a_new_thread() -> int:
-    seen: list[int] = []
-    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    num_threads: list[int] = []
+    thread = threading.Thread(target=lambda: num_threads.append(torch.get_num_threads()))
     thread.start()
     thread.join()
-    return seen[0]
+    return num_threads[0]
 
 
 def test_batches_are_read_with_one_torch_thread_while_the_model_keeps_its_own(three_threads: None) -> None:
-    def batches() -> Iterator[Read]:
+    def batches() -> Iterator[ShardBatch]:
         yield WORK, {"num_threads": torch.get_num_threads()}
 
-    with read_ahead(batches()) as read:
-        assert list(read) == [(WORK, {"num_threads": 1})]
+    with read_ahead(batches()) as batches_read:
+        assert list(batches_read) == [(WORK, {"num_threads": 1})]
         assert torch.get_num_threads() == 3
 
 
 def test_threads_begun_after_reading_have_as_many_torch_threads_as_before(three_threads: None) -> None:
-    def batches() -> Iterator[Read]:
+    def batches() -> Iterator[ShardBatch]:
         yield WORK, None
         raise OSError("the disk is gone")
 
-    with pytest.raises(OSError, match="the disk is gone"), read_ahead(batches()) as read:
-        list(read)
+    with pytest.raises(OSError, match="the disk is gone"), read_ahead(batches()) as batches_read:
+        list(batches_read)
     assert threads_of_a_new_thread() == 3
 
 
@@ -59,9 +59,9 @@ def test_computing_keeps_nothing_for_gradients_and_rows_are_the_same() -> None:
     batch = torch.linspace(-1, 1, 16).reshape(2, 8)
     expected = encode(batch).detach()
     with clip.computing():
-        made = encode(batch)
-        assert made.is_inference()
-        assert torch.equal(made, expected)
+        output = encode(batch)
+        assert output.is_inference()
+        assert torch.equal(output, expected)
     assert not encode(batch).is_inference()
 
 
@@ -72,7 +72,7 @@ def test_clip_retrievals_modules_come_without_the_rest_of_it() -> None:
         "rest = {'clip_retrieval', 'sentence_transformers', 'faiss', 'flask', 'wandb'}\n"
         "print(sys.modules.keys() & rest or 'nothing')"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
+    finished = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    first, second = finished.stdout.splitlines()
     assert first.count("clip_retrieval.clip_inference.") == 3
     assert second == "nothing"

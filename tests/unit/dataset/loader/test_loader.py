@@ -261,16 +261,16 @@ def test_a_tar_is_walked_through_once(lake: Lake, verified: Manifest, monkeypatc
     def walk(*_: object) -> None:
         raise AssertionError("a tar is read again")
 
-    monkeypatch.setattr(loader, "find_places", walk)
+    monkeypatch.setattr(loader, "index_tar", walk)
     with Samples(verified, lake, "train") as samples:
         assert keys_of(samples) == first
-    # Tombstones are not part of what is kept: another snapshot has others.
+    # Tombstones are not part of the index: another snapshot has others.
     later = verified.model_copy(update={"details": {**verified.details, "tombstones": []}})
     with Samples(later, lake, "train") as samples:
         assert keys_of(samples) == [key for key in TRAIN if key not in (LOST, NOT_EMBEDDED)]
 
 
-def test_places_that_cannot_be_read_are_found_again(lake: Lake, verified: Manifest) -> None:
+def test_an_index_that_cannot_be_read_is_made_again(lake: Lake, verified: Manifest) -> None:
     with Samples(verified, lake, "val") as val:
         first = keys_of(val)
     (index,) = lake.list("index")

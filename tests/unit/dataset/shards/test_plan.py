@@ -35,14 +35,14 @@ def table_of(numbers: list[int]) -> pa.Table:
 
 def plainly(table: pa.Table, placed: set[str], size: int, first: int) -> list[tuple[int, str, list[str]]]:
     """The same plan from whole rows: by split, mixed by the titles' hashes, cut into shards."""
-    found: list[tuple[int, str, list[str]]] = []
+    shards: list[tuple[int, str, list[str]]] = []
     for split in SPLITS:
         rows = [row for row in table.to_pylist() if row["split"] == split and sample_of(row) not in placed]
         rows.sort(key=lambda row: hashlib.sha256(row["title"].encode()).digest())
         titles = [row["title"] for row in rows]
         for start in range(0, len(titles), size):
-            found.append((first + len(found), split, titles[start : start + size]))
-    return found
+            shards.append((first + len(shards), split, titles[start : start + size]))
+    return shards
 
 
 @settings(deadline=None)
@@ -58,20 +58,20 @@ def test_new_shards_hold_what_is_not_placed_in_the_order_of_whole_rows(
 ) -> None:
     table = table_of(sorted(numbers))
     kept = KeptSamples(table.to_batches(max_chunksize=block))
-    there = kept.places(samples_in(table_of(sorted(placed))))
-    assert {number for number, place in zip(sorted(placed), there, strict=True) if place >= 0} == placed & set(numbers)
+    places = kept.places(samples_in(table_of(sorted(placed))))
+    assert {number for number, place in zip(sorted(placed), places, strict=True) if place >= 0} == placed & set(numbers)
     taken = np.zeros(len(kept), dtype=bool)
-    taken[there[there >= 0]] = True
+    taken[places[places >= 0]] = True
     shards = kept.plan(taken, size, first)
     folder = tmp_path_factory.mktemp("spool")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_plan, "SHARDS_A_SPOOL", 2)
-        made = [
+        planned = [
             (shard.number, shard.split, rows["title"].to_pylist())
             for shard, rows in rows_of(shards, table.to_batches(max_chunksize=block), len(kept), folder)
         ]
     placed_samples = {sample_of(row) for row in table_of(sorted(placed)).to_pylist()}
-    assert made == plainly(table, placed_samples, size, first)
+    assert planned == plainly(table, placed_samples, size, first)
     assert not list(folder.iterdir())
 
 
@@ -95,8 +95,10 @@ def test_however_many_shards_there_are_few_files_are_open(tmp_path: Path, monkey
     kept = KeptSamples(table.to_batches())
     shards = kept.plan(np.zeros(30, dtype=bool), 2, 0)
     following = rows_of(shards, table.to_batches(), 30, tmp_path)
-    made = [next(following)]
+    planned = [next(following)]
     assert len(list(tmp_path.iterdir())) == 2 < len(shards)
-    made += following
+    planned += following
     titles = table["title"].to_pylist()
-    assert [rows["title"].to_pylist() for _, rows in made] == [[titles[row] for row in one.rows] for one in shards]
+    assert [rows["title"].to_pylist() for _, rows in planned] == [
+        [titles[row] for row in shard.rows] for shard in shards
+    ]

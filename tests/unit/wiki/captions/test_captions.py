@@ -16,30 +16,30 @@ BO = "{{Infobox kid|name=Bo|image=Bo.png|coat=blue}}\nBo is a kid in blue.\n<gal
 
 
 def index(pages: dict[str, str], *names: str, aliases: dict[str, str] | None = None) -> Index:
-    made = Index(names, aliases or {})
+    built = Index(names, aliases or {})
     for number, (title, text) in enumerate(pages.items()):
-        made.add(wikitext.read(text, title, number, number, ENGLISH))
-    return made
+        built.add(wikitext.read(text, title, number, number, ENGLISH))
+    return built
 
 
-def said(made: Index, name: str, summary: str = "") -> list[tuple[str, str]]:
-    return [(found.source, found.text) for found in made.candidates(name, summary)]
+def captions_of(pages: Index, name: str, summary: str = "") -> list[tuple[str, str]]:
+    return [(candidate.source, candidate.text) for candidate in pages.candidates(name, summary)]
 
 
-def words(made: Index, name: str, summary: str = "") -> Words:
-    return Words(name, made.candidates(name, summary), made.owner(name))
+def words(pages: Index, name: str, summary: str = "") -> Words:
+    return Words(name, pages.candidates(name, summary), pages.owner(name))
 
 
 def test_a_gallery_on_another_characters_page_lends_no_words():
-    made = index({"Bo": BO}, "Ada Birch.png")
-    assert made.owner("Ada Birch.png") is None
-    assert said(made, "Ada Birch.png") == [("name", "Ada Birch")]
+    pages = index({"Bo": BO}, "Ada Birch.png")
+    assert pages.owner("Ada Birch.png") is None
+    assert captions_of(pages, "Ada Birch.png") == [("name", "Ada Birch")]
 
 
 def test_the_page_whose_infobox_shows_the_picture_owns_it():
-    made = index({"Kid number one": ADA, "Bo": BO}, "Ada Birch.png", "Bo.png")
-    assert made.owner("Ada Birch.png").page.title == "Kid number one"
-    assert said(made, "Ada Birch.png", "Ada waits.") == [
+    pages = index({"Kid number one": ADA, "Bo": BO}, "Ada Birch.png", "Bo.png")
+    assert pages.owner("Ada Birch.png").page.title == "Kid number one"
+    assert captions_of(pages, "Ada Birch.png", "Ada waits.") == [
         ("infobox", "Ada: coat red, hat kind cap"),
         ("summary", "Ada waits."),
         ("title", "Kid number one"),
@@ -65,45 +65,45 @@ def test_of_several_owners_the_one_of_its_name_then_no_subpage_then_the_first():
 
 
 def test_what_stands_below_the_picture_goes_before_all_else_and_the_owner_before_others():
-    made = index(
+    pages = index(
         {
             "Bo": "[[File:Ada Birch.png|thumb|Ada and Bo]]",
             "Ada": ADA + "\n== Childhood ==\n[[File:Ada Birch.png|thumb|Ada at the lake|alt=a kid in water]]",
         },
         "Ada Birch.png",
     )
-    assert said(made, "Ada Birch.png")[:4] == [
+    assert captions_of(pages, "Ada Birch.png")[:4] == [
         ("thumb", "Ada at the lake"),
         ("thumb", "Ada and Bo"),
         ("infobox", "Ada: coat red, hat kind cap"),
         ("alt", "a kid in water"),
     ]
-    assert ("section", "Childhood") in said(made, "Ada Birch.png")
+    assert ("section", "Childhood") in captions_of(pages, "Ada Birch.png")
 
 
 def test_a_page_that_uses_an_old_name_lends_its_caption():
-    made = index({"X": "[[File:Old.png|thumb|Hello]]"}, "New.png", aliases={"Old.png": "New.png"})
-    assert said(made, "New.png")[0] == ("thumb", "Hello")
+    pages = index({"X": "[[File:Old.png|thumb|Hello]]"}, "New.png", aliases={"Old.png": "New.png"})
+    assert captions_of(pages, "New.png")[0] == ("thumb", "Hello")
 
 
 def test_a_file_name_is_no_caption():
-    made = index({"X": "[[File:A.png|thumb|A.png|alt=Other.jpg]]"}, "A.png")
-    assert said(made, "A.png") == [("name", "A")]
+    pages = index({"X": "[[File:A.png|thumb|A.png|alt=Other.jpg]]"}, "A.png")
+    assert captions_of(pages, "A.png") == [("name", "A")]
 
 
 def test_a_template_is_filled_from_the_owners_infobox():
-    made = index({"Ada": ADA, "Bo": BO}, "Ada Birch.png", "Bo.png")
+    pages = index({"Ada": ADA, "Bo": BO}, "Ada Birch.png", "Bo.png")
     templates = ["{name} in {coat} and a {hat kind}", "a {coat} coat"]
 
-    assert chosen(words(made, "Ada Birch.png"), templates) == "Ada in red and a cap"
-    assert chosen(words(made, "Bo.png"), templates) == "a blue coat"
+    assert chosen(words(pages, "Ada Birch.png"), templates) == "Ada in red and a cap"
+    assert chosen(words(pages, "Bo.png"), templates) == "a blue coat"
     nobody = index({"Bo": BO}, "Ada Birch.png")
     assert chosen(words(nobody, "Ada Birch.png"), templates) == "Ada Birch"
 
 
 def test_a_name_that_the_infobox_leaves_out_is_the_pages_title():
-    made = index({"Ada Birch": "{{Infobox kid|coat=red}}"}, "Ada Birch.png")
-    assert chosen(words(made, "Ada Birch.png"), ["{name}, {coat}"]) == "Ada Birch, red"
+    pages = index({"Ada Birch": "{{Infobox kid|coat=red}}"}, "Ada Birch.png")
+    assert chosen(words(pages, "Ada Birch.png"), ["{name}, {coat}"]) == "Ada Birch, red"
 
 
 def test_fields_are_named_as_the_wiki_names_them():
@@ -125,8 +125,8 @@ def test_parts_in_brackets_are_left_out_where_a_field_is_missing():
 
 
 def test_templates_may_name_captions_by_their_kind():
-    made = index({"Ada": ADA}, "Ada Birch.png")
-    assert chosen(words(made, "Ada Birch.png", "Waiting."), ["{subject}: {lead} {summary}"]) == (
+    pages = index({"Ada": ADA}, "Ada Birch.png")
+    assert chosen(words(pages, "Ada Birch.png", "Waiting."), ["{subject}: {lead} {summary}"]) == (
         "Ada: Ada is a kid in red. Waiting."
     )
 
@@ -134,7 +134,7 @@ def test_templates_may_name_captions_by_their_kind():
 def test_a_caption_that_is_only_a_name_is_the_last_choice():
     portal = "<gallery>\nAda Birch.png|[[Ada Birch]]\n</gallery>"
     known = index({"Portal": portal, "Ada Birch": "Ada Birch is a kid in red."}, "Ada Birch.png")
-    assert said(known, "Ada Birch.png")[0] == ("gallery", "Ada Birch")
+    assert captions_of(known, "Ada Birch.png")[0] == ("gallery", "Ada Birch")
     assert chosen(words(known, "Ada Birch.png"), []) == "Ada Birch is a kid in red."
     unknown = index({"Portal": portal}, "Ada Birch.png")
     assert chosen(words(unknown, "Ada Birch.png"), []) == "Ada Birch"
@@ -148,24 +148,24 @@ def test_the_name_is_kept_apart_from_the_attributes():
 
 
 def test_variants_drop_parts_and_are_the_same_for_the_same_seed():
-    made = words(index({"Ada": ADA}, "Ada Birch.png"), "Ada Birch.png")
+    ada = words(index({"Ada": ADA}, "Ada Birch.png"), "Ada Birch.png")
     templates = ["{name}[ in {coat}][ with a {hat kind}]"]
 
     def drawn(seed: str, number: int = 3, dropout: float = 0.5) -> tuple[str, ...]:
-        return variants(made, templates, number, dropout=dropout, seed=seed)
+        return variants(ada, templates, number, dropout=dropout, seed=seed)
 
     assert set(drawn("1")) == {"Ada", "Ada in red", "Ada with a cap"}
     assert drawn("1") == drawn("1")
     assert drawn("1", 1) != drawn("2", 1) or drawn("1", 2) != drawn("3", 2)
     assert drawn("1", 0) == drawn("1", dropout=0.0) == ()
-    assert chosen(made, templates) not in drawn("1")
+    assert chosen(ada, templates) not in drawn("1")
 
 
 def test_without_a_template_variants_are_the_other_captions_that_say_something():
     text = ADA + "\n[[File:Ada Birch.png|thumb|At the lake|alt=a kid in water]]"
-    made = words(index({"Ada": text}, "Ada Birch.png"), "Ada Birch.png")
-    assert chosen(made, []) == "At the lake"
-    assert variants(made, [], 2, dropout=0.3, seed="") == ("Ada: coat red, hat kind cap", "a kid in water")
+    ada = words(index({"Ada": text}, "Ada Birch.png"), "Ada Birch.png")
+    assert chosen(ada, []) == "At the lake"
+    assert variants(ada, [], 2, dropout=0.3, seed="") == ("Ada: coat red, hat kind cap", "a kid in water")
 
 
 @settings(deadline=None)  # the tokenizer is loaded with the first one
@@ -185,7 +185,9 @@ def test_a_long_caption_ends_with_a_sentence_or_a_word():
 @given(st.permutations(["Ada", "Bo", "Cy", "Di"]))
 def test_the_order_in_which_pages_are_read_does_not_matter(order):
     texts = {title: f"[[File:A.png|thumb|{title} says|alt=by {title}]]" for title in order}
-    assert said(index(texts, "A.png"), "A.png") == said(index(dict(sorted(texts.items())), "A.png"), "A.png")
+    assert captions_of(index(texts, "A.png"), "A.png") == captions_of(
+        index(dict(sorted(texts.items())), "A.png"), "A.png"
+    )
 
 
 def test_facts_rank_captions_from_what_is_below_the_picture_to_its_name():

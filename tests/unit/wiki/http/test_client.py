@@ -1,4 +1,4 @@
-"""The client against wikis that are busy, rude, broken or hostile: a small server that says what each test wants."""
+"""The client against busy, broken or hostile wikis: a small server gives the answers that a test wants."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def server(httpserver: HTTPServer) -> HTTPServer:
 
 
 def emptied(server: HTTPServer) -> HTTPServer:
-    """The server with nothing on it, and no rules for robots."""
+    """The server without handlers, except a robots.txt that is missing."""
     server.clear()
     server.expect_request("/robots.txt").respond_with_data("", status=404)
     return server
 
 
 def serve(server: HTTPServer, *answers: dict | Response, path: str = "/api.php") -> list[Request]:
-    """Give these answers, the last one for ever; siteinfo is answered by itself. Returns the requests as they come."""
-    seen: list[Request] = []
-    waiting = list(answers)
+    """Give these answers and repeat the last one; siteinfo is answered too. Returns the list that gets each request."""
+    received: list[Request] = []
+    pending = list(answers)
 
     def answer(request: Request) -> Response:
         if request.args.get("meta") == "siteinfo":
             return Response(json.dumps(SITEINFO), content_type="application/json")
-        seen.append(request)
-        said = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        return said if isinstance(said, Response) else Response(json.dumps(said), content_type="application/json")
+        received.append(request)
+        reply = pending.pop(0) if len(pending) > 1 else pending[0]
+        return reply if isinstance(reply, Response) else Response(json.dumps(reply), content_type="application/json")
 
     server.expect_request(path).respond_with_handler(answer)
-    return seen
+    return received
 
 
 def page(title: str, **props: object) -> dict:
@@ -60,7 +60,7 @@ def page(title: str, **props: object) -> dict:
 
 
 def test_pages_of_several_answers_are_merged_until_the_batch_is_complete(server):
-    seen = serve(
+    received = serve(
         server,
         {"query": {"pages": [page("A", categories=[1]), page("B")]}, "continue": {"clcontinue": "x", "continue": "||"}},
         {
@@ -71,10 +71,10 @@ def test_pages_of_several_answers_are_merged_until_the_batch_is_complete(server)
         {"batchcomplete": True, "query": {"pages": [page("C")]}},
     )
     with WikiClient(source(server.url_for("/"))) as client:
-        found = list(client.pages({"generator": "allimages"}))
-    assert found == [page("A", categories=[1, 2], imageinfo=["i"]), page("B", categories=[3]), page("C")]
-    assert [request.args.get("clcontinue") for request in seen] == [None, "x", None]
-    assert seen[0].args.to_dict().items() >= {"maxlag": "5", "formatversion": "2", "generator": "allimages"}.items()
+        pages = list(client.pages({"generator": "allimages"}))
+    assert pages == [page("A", categories=[1, 2], imageinfo=["i"]), page("B", categories=[3]), page("C")]
+    assert [request.args.get("clcontinue") for request in received] == [None, "x", None]
+    assert received[0].args.to_dict().items() >= {"maxlag": "5", "formatversion": "2", "generator": "allimages"}.items()
 
 
 def test_an_answer_that_goes_on_where_it_was_ends_the_run(server):
@@ -92,10 +92,10 @@ def test_a_lagged_wiki_is_waited_for(server):
         content_type="application/json",
         headers={"Retry-After": "0"},
     )
-    seen = serve(server, lag, lag, {"batchcomplete": True, "query": {"pages": [page("A")]}})
+    received = serve(server, lag, lag, {"batchcomplete": True, "query": {"pages": [page("A")]}})
     with WikiClient(source(server.url_for("/"))) as client:
         assert list(client.pages({"generator": "allimages"})) == [page("A")]
-    assert len(seen) == 3
+    assert len(received) == 3
 
 
 def test_the_api_may_live_below_w(server):
@@ -108,10 +108,10 @@ def test_the_api_may_live_below_w(server):
 def test_gzip_is_asked_for_and_understood(server):
     body = gzip.compress(json.dumps({"batchcomplete": True, "query": {"pages": [page("A")]}}).encode())
     packed = Response(body, content_type="application/json", headers={"Content-Encoding": "gzip"})
-    seen = serve(server, packed)
+    received = serve(server, packed)
     with WikiClient(source(server.url_for("/"))) as client:
         assert list(client.pages({"generator": "allimages"})) == [page("A")]
-    assert "gzip" in seen[0].headers["Accept-Encoding"]
+    assert "gzip" in received[0].headers["Accept-Encoding"]
 
 
 def test_json_that_breaks_off_is_asked_for_again_and_then_given_up(server):
@@ -140,10 +140,10 @@ def test_a_wiki_that_wants_to_be_left_alone_for_long_is(server):
 
 
 def test_a_wiki_that_never_stops_saying_429_blocks(server, naps):
-    seen = serve(server, Response("slow down", status=429, headers={"Retry-After": "0"}))
+    received = serve(server, Response("slow down", status=429, headers={"Retry-After": "0"}))
     with WikiClient(source(server.url_for("/"))) as client, pytest.raises(WikiBlocked, match="too many requests"):
         list(client.pages({"generator": "allimages"}))
-    assert len(seen) == 6
+    assert len(received) == 6
     backoff = [round(seconds - seconds % 1) for seconds in naps if seconds > 0.5]
     assert len(backoff) == 4
     assert all(least <= seconds <= least + 1 for least, seconds in zip((1, 2, 4, 8), backoff, strict=True))
@@ -161,7 +161,7 @@ def test_a_silent_wiki_is_named(naps):
             _ = client.namespaces
 
 
-def test_a_wiki_elsewhere_is_asked_nothing_before_manners_are_kept(server):
+def test_a_wiki_elsewhere_gets_no_request_from_a_source_that_is_not_polite(server):
     serve(server, {})
     elsewhere = source("http://wiki.example", requests_per_second=1)
     proxy = server.url_for("/")
@@ -172,9 +172,9 @@ def test_a_wiki_elsewhere_is_asked_nothing_before_manners_are_kept(server):
 
 @pytest.fixture
 def elsewhere(server) -> WikiClient:
-    """A client of http://wiki.example, which a proxy on this machine plays."""
-    manners = {"requests_per_second": 50, "contact": "me@example.org", "acknowledge_terms": True}
-    return WikiClient(source("http://wiki.example", **manners), server.url_for("/"))
+    """A client of http://wiki.example; a proxy on this machine answers for it."""
+    politeness = {"requests_per_second": 50, "contact": "me@example.org", "acknowledge_terms": True}
+    return WikiClient(source("http://wiki.example", **politeness), server.url_for("/"))
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def test_other_redirects_are_followed_but_not_for_ever(server, elsewhere):
     server.expect_request("/b.png").respond_with_data("picture")
     with elsewhere.transport.original("http://cdn.example/a.png?cb=1") as response:
         assert response.content == b"picture"
-    asked = [request for request, _ in server.log if request.path == "/b.png"]
-    assert [request.query_string for request in asked] == [b"x=1"]
+    received = [request for request, _ in server.log if request.path == "/b.png"]
+    assert [request.query_string for request in received] == [b"x=1"]
     emptied(server)
     server.expect_request("/a.png").respond_with_data("", status=301, headers={"Location": "/a.png"})
     with pytest.raises(AddressRefused, match="too many"), elsewhere.transport.original("http://cdn.example/a.png"):
@@ -205,10 +205,10 @@ def test_other_redirects_are_followed_but_not_for_ever(server, elsewhere):
 
 
 def response(body: bytes, **headers: str) -> requests.Response:
-    made = requests.Response()
-    made.raw = io.BytesIO(body)
-    made.headers.update(headers)
-    return made
+    answer = requests.Response()
+    answer.raw = io.BytesIO(body)
+    answer.headers.update(headers)
+    return answer
 
 
 def test_a_picture_beyond_the_limit_is_not_read_further(tmp_path):

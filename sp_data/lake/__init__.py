@@ -1,0 +1,13 @@
+"""The lake: where the files are, local or remote (any fsspec URL), one folder per dataset.
+
+lake.py           a dataset's folder: reading, publishing whole files, scratch folders, one writer
+disk.py           a local disk: its errors as ours, and which process made a scratch folder
+object_store.py   S3: opening it, and its failures as our errors
+locks.py          one writer at a time;  lease.py the same on an object store
+local_copies.py   copies of a remote lake's files on this machine
+"""
+
+from sp_data.lake.disk import is_alive
+from sp_data.lake.lake import DEFAULT_LAKE, LAKE_VARIABLE, NUM_AT_ONCE, FileEntry, Lake, datasets, is_temporary
+
+__all__ = ["DEFAULT_LAKE", "LAKE_VARIABLE", "NUM_AT_ONCE", "FileEntry", "Lake", "datasets", "is_alive", "is_temporary"]

@@ -1,0 +1,120 @@
+"""A dataset knows its recipe: its name is enough, `--set` changes it, and a stock recipe never takes its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sp_data.kept_recipe import RECIPE_FILE, recall_recipe, remember_recipe
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe, demo
+
+COMMAND = str(Path(sys.executable).with_name("sp-data"))
+
+
+def sp_data(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "SP_LAKE"} | more
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+@pytest.fixture
+def lake(road_lake: Lake, demo_recipe: Recipe, tmp_path: Path) -> Lake:
+    """The dataset under a name of its own, beside one that is called `demo`, in ./lake."""
+    shutil.copytree(road_lake.root, tmp_path / "lake" / "demo")
+    shutil.copytree(road_lake.root, tmp_path / "lake" / "mywiki")
+    mine = Lake(str(tmp_path / "lake"), "mywiki")
+    remember_recipe(demo_recipe.model_copy(update={"name": "mywiki"}), mine)
+    return mine
+
+
+def test_the_name_of_a_dataset_is_its_recipe(lake: Lake, tmp_path: Path) -> None:
+    for command in (["curate", "mywiki"], ["shard", "mywiki"], ["status", "mywiki"], ["verify", "mywiki"]):
+        done = sp_data(*command, "--json", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("sp-data:")) == (0, 0), done.stderr
+    status = json.loads(sp_data("status", "mywiki", "--json", cwd=tmp_path).stdout)
+    assert {stage["state"] for stage in status["stages"]} == {"done", "missing"}
+
+
+def test_the_only_dataset_is_the_one_that_is_meant(lake: Lake, tmp_path: Path) -> None:
+    assert "holds datasets demo, mywiki: say which by its name" in sp_data("embed", cwd=tmp_path).stderr
+    shutil.rmtree(tmp_path / "lake" / "demo")
+    line = json.loads(sp_data("embed", "--json", cwd=tmp_path).stdout)
+    assert (line["dataset"], line["stages"][0]["state"]) == ("mywiki", "unchanged")
+
+
+def test_a_stock_recipe_never_takes_the_place_of_the_kept_one_in_silence(lake: Lake, tmp_path: Path) -> None:
+    done = sp_data("curate", "demo", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["stages"][0]["state"] == "unchanged", "100 kids, not the stock recipe's 1,600"
+    assert re.search(r"demo: by the recipe kept with the dataset.*num_kids = 100 \(was 1600\)", done.stderr)
+
+
+def test_set_changes_the_kept_recipe_and_says_so(lake: Lake, tmp_path: Path) -> None:
+    done = sp_data("curate", "mywiki", "--set", "curate.val_share=0.2", cwd=tmp_path)
+    assert "mywiki: curate.val_share = 0.2 (was 0.05), from now on" in done.stderr
+    kept = recall_recipe(lake)
+    assert kept is not None
+    assert (kept.curate.val_share, kept.source.demo) == (0.2, demo().source.demo.model_copy(update={"num_kids": 100}))
+    assert json.loads(sp_data("curate", "mywiki", "--json", cwd=tmp_path).stdout)["stages"][0]["state"] == "unchanged"
+
+
+def test_set_on_a_command_that_only_looks_holds_for_that_command(lake: Lake, tmp_path: Path) -> None:
+    before = lake.read_bytes(RECIPE_FILE)
+    done = sp_data("status", "--recipe", "mywiki", "--set", "curate.val_share=0.2", cwd=tmp_path)
+    assert "mywiki: curate.val_share = 0.2 (was 0.05), for this command" in done.stderr
+    assert re.search(r"curate +stale.*the recipe says val_share = 0.2", done.stdout)
+    assert lake.read_bytes(RECIPE_FILE) == before
+
+
+def test_an_advice_names_a_command_that_exists_and_the_dataset(lake: Lake, tmp_path: Path) -> None:
+    for arguments, advice in (
+        (["judge", "mywiki"], "`sp-data train prior mywiki`"),
+        (["dream", "a kid", "--recipe", "mywiki"], "`sp-data train prior mywiki`"),
+        (["embed", "mywiki", "--set", "shard.jpeg_quality=90"], "`sp-data shard mywiki`"),
+        (["train", "decoder", "mywiki", "--set", "verify.min_cosine=0.99"], "`sp-data verify mywiki`"),
+    ):
+        done = sp_data(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert advice in done.stderr
+    elsewhere = sp_data("judge", "mywiki", "--lake", lake.url, cwd=tmp_path)
+    assert f"`sp-data train prior mywiki --lake {lake.url}`" in elsewhere.stderr
+
+
+def test_what_is_neither_dataset_nor_recipe_is_named_with_those_that_are(lake: Lake, tmp_path: Path) -> None:
+    done = sp_data("run", "mywikki", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no recipe 'mywikki': expected demo, mywiki, southpark, or a .yaml file" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["flows", "tasks"])
+def test_packages_of_the_same_names_that_hide_ours_are_said(package: str, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs" / package
+    theirs.mkdir(parents=True)
+    (theirs / "__init__.py").write_text("raise SystemExit('theirs was imported')")
+    done = sp_data("run", "demo", cwd=tmp_path, PYTHONPATH=str(theirs.parent))
+    assert done.returncode == 1
+    assert f"another package named {package!r} hides sp-data's own" in done.stderr
+
+
+def test_packages_of_the_same_names_in_the_folder_at_hand_do_not_matter(lake: Lake, tmp_path: Path) -> None:
+    for package in ("flows", "tasks"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('theirs was imported')")
+    # As far as the server that is not there: the flow was imported then.
+    done = sp_data("run", "mywiki", cwd=tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_HOME=str(tmp_path))
+    assert "the Prefect server http://127.0.0.1:9/api does not answer" in done.stderr
+
+
+def test_the_backport_that_breaks_prefects_server_is_said_at_once(tmp_path: Path) -> None:
+    backport = tmp_path / "site" / "dataclasses-0.6.dist-info"
+    backport.mkdir(parents=True)
+    (backport / "METADATA").write_text("Metadata-Version: 2.1\nName: dataclasses\nVersion: 0.6\n")
+    done = sp_data("run", "demo", cwd=tmp_path, PYTHONPATH=str(backport.parent), PREFECT_HOME=str(tmp_path / "home"))
+    assert done.returncode == 1
+    assert re.search(r"`dataclasses` 0\.6, a backport .* pip uninstall --yes dataclasses`", done.stderr)

@@ -1,0 +1,47 @@
+"""The list of stages: everything it names is there, and the order in which stages need each other is its own."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from sp_data.dataset.curate.tables import COPIES_VERSION
+from sp_data.dataset.embed import folder
+from sp_data.errors import UsageError
+from sp_data.pipeline import DATASET_STAGES, PIPELINE, STAGES, TRAINING_STAGES, Stage, stage_named, stages_of
+from sp_data.recipe import Recipe, demo, southpark
+
+
+@pytest.mark.parametrize("stage", PIPELINE, ids=lambda stage: stage.name)
+def test_what_an_entry_names_is_there(stage: Stage) -> None:
+    for address in filter(None, (stage.function, stage.identity_fields, stage.lost_files)):
+        module, _, function = address.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+    assert stage.recipe_part in Recipe.model_fields
+    assert stage.fields_of(demo()), "nothing of the recipe names what the stage makes"
+
+
+def test_a_stage_needs_only_stages_before_it() -> None:
+    before: set[str] = set()
+    for stage in PIPELINE:
+        assert set(stage.inputs) <= before
+        before.add(stage.name)
+    assert list(STAGES) == [*DATASET_STAGES, *TRAINING_STAGES]
+
+
+def test_a_recipe_goes_without_the_stages_of_which_it_has_no_part() -> None:
+    assert stages_of(demo()) == tuple(STAGES)
+    assert stages_of(southpark()) == tuple(name for name in STAGES if name != "judge")
+    assert stages_of(demo(), until="shard") == ("scrape", "curate", "shard")
+
+
+def test_a_stage_that_there_is_not_is_named_with_those_that_are() -> None:
+    with pytest.raises(UsageError, match="no stage 'paint': expected one of scrape, curate"):
+        stage_named("paint")
+
+
+def test_folders_that_carry_a_version_carry_their_stages_own() -> None:
+    """Another version makes other files: they must not lie beside the ones that older snapshots name."""
+    assert STAGES["curate"].version == COPIES_VERSION
+    assert STAGES["embed"].version == folder.VERSION
