@@ -45,7 +45,7 @@ MARKED = 4
 WORK = """
 import json, sys
 from pathlib import Path
-import sp_data.dataset.reorder_folder as reordering
+import sp_data.dataset.reorder.folder as reordering
 folder = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -38,30 +38,24 @@ def recipe_and_lake(
     Raises UsageError, RecipeError.
     """
     from sp_data.kept_recipe import recall_recipe
-    from sp_data.lake import Lake
+    from sp_data.lake import Lake, is_dataset_name
     from sp_data.recipe import NAMED, load_recipe
     from sp_data.recipe.load import changed, named_in_file
 
-    name = name or _only_dataset(url, default)
-    if named_in_file(name):
-        recipe = load_recipe(name, sets or [])
-        return recipe, Lake(url, recipe.name)
-    kept = recall_recipe(Lake(url, name)) if "/" not in name and "\\" not in name and not name.startswith(".") else None
+    wanted = name or _only_dataset(url, default)
+    kept = None if named_in_file(wanted) or not is_dataset_name(wanted) else recall_recipe(Lake(url, wanted))
     if kept is None:
-        if name not in NAMED:
-            raise errors.RecipeError(f"no recipe {name!r}: expected {_known(url)}, or a .yaml file")
-        recipe = load_recipe(name, sets or [])
+        if wanted not in NAMED and not named_in_file(wanted):
+            raise errors.RecipeError(f"no recipe {wanted!r}: expected {_known(url)}, or a .yaml file")
+        recipe = load_recipe(wanted, sets or [])
         return recipe, Lake(url, recipe.name)
-    lake = Lake(url, name)
-    recipe = changed(kept, sets or [], f"of dataset {name!r}")
+    recipe = changed(kept, sets or [], f"of dataset {wanted!r}")
     if not quiet:
-        if name in NAMED and (differs := _differences(load_recipe(name), kept)):
-            _note(
-                f"{name}: as its dataset was made, with {differs}; the stock recipe is taken where there is no {name}"
-            )
-        if differs := _differences(kept, recipe):
-            _note(f"{name}: {differs}, {'from now on' if keeps else 'for this command'}")
-    return recipe, lake
+        if name in NAMED and (fields := _differences(load_recipe(name, sets or []), recipe, "stock")):
+            _note(f"{name}: the dataset's own recipe is taken, not the stock one: {fields}")
+        if fields := _differences(kept, recipe, "was"):
+            _note(f"{wanted}: {fields}, {'from now on' if keeps else 'for this command'}")
+    return recipe, Lake(url, wanted)
 
 
 def _only_dataset(url: str, default: str | None) -> str:
@@ -83,11 +77,11 @@ def _known(url: str) -> str:
     return ", ".join(dict.fromkeys([*datasets(url), *NAMED]))
 
 
-def _differences(before: Recipe, after: Recipe) -> str:
-    """'curate.min_side_px = 32 (was 64), …': the fields in which two recipes differ; empty if in none."""
+def _differences(before: Recipe, after: Recipe, word: str) -> str:
+    """'curate.min_side_px = 32 (was 64), …': the fields in which two recipes differ, empty if there are none."""
     old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
     fields = [field for field in {**old, **new} if old.get(field) != new.get(field)]
-    named = [f"{field} = {new.get(field)!r} (was {old.get(field)!r})" for field in fields[:FIELDS_NAMED]]
+    named = [f"{field} = {new.get(field)!r} ({word} {old.get(field)!r})" for field in fields[:FIELDS_NAMED]]
     more = len(fields) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 

@@ -8,6 +8,25 @@ local_copies.py   copies of a remote lake's files on this machine
 """
 
 from sp_data.lake.disk import is_alive
-from sp_data.lake.lake import DEFAULT_LAKE, LAKE_VARIABLE, NUM_AT_ONCE, FileEntry, Lake, datasets, is_temporary
+from sp_data.lake.lake import (
+    DEFAULT_LAKE,
+    LAKE_VARIABLE,
+    NUM_AT_ONCE,
+    FileEntry,
+    Lake,
+    datasets,
+    is_dataset_name,
+    is_temporary,
+)
 
-__all__ = ["DEFAULT_LAKE", "LAKE_VARIABLE", "NUM_AT_ONCE", "FileEntry", "Lake", "datasets", "is_alive", "is_temporary"]
+__all__ = [
+    "DEFAULT_LAKE",
+    "LAKE_VARIABLE",
+    "NUM_AT_ONCE",
+    "FileEntry",
+    "Lake",
+    "datasets",
+    "is_alive",
+    "is_dataset_name",
+    "is_temporary",
+]

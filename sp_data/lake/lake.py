@@ -61,7 +61,7 @@ class Lake:
 
     def __init__(self, url: str, dataset: str) -> None:
         """Opens nothing yet. Raises LakeError if the URL's protocol is unknown or its package is missing."""
-        if not dataset or dataset.startswith(".") or "/" in dataset or "\\" in dataset:
+        if not is_dataset_name(dataset):
             raise LakeError(f"dataset name {dataset!r}: expected a plain folder name")
         self.fs, root = open_store(url)
         self.url = url
@@ -289,6 +289,11 @@ class Lake:
     def abandoned_scratch(self) -> tuple[Path, ...]:
         """Scratch folders of processes that are gone; the next writer removes them."""
         return abandoned_in(Path(self.root) / SCRATCH) if self.is_local else ()
+
+
+def is_dataset_name(name: str) -> bool:
+    """Whether a dataset can have this name: that of a plain folder."""
+    return bool(name) and not name.startswith(".") and "/" not in name and "\\" not in name
 
 
 def is_temporary(path: str) -> bool:

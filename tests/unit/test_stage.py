@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,8 +68,6 @@ def test_another_recipe_is_another_snapshot_and_a_recipe_changed_back_points_to_
 def test_two_writers_are_refused_and_another_part_of_the_folder_is_not(run: StageRun) -> None:
     def beside(part: str | None) -> StageResult:
         return run.once(lambda: StageOutput(Counts(in_=0, out=0), []), part=part)
-
-    import threading
 
     outcomes: list[object] = []
 

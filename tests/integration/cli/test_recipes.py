@@ -52,7 +52,9 @@ def test_the_only_dataset_is_the_one_that_is_meant(lake: Lake, tmp_path: Path) -
 def test_a_stock_recipe_never_takes_the_place_of_the_kept_one_in_silence(lake: Lake, tmp_path: Path) -> None:
     done = sp_data("curate", "demo", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["stages"][0]["state"] == "unchanged", "100 kids, not the stock recipe's 1,600"
-    assert re.search(r"demo: by the recipe kept with the dataset.*num_kids = 100 \(was 1600\)", done.stderr)
+    assert re.search(
+        r"demo: the dataset's own recipe is taken, not the stock one: .*num_kids = 100 \(stock 1600\)", done.stderr
+    )
 
 
 def test_set_changes_the_kept_recipe_and_says_so(lake: Lake, tmp_path: Path) -> None:
@@ -73,6 +75,8 @@ def test_set_on_a_command_that_only_looks_holds_for_that_command(lake: Lake, tmp
 
 
 def test_an_advice_names_a_command_that_exists_and_the_dataset(lake: Lake, tmp_path: Path) -> None:
+    elsewhere = sp_data("judge", "mywiki", "--lake", lake.url, cwd=tmp_path)
+    assert f"`sp-data train prior mywiki --lake {lake.url}`" in elsewhere.stderr
     for arguments, advice in (
         (["judge", "mywiki"], "`sp-data train prior mywiki`"),
         (["dream", "a kid", "--recipe", "mywiki"], "`sp-data train prior mywiki`"),
@@ -82,8 +86,6 @@ def test_an_advice_names_a_command_that_exists_and_the_dataset(lake: Lake, tmp_p
         done = sp_data(*arguments, cwd=tmp_path)
         assert done.returncode == 1
         assert advice in done.stderr
-    elsewhere = sp_data("judge", "mywiki", "--lake", lake.url, cwd=tmp_path)
-    assert f"`sp-data train prior mywiki --lake {lake.url}`" in elsewhere.stderr
 
 
 def test_what_is_neither_dataset_nor_recipe_is_named_with_those_that_are(lake: Lake, tmp_path: Path) -> None:
