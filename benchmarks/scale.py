@@ -51,8 +51,8 @@ from sp_data.dataset.verify.stage import dataset_details
 from sp_data.keys import KeyLayout
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, ShardPart
-from sp_data.pipeline import STAGES
-from sp_data.recipe import Shard
+from sp_data.pipeline import STAGES, stage_run
+from sp_data.recipe import Recipe, Shard, Source
 from sp_data.training.sampler import between
 
 SIZE = 10_000
@@ -62,6 +62,7 @@ ROWS_A_BLOCK = 500_000
 SHA256 = "0" * 64
 CLIP = "ViT-L-14-00000000"
 SETTINGS = Shard(samples_per_shard=SIZE)
+RECIPE = Recipe(name="scale", source=Source(wiki="http://scale.localhost"), shard=SETTINGS)
 
 
 def main() -> None:
@@ -186,8 +187,8 @@ def step_account(lake: Lake, num_rows: int) -> str:
         parts[shard.number] = ShardPart(
             name=name, identity=SHA256, files=files, details={"num_samples": len(shard.rows)}
         )
-    manifest = shards._manifest(kept, planned, parts, LAYOUT, SIZE, 0, SETTINGS, {"curate": curated.digest}, lake)
-    manifests.publish(lake, manifest)
+    output = shards._output(kept, planned, parts, LAYOUT, SIZE, 0, lake)
+    manifest = stage_run("shard", RECIPE, lake, {"curate": curated}).publish(output).manifest
     size = (lake.size("manifests/shard/latest.json") or 0) / 1e6
     return f"manifest of {size:.1f} MB, {manifest.counts.num_dropped:,} of {manifest.counts.in_:,} failed"
 
@@ -201,11 +202,12 @@ def step_reorder(lake: Lake, num_rows: int) -> str:
     ]
     embedded = _manifest("embed", num_rows, files, clip=CLIP, clip_model="ViT-L/14", dim=768, dtype="float16", lost=[])
     manifests.publish(lake, embedded)
+    run = stage_run("reorder", RECIPE, lake, {"shard": sharded, "embed": embedded})
     sizes = {shard["number"]: shard["num_rows"] for shard in sharded.details["shards"]}
     with lake.scratch("reorder") as scratch:
         names, keys = reorder._read_keys(embedded, LAYOUT, lake, scratch)
         plan = reorder.plan_rows(keys, LAYOUT, sizes, scratch)
-        num_jobs = sum(1 for _ in reorder._jobs(plan, keys, names, embedded, lake))
+        num_jobs = sum(1 for _ in reorder._jobs(plan, keys, names, run))
     return f"{plan.num_placed:,} rows for {num_jobs:,} files"
 
 

@@ -66,7 +66,7 @@ class Shard(RecipePart):
     distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
         "multiprocessing",
         description="img2dataset's distributor. With Ray or Spark on other machines, the lake must be on a disk that "
-        "they share",
+        "they share. `pyspark` is experimental: no test has run it",
         json_schema_extra=EXECUTION_ONLY,
     )
 
@@ -90,7 +90,8 @@ class Embed(RecipePart):
     distributor: Literal["here", "sequential", "pyspark", "slurm"] = Field(
         "here",
         description="`here`: in this process, in the precision above. Otherwise clip-retrieval's own command with this "
-        "strategy, in float32; the lake must be on a disk that the machines share",
+        "strategy, in float32; the lake must be on a disk that the machines share. `pyspark` and `slurm` are "
+        "experimental: no test has run them",
         json_schema_extra=EXECUTION_ONLY,
     )
     distributor_options: dict[str, str | int] = Field(

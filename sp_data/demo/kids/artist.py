@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from sp_data.demo.kids.kid import COLOURS, HAIR, HELD_OUT, RGB, SKIN, Kid, caption, kids
 from sp_data.demo.kids.scenery import SHADOW, Point, oval, scene
 
-__all__ = ["COLOURS", "HELD_OUT", "Kid", "caption", "coat_point", "draw", "hat_point", "kids"]
+__all__ = ["COLOURS", "HELD_OUT", "Kid", "caption", "draw", "kids"]
 
 OVERSAMPLING = 3
 GROUND = 0.93  # height of the feet, as a fraction of the picture's height from its top
@@ -30,20 +30,6 @@ def draw(kid: Kid, size_px: int = 256) -> Image.Image:
     picture = scene(kid.place, canvas_px).copy()
     _Figure(kid, picture).cut_out()
     return picture.reduce(OVERSAMPLING)
-
-
-def coat_point(kid: Kid) -> Point:
-    """A point inside the flat part of the coat, beside its buttons: (x, y) as fractions of the picture."""
-    return _point(kid, 0.09, 0.25)
-
-
-def hat_point(kid: Kid) -> Point:
-    """A point inside the flat part of the hat, above its band: (x, y) as fractions of the picture."""
-    return _point(kid, 0.03, 0.79)
-
-
-def _point(kid: Kid, u: float, v: float) -> Point:
-    return kid.x + u * kid.scale, GROUND - v * kid.scale
 
 
 def _shade(colour: RGB, factor: float) -> RGB:

@@ -10,11 +10,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sp_data.demo.kids.artist import COLOURS, Kid, coat_point, draw, hat_point, kids
+from sp_data.demo.kids.artist import COLOURS, GROUND, Kid, draw, kids
 from sp_data.demo.kids.kid import HAT_KINDS, PLACES
-from sp_data.demo.kids.scenery import scene
+from sp_data.demo.kids.scenery import Point, scene
 
 CROWD = kids(300, 4)
+
+
+def coat_point(kid: Kid) -> Point:
+    """A point inside the flat part of the coat, beside its buttons: (x, y) as fractions of the picture."""
+    return _point(kid, 0.09, 0.25)
+
+
+def hat_point(kid: Kid) -> Point:
+    """A point inside the flat part of the hat, above its band: (x, y) as fractions of the picture."""
+    return _point(kid, 0.03, 0.79)
+
+
+def _point(kid: Kid, u: float, v: float) -> Point:
+    return kid.x + u * kid.scale, GROUND - v * kid.scale
 
 
 def nearest_colour(picture: Image.Image, point: tuple[float, float]) -> str:
