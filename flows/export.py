@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from sp_data.dataset.curate.tables import SPLITS, Split
+from sp_data.dataset.curate.splits import SPLITS, Split
 from sp_data.recipe import Recipe, demo
 from tasks.export import To
 from tasks.export import export as export_dataset

@@ -9,7 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from sp_data.dataset.curate.tables import Split
+from sp_data.dataset.curate.splits import Split
 from sp_data.exchange.export.run import export as write
 from sp_data.exchange.export.run import form_of
 from sp_data.lake import Lake

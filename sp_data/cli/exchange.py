@@ -31,7 +31,7 @@ def export(
 ) -> None:
     """Write the verified dataset, without what has a tombstone, in a form that another trainer reads."""
     from sp_data.cli.terminal import shown
-    from sp_data.dataset.curate.tables import SPLITS
+    from sp_data.dataset.curate.splits import SPLITS
     from sp_data.exchange.export.run import export as write
     from sp_data.exchange.export.run import form_of
     from sp_data.pipeline import done_manifest

@@ -1,6 +1,7 @@
 """Curate: which pictures are kept, in which split, and why the others are not.
 
-stage.py         the stage: opt-outs, duplicates, splits
+stage.py         the stage: opt-outs, duplicates
+splits.py        train, val or test, by page
 tables.py        its two tables, kept and dropped
 readings.py      reads each picture, once
 pictures.py      one picture: limits and hashes;  normal_form.py upright, 8-bit RGB, over white

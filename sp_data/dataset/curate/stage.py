@@ -7,7 +7,6 @@ tables.py has the two tables that it writes; readings.py reads each picture, onc
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -25,11 +24,11 @@ from sp_data.dataset.curate.readings import (
     known_readings,
     read_pictures,
 )
+from sp_data.dataset.curate.splits import SPLITS, split_for
 from sp_data.dataset.curate.tables import (
     COPIES,
     DROPPED_SCHEMA,
     KEPT_SCHEMA,
-    SPLITS,
     DroppedRow,
     KeptRow,
     copies_missing,
@@ -209,14 +208,6 @@ def _assign_splits(candidates: list[PictureCandidate], settings: Curate) -> tupl
         first_of[candidate.reading.pixels] = candidate.row.title
         kept.append(_kept_row(candidate, split_of[position]))
     return kept, dropped
-
-
-def split_for(owner: str, settings: Curate) -> str:
-    """The split of everything that belongs to one page: a pure function of its title, so it survives re-scrapes."""
-    fraction = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:8], "big") / 2**64
-    if fraction < settings.val_share:
-        return "val"
-    return "test" if fraction < settings.val_share + settings.test_share else "train"
 
 
 def _kept_row(candidate: PictureCandidate, split: str) -> KeptRow:

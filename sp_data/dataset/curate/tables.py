@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +18,6 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.parquet import DENSE, read_table, table_blocks
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 COPIES_VERSION = 3
 """Version of the normalised copies: raised, with the stage's own version, when a copy comes out differently."""
 COPIES = f"normalised/{COPIES_VERSION}"

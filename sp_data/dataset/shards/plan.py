@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sp_data.canonical import canonical_json, digest_of
-from sp_data.dataset.curate.tables import SPLITS
+from sp_data.dataset.curate.splits import SPLITS
 
 MADE_OF = ("title", "sha1", "caption", "variants", "split")
 """Columns that identify a sample."""

@@ -30,7 +30,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sp_data.dataset.curate.tables import SPLITS
+from sp_data.dataset.curate.splits import SPLITS
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.tars import EXTENSIONS, TarSample, write_tar
 from sp_data.errors import LayoutError

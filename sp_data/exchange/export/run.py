@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sp_data.dataset.curate.tables import SPLITS
+from sp_data.dataset.curate.splits import SPLITS
 from sp_data.errors import LakeError, StageError, UsageError
 from sp_data.exchange.export.base import Form, Writer, Written
 from sp_data.exchange.export.live_shard import open_shard

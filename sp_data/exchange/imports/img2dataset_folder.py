@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sp_data.dataset.curate.tables import SPLITS
+from sp_data.dataset.curate.splits import SPLITS
 from sp_data.dataset.reorder.partitions import key_numbers
 from sp_data.dataset.shards.tars import EXTENSIONS, SUCCESS, tar_keys, tidy_parquet
 from sp_data.errors import CorruptFile, LayoutError, StageNotDone

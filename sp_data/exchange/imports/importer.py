@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of, sha256_of
-from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA, SPLITS
+from sp_data.dataset.curate.splits import SPLITS
+from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA
 from sp_data.dataset.embed.folder import clip_folder, shard_identity
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.img2dataset import INPUT_SCHEMA

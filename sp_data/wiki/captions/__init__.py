@@ -1,6 +1,6 @@
 """Captions.
 
 candidates.py   every caption a picture could have, ranked
-choose.py       the one it gets, by the recipe's templates, and variants of it
+choose.py      the one it gets, and variants;  templates.py captions made of infobox fields
 clip_length.py  captions cut to what CLIP reads
 """

@@ -11,18 +11,16 @@ longer than the 77 tokens that CLIP reads.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from sp_data.wiki.captions.candidates import TELLING, CaptionCandidate, Owner
 from sp_data.wiki.captions.clip_length import shortened
+from sp_data.wiki.captions.templates import drop_parts, fill
 from sp_data.wiki.parse.page import field_name
 from sp_data.wiki.parse.titles import cleaned_name, owner_key
 
-_PART = re.compile(r"\[([^\[\]]*)\]")
-_FIELD = re.compile(r"\{([^{}]+)\}")
 DRAWS_A_VARIANT = 8
 
 
@@ -80,7 +78,7 @@ def variants(words: Words, templates: Sequence[str], number: int, *, dropout: fl
             if len(captions) > number:
                 break
             template = rng.choice(usable)
-            reduced = _PART.sub(lambda part: "" if rng.random() < dropout else part[0], template)
+            reduced = drop_parts(template, dropout, rng)
             if text := fill(reduced, words.fields, may_be_bare=True):
                 captions.setdefault(shortened(text))
     else:
@@ -95,25 +93,3 @@ def _best(words: Words) -> CaptionCandidate:
         if candidate.source in TELLING and not words.is_only_a_name(candidate.text):
             return candidate
     return words.candidates[0]
-
-
-def fill(template: str, fields: Mapping[str, str], *, may_be_bare: bool = False) -> str | None:
-    """'a {hat kind}[ in {colour}]' with {'hat kind': 'cap'} -> 'a cap'.
-
-    None if a field outside the brackets is missing, or if the template has brackets and none of them can be filled
-    (unless it `may_be_bare`).
-    """
-
-    def value(match: re.Match[str]) -> str:
-        return fields[field_name(match[1])]
-
-    def is_known(text: str) -> bool:
-        return all(fields.get(field_name(name)) for name in _FIELD.findall(text))
-
-    parts = _PART.findall(template)
-    if parts and not may_be_bare and not any(is_known(part) for part in parts):
-        return None
-    bare = _PART.sub(lambda part: part[1] if is_known(part[1]) else "", template)
-    if not is_known(bare):
-        return None
-    return _FIELD.sub(value, bare).strip()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sp_data.canonical import digest_of
-from sp_data.dataset.curate.tables import SPLITS
+from sp_data.dataset.curate.splits import SPLITS
 from sp_data.dataset.shards import plan as shard_plan
 from sp_data.dataset.shards.plan import MADE_OF, KeptSamples, from_hex, hex_of, rows_of, sample_of, samples_in
 

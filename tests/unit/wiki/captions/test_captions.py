@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sp_data.wiki.captions.candidates import RANK, Index
-from sp_data.wiki.captions.choose import Words, chosen, fill, variants
+from sp_data.wiki.captions.choose import Words, chosen, variants
 from sp_data.wiki.captions.clip_length import num_tokens, shortened
+from sp_data.wiki.captions.templates import fill
 from sp_data.wiki.parse import wikitext
 from sp_data.wiki.parse.titles import ENGLISH
 
