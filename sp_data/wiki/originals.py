@@ -224,7 +224,9 @@ def may_come(status: str) -> bool:
 
 
 def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
-    """Lake paths of the catalogue's originals that are missing or have another size, sorted."""
+    """Lake paths of the catalogue's originals that are missing or have another size, sorted; of an import there are none."""
+    if manifest.recipe.get("imported") is not None:
+        return []
     table = read_catalogue(lake, manifest).select(["status", "original", "bytes"])
     expected = {row["original"]: row["bytes"] for row in table.to_pylist() if row["status"] == OK}
     sizes = lake.sizes("originals")
