@@ -224,7 +224,7 @@ def may_come(status: str) -> bool:
 
 
 def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
-    """Lake paths of the catalogue's originals that are missing or have another size, sorted; of an import there are none."""
+    """Lake paths of the catalogue's originals that are missing or have another size, sorted. An import has none."""
     if manifest.recipe.get("imported") is not None:
         return []
     table = read_catalogue(lake, manifest).select(["status", "original", "bytes"])
