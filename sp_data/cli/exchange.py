@@ -24,40 +24,40 @@ def export(
     embeddings_in_tars: Annotated[
         bool, typer.Option("--embeddings-in-tars", help="dalle2-pytorch: as .npy beside each .jpg, not in folders.")
     ] = False,
-    recipe: RecipeOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write the verified dataset, without what has a tombstone, in a form that another trainer reads."""
     from sp_data.cli.terminal import shown
     from sp_data.dataset.curate.splits import SPLITS
-    from sp_data.exchange.export.run import export as write
+    from sp_data.exchange.export.run import export as write_export
     from sp_data.exchange.export.run import form_of
     from sp_data.pipeline import done_manifest
     from sp_data.runtime.progress import onlooker
 
-    asked, place = recipe_and_lake(recipe, None, lake, quiet=quiet)
+    recipe, lake = recipe_and_lake(name, None, url, quiet=quiet)
     with shown(quiet=quiet or json_):
-        verified = done_manifest("verify", asked, place, for_what="export")
-        form = form_of(to, verified, asked, embeddings_in_tars=embeddings_in_tars)
-        wanted = tuple(split or SPLITS)
-        done = write(verified, form, place, folder, to=to, splits=wanted, progress=onlooker())
+        verified = done_manifest("verify", recipe, lake, for_what="export")
+        form = form_of(to, verified, recipe, embeddings_in_tars=embeddings_in_tars)
+        splits = tuple(split or SPLITS)
+        exported = write_export(verified, form, lake, folder, to=to, splits=splits, progress=onlooker())
     if json_:
         print_json(
             {
-                "dataset": asked.name,
+                "dataset": recipe.name,
                 "to": to,
                 "folder": str(folder),
-                "shards": done.num_shards,
-                "samples": done.num_samples,
-                "splits": done.splits,
-                "dropped": done.dropped,
+                "shards": exported.num_shards,
+                "samples": exported.num_samples,
+                "splits": exported.splits,
+                "dropped": exported.dropped,
             }
         )
     elif not quiet:
-        left = ", ".join(f"{reason} {count:,}" for reason, count in done.dropped.items()) or "none"
-        typer.echo(f"{asked.name}: {done.num_samples:,} samples for {to} in {folder}; left out: {left}")
+        left_out = ", ".join(f"{reason} {count:,}" for reason, count in exported.dropped.items()) or "none"
+        typer.echo(f"{recipe.name}: {exported.num_samples:,} samples for {to} in {folder}; left out: {left_out}")
 
 
 @commands.command(name="import")
@@ -76,14 +76,14 @@ def import_(
 ) -> None:
     """Make a dataset of someone's own webdataset shards and CLIP embeddings, and verify it."""
     from sp_data.cli.terminal import shown
-    from sp_data.exchange.imports.run import Given, import_dataset
+    from sp_data.exchange.imports.run import ImportRequest, import_dataset
     from sp_data.keys import KeyLayout
     from sp_data.lake import Lake
     from sp_data.runtime.progress import onlooker
 
-    given = Given(shards, embeddings, name, clip_model, KeyLayout.parse(layout) if layout else None, reembed)
+    request = ImportRequest(shards, embeddings, name, clip_model, KeyLayout.parse(layout) if layout else None, reembed)
     with shown(quiet=quiet or json_):
-        result, tally = import_dataset(given, Lake(lake, name), progress=onlooker())
+        result, tally = import_dataset(request, Lake(lake, name), progress=onlooker())
     left_out = {**tally.failed, **tally.dropped}
     if tally.num_lost:
         left_out["no embedding"] = tally.num_lost
@@ -116,16 +116,16 @@ def layout(
     """Say which digits of the keys in a folder name the shard, and what proves it."""
     from sp_data.dataset.reorder.layout import layout_of
 
-    found = layout_of(folder)
+    key_layout = layout_of(folder)
     if json_:
         print_json(
             {
-                "layout": str(found.layout),
-                "shards": len(found.num_rows),
-                "keys": found.num_keys,
-                "source": found.source,
-                "exact": found.exact,
+                "layout": str(key_layout.layout),
+                "shards": len(key_layout.num_rows),
+                "keys": key_layout.num_keys,
+                "source": key_layout.source,
+                "exact": key_layout.exact,
             }
         )
     else:
-        typer.echo(str(found))
+        typer.echo(str(key_layout))

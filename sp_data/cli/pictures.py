@@ -33,9 +33,9 @@ def dream(
     ] = 1.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the decoder's sampler.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the PNGs; default: generated/ in the lake.")] = None,
-    recipe: RecipeOption = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeOption = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(metavar="best|latest|PATH", help="Default: best; a PATH for each of prior and decoder."),
@@ -50,15 +50,15 @@ def dream(
 
     if device not in ("auto", "cpu", "cuda"):
         raise errors.UsageError(f"--device {device}: expected auto, cpu or cuda")
-    asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet)
+    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet)
     with shown(quiet=quiet or json_):
         from sp_data.generation.dream import SamplingOptions, dream_files, orders
 
         options = SamplingOptions(cond_scale, steps)
         wanted = orders(prompts, num_pictures, seed)
-        pictures = dream_files(asked, place, wanted, options, checkpoint, out, device=device, progress=onlooker())
+        pictures = dream_files(recipe, lake, wanted, options, checkpoint, out, device=device, progress=onlooker())
     if json_:
-        print_json({"dataset": asked.name, "pictures": [{"path": path, **origin} for path, origin in pictures]})
+        print_json({"dataset": recipe.name, "pictures": [{"path": path, **origin} for path, origin in pictures]})
     else:
         for path, _ in pictures:
             typer.echo(path)
@@ -66,9 +66,9 @@ def dream(
 
 @commands.command()
 def judge(
-    recipe: RecipeArgument = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeArgument = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     pictures: Annotated[
         Path | None, typer.Option(help="Judge the PNGs of this folder, made by `dream`, against their own prompts.")
     ] = None,
@@ -87,10 +87,10 @@ def judge(
         from sp_data.pipeline import run_stage
         from sp_data.runtime.progress import onlooker
 
-        asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default="demo")
+        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default="demo")
         with shown(quiet=quiet or json_):
-            remember_recipe(asked, place)
-            table = run_stage("judge", asked, place, progress=onlooker()).manifest.details["table"]
+            remember_recipe(recipe, lake)
+            table = run_stage("judge", recipe, lake, progress=onlooker()).manifest.details["table"]
     if json_:
         print_json(table)
         return

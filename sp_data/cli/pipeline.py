@@ -36,9 +36,9 @@ JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
 
 @commands.command()
 def run(
-    recipe: RecipeArgument = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeArgument = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="The last stage to run; default: all of them.")
     ] = None,
@@ -51,7 +51,7 @@ def run(
     last = until or list(STAGES)[-1]
     if last not in STAGES:
         raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
-    asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
+    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
     begun = time.monotonic()
     for package in ("flows", "tasks"):
         if not is_ours(package):
@@ -67,19 +67,19 @@ def run(
 
     with shown(quiet=quiet):
         start_local_server()
-        result = pipeline(recipe=asked, lake=lake, until=last)
+        result = pipeline(recipe=recipe, lake=url, until=last)
     seconds = round(time.monotonic() - begun, 1)
-    report = path_to_open(place, result.report)
-    judged = _judged(place, {stage.name: stage.identity for stage in result.stages})
+    report = path_to_open(lake, result.report)
+    judged = _judged(lake, {stage.name: stage.identity for stage in result.stages})
     if json_:
         stages = [stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS) for stage in result.stages]
-        print_json({"seconds": seconds, "dataset": asked.name, "report": report, "stages": stages, "judge": judged})
+        print_json({"seconds": seconds, "dataset": recipe.name, "report": report, "stages": stages, "judge": judged})
     elif not quiet:
         stage_table([stage.model_dump(by_alias=True) for stage in result.stages])
         unchanged = all(stage.state == "unchanged" for stage in result.stages)
         if judged:
             typer.echo(_judge_sentence(judged))
-        typer.echo(f"{asked.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
+        typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
 
 
 def _judged(lake: Lake, identities: dict[str, str]) -> dict[str, Any] | None:
@@ -128,9 +128,9 @@ def run_one_stage(name: str, recipe: Recipe, lake: Lake, *, quiet: bool, json_: 
 
 @commands.command()
 def scrape(
-    recipe: RecipeArgument = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeArgument = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be fetched and how long it takes; fetch no picture.")
     ] = False,
@@ -141,11 +141,11 @@ def scrape(
     json_: JsonOption = False,
 ) -> None:
     """List the wiki's pictures with their captions and fetch the originals; after the first time, what changed."""
-    asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=not dry_run, default=STOCK)
+    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=not dry_run, default=STOCK)
     if dry_run:
-        _plan_scrape(asked, place, reconcile=reconcile, quiet=quiet, json_=json_)
+        _plan_scrape(recipe, lake, reconcile=reconcile, quiet=quiet, json_=json_)
     else:
-        run_one_stage("scrape", asked, place, quiet=quiet, json_=json_, reconcile=reconcile)
+        run_one_stage("scrape", recipe, lake, quiet=quiet, json_=json_, reconcile=reconcile)
 
 
 def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, quiet: bool, json_: bool) -> None:
@@ -168,26 +168,26 @@ def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, quiet: bool, js
     )
 
 
-def _add_stage_command(name: str, summary: str) -> None:
+def _add_stage_command(stage: str, summary: str) -> None:
     """The command of a stage that has no options of its own."""
 
-    @commands.command(name, help=summary)
+    @commands.command(stage, help=summary)
     def command(
-        recipe: RecipeArgument = None,
-        set_: SetOption = None,
-        lake: LakeOption = DEFAULT_LAKE,
+        name: RecipeArgument = None,
+        sets: SetOption = None,
+        url: LakeOption = DEFAULT_LAKE,
         quiet: QuietOption = False,
         json_: JsonOption = False,
     ) -> None:
-        asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
-        run_one_stage(name, asked, place, quiet=quiet, json_=json_)
+        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
+        run_one_stage(stage, recipe, lake, quiet=quiet, json_=json_)
 
 
 @commands.command()
 def reorder(
-    recipe: RecipeArgument = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeArgument = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     embeddings: Annotated[
         Path | None, typer.Option(help="Stand-alone: folder with img_emb_N.npy, or with img_emb/ and text_emb/.")
     ] = None,
@@ -210,8 +210,8 @@ def reorder(
                 f"{'--layout' if layout else '--shards'} is for --embeddings; a dataset's own layout comes from its "
                 "shard manifest"
             )
-        asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
-        run_one_stage("reorder", asked, place, quiet=quiet, json_=json_)
+        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
+        run_one_stage("reorder", recipe, lake, quiet=quiet, json_=json_)
         return
     if embeddings is None or metadata is None or output is None:
         lacking = next(name for name, value in given.items() if value is None)
@@ -245,10 +245,10 @@ def reorder(
 
 @commands.command()
 def verify(
-    recipe: DatasetArgument = None,
-    recipe_option: RecipeOption = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: DatasetArgument = None,
+    name_option: RecipeOption = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte and embed every picture again.")] = False,
     reembed: Annotated[int | None, typer.Option(min=0, help="How many pictures to embed again.")] = None,
     quiet: QuietOption = False,
@@ -259,12 +259,12 @@ def verify(
     from sp_data.pipeline import run_stage
     from sp_data.runtime.progress import onlooker
 
-    asked, place = recipe_and_lake(recipe or recipe_option, set_, lake, quiet=quiet)
+    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
     try:
         with shown(quiet=quiet):
             from sp_data.dataset.verify import VerifyOptions
 
-            result = run_stage("verify", asked, place, progress=onlooker(), options=VerifyOptions(deep, reembed))
+            result = run_stage("verify", recipe, lake, progress=onlooker(), options=VerifyOptions(deep, reembed))
     except errors.VerifyFailed as failed:
         if not json_:
             raise
@@ -275,15 +275,15 @@ def verify(
     if json_:
         print_json({"ok": True, "checked": checked, "problems": []})
     elif not quiet:
-        typer.echo(f"{asked.name}: {checked:,} samples hold")
+        typer.echo(f"{recipe.name}: {checked:,} samples hold")
 
 
 @commands.command()
 def train(
     model: Annotated[str, typer.Argument(metavar="prior|decoder", help="What to train.")],
-    recipe: RecipeArgument = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeArgument = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     resume: Annotated[
         str, typer.Option(metavar="latest|PATH", help="The checkpoint to go on from; latest: this run's own, if any.")
     ] = "latest",
@@ -295,15 +295,15 @@ def train(
 
     if model not in TRAININGS:
         raise errors.UsageError(f"train {model}: expected {' or '.join(TRAININGS)}")
-    asked, place = recipe_and_lake(recipe, set_, lake, quiet=quiet, keeps=True, default=STOCK)
-    run_one_stage(model, asked, place, quiet=quiet, json_=json_, resume=resume)
+    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
+    run_one_stage(model, recipe, lake, quiet=quiet, json_=json_, resume=resume)
 
 
 @commands.command()
 def report(
-    recipe: DatasetArgument = None,
-    recipe_option: RecipeOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: DatasetArgument = None,
+    name_option: RecipeOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -312,24 +312,24 @@ def report(
     from sp_data.pipeline import stages_of
     from sp_data.report.page import load_manifests, write_report
 
-    asked, place = recipe_and_lake(recipe or recipe_option, None, lake, quiet=quiet)
-    manifests = load_manifests(place, stages_of(asked))
+    recipe, lake = recipe_and_lake(name or name_option, None, url, quiet=quiet)
+    manifests = load_manifests(lake, stages_of(recipe))
     if not manifests:
-        raise errors.StageNotDone(f"dataset {asked.name!r} has no manifest yet; run {place.command('run')} first")
+        raise errors.StageNotDone(f"dataset {recipe.name!r} has no manifest yet; run {lake.command('run')} first")
     with shown(quiet=quiet or json_):
-        path = path_to_open(place, write_report(asked, place, manifests))
+        path = path_to_open(lake, write_report(recipe, lake, manifests))
     if json_:
-        print_json({"dataset": asked.name, "report": path})
+        print_json({"dataset": recipe.name, "report": path})
     else:
         typer.echo(path)
 
 
 @commands.command()
 def status(
-    recipe: DatasetArgument = None,
-    recipe_option: RecipeOption = None,
-    set_: SetOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: DatasetArgument = None,
+    name_option: RecipeOption = None,
+    sets: SetOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -337,8 +337,8 @@ def status(
     from sp_data.cli.terminal import status_table
     from sp_data.pipeline import stand
 
-    asked, place = recipe_and_lake(recipe or recipe_option, set_, lake, quiet=quiet)
-    standing = stand(asked, place).values()
+    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
+    standing = stand(recipe, lake).values()
     rows = [
         {
             "name": stage.name,
@@ -352,7 +352,7 @@ def status(
     if json_:
         print_json({"stages": rows})
     else:
-        typer.echo(asked.name)
+        typer.echo(recipe.name)
         status_table([{**row, "reason": stage.reason} for row, stage in zip(rows, standing, strict=True)])
 
 

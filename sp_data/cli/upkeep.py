@@ -20,23 +20,23 @@ def why(
         str | None,
         typer.Argument(help='Such as "File:Kenny.png", or an address of a list; default: every file.'),
     ] = None,
-    recipe: RecipeOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Say what became of a file: its key and caption, or the stage that dropped it and why."""
     from sp_data.upkeep.why import Fate, fate_of, fates
 
-    asked, place = recipe_and_lake(recipe, None, lake, quiet=quiet)
-    files = [fate_of(file, place)] if file else list(fates(place))
+    recipe, lake = recipe_and_lake(name, None, url, quiet=quiet)
+    files = [fate_of(file, lake)] if file else list(fates(lake))
     if not json_:
         for fate in files:
             typer.echo(str(fate))
         return
     gone = [asdict(fate) for fate in files if not isinstance(fate, Fate)]
     kept = [asdict(fate) for fate in files if isinstance(fate, Fate)]
-    print_json({"dataset": asked.name, "files": kept, **({"gone": gone[0]} if gone else {})})
+    print_json({"dataset": recipe.name, "files": kept, **({"gone": gone[0]} if gone else {})})
 
 
 @commands.command()
@@ -44,8 +44,8 @@ def forget(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE…", help='Such as "File:Kenny.png", or an address of a list.')
     ],
-    recipe: RecipeOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: RecipeOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -54,26 +54,26 @@ def forget(
     from sp_data.runtime.progress import onlooker
     from sp_data.upkeep.forget import forget as take_out
 
-    asked, place = recipe_and_lake(recipe, None, lake, quiet=quiet)
+    recipe, lake = recipe_and_lake(name, None, url, quiet=quiet)
     with shown(quiet=quiet or json_):
-        outcome = take_out(files, asked, place, progress=onlooker())
-    cure = outcome.cure(asked)
+        outcome = take_out(files, recipe, lake, progress=onlooker())
+    cure = outcome.cure(recipe)
     if json_:
         fields = asdict(outcome)
         for name in ("checkpoints", "checkpoints_unknown"):
             fields[name] = [checkpoint.folder for checkpoint in getattr(outcome, name)]
-        print_json({"dataset": asked.name, **fields, "next": cure})
+        print_json({"dataset": recipe.name, **fields, "next": cure})
     else:
-        typer.echo(f"{asked.name}: {outcome}")
+        typer.echo(f"{recipe.name}: {outcome}")
         for line in filter(None, (*outcome.lines(), cure)):
             typer.echo(line)
 
 
 @commands.command()
 def compact(
-    recipe: DatasetArgument = None,
-    recipe_option: RecipeOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: DatasetArgument = None,
+    name_option: RecipeOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -82,13 +82,13 @@ def compact(
     from sp_data.runtime.progress import onlooker
     from sp_data.upkeep.compact import compact as compact_dataset
 
-    asked, place = recipe_and_lake(recipe or recipe_option, None, lake, quiet=quiet)
+    recipe, lake = recipe_and_lake(name or name_option, None, url, quiet=quiet)
     with shown(quiet=quiet or json_):
-        compacted = compact_dataset(asked, place, progress=onlooker())
+        compacted = compact_dataset(recipe, lake, progress=onlooker())
     if json_:
         print_json(
             {
-                "dataset": asked.name,
+                "dataset": recipe.name,
                 "state": compacted.state,
                 "removed": [{"shard": number, "reason": reason} for number, reason in compacted.removed.items()],
                 "added": list(compacted.added),
@@ -97,14 +97,14 @@ def compact(
             }
         )
     elif not quiet:
-        typer.echo(f"{asked.name}: {compacted}")
+        typer.echo(f"{recipe.name}: {compacted}")
 
 
 @commands.command()
 def gc(
-    recipe: DatasetArgument = None,
-    recipe_option: RecipeOption = None,
-    lake: LakeOption = DEFAULT_LAKE,
+    name: DatasetArgument = None,
+    name_option: RecipeOption = None,
+    url: LakeOption = DEFAULT_LAKE,
     keep: Annotated[int, typer.Option(help="Snapshots of each stage that stay; checkpoints' datasets do too.")] = 3,
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only listed.")] = False,
     quiet: QuietOption = False,
@@ -114,17 +114,17 @@ def gc(
     from sp_data.cli.terminal import shown
     from sp_data.upkeep.collect_garbage import collect
 
-    asked, place = recipe_and_lake(recipe or recipe_option, None, lake, quiet=quiet)
+    recipe, lake = recipe_and_lake(name or name_option, None, url, quiet=quiet)
     with shown(quiet=True):
-        waste = collect(asked, place, keep=keep, delete=delete)
+        waste = collect(recipe, lake, keep=keep, delete=delete)
     if json_:
         folders = {name: {"files": files, "bytes": size} for name, (files, size) in waste.folders.items()}
         total = {"files": waste.num_files, "bytes": waste.num_bytes}
-        print_json({"dataset": asked.name, "deleted": delete, **total, "folders": folders, "warnings": waste.warnings})
+        print_json({"dataset": recipe.name, "deleted": delete, **total, "folders": folders, "warnings": waste.warnings})
         return
     for name, (files, size) in waste.folders.items():
         typer.echo(f"{name:<16} {files:>9,} files {size / 1e6:>12,.1f} MB")
     for warning in waste.warnings:
         typer.echo(f"sp-data: {warning}", err=True)
     outcome = "removed" if delete else "may be removed (--delete does it)" if waste.num_files else "may be removed"
-    typer.echo(f"{asked.name}: {waste.num_files:,} files, {waste.num_bytes / 1e6:,.1f} MB {outcome}")
+    typer.echo(f"{recipe.name}: {waste.num_files:,} files, {waste.num_bytes / 1e6:,.1f} MB {outcome}")

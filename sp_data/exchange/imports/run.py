@@ -38,7 +38,7 @@ from sp_data.stage import StageResult
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ImportRequest:
     """What to import, and how."""
 
     shards: Path
@@ -52,7 +52,7 @@ class Given:
     """How many pictures verify embeds again; None: the recipe's default."""
 
 
-def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> tuple[StageResult, Tally]:
+def import_dataset(given: ImportRequest, lake: Lake, *, progress: Progress = SILENT) -> tuple[StageResult, Tally]:
     """Make the dataset and verify it. After an interruption it starts again; files in the lake are not copied again.
 
     Raises UsageError if the dataset exists already, LayoutError, StageNotDone, CorruptFile, DuplicateKey if something
@@ -91,7 +91,7 @@ def import_dataset(given: Given, lake: Lake, *, progress: Progress = SILENT) -> 
     return pipeline.run_stage("verify", recipe, lake, progress=progress), tally
 
 
-def _reorder(given: Given, layout: KeyLayout, folder: Path, progress: Progress) -> int:
+def _reorder(given: ImportRequest, layout: KeyLayout, folder: Path, progress: Progress) -> int:
     """Sort the embeddings by shard; gives their width. Raises StageError and what `reorder_folder` raises."""
     reorder_folder(given.embeddings, given.embeddings / "metadata", folder, layout, progress=progress)
     widths = {}
@@ -114,7 +114,7 @@ def _picture_side(shards: list[ForeignShard]) -> int:
     raise StageError(f"{shards[0].tar.parent} holds no picture: every download failed")
 
 
-def _recipe(given: Given, dim: int, side_px: int) -> Recipe:
+def _recipe(given: ImportRequest, dim: int, side_px: int) -> Recipe:
     fields: dict[str, Any] = {
         "name": given.name,
         "source": {
