@@ -53,6 +53,12 @@ class Stage:
     """`sp-data import` does it in place of the stage."""
     identity_fields: str = ""
     """`(recipe) -> dict`: what of the recipe names the result, where that is not just its part's own fields."""
+    folders: tuple[str, ...] = ()
+    """Folders of the lake that it fills. `gc` removes from them what no manifest names. Files of one picture lie in
+    FOLDER/ab/ or FOLDER/<version>/ab/, named by its sha1 `abcdef….png`, so that `forget` finds them."""
+    leaves_parts: bool = False
+    """Each finished shard leaves a part that names its files (manifest.py). `gc` leaves the folders of a stage
+    without parts alone while the stage is unfinished."""
     lost_files: str = ""
     """`(lake, manifest) -> list[str]`: files that its tables count on and that are gone. They are too many to be listed
     in the manifest."""
@@ -74,6 +80,7 @@ PIPELINE: tuple[Stage, ...] = (
         version=2,
         function="sp_data.wiki.scrape:scrape",
         recipe_part="source",
+        folders=("originals", "catalogue"),
         uses_network=True,
         is_imported=True,
         lost_files="sp_data.wiki.originals:originals_missing",
@@ -85,6 +92,7 @@ PIPELINE: tuple[Stage, ...] = (
         inputs=("scrape",),
         function="sp_data.dataset.curate.stage:curate",
         recipe_part="curate",
+        folders=("normalised", "curated"),
         is_imported=True,
         lost_files="sp_data.dataset.curate.tables:copies_missing",
     ),
@@ -95,6 +103,8 @@ PIPELINE: tuple[Stage, ...] = (
         inputs=("curate",),
         function="sp_data.dataset.shards.stage:shard",
         recipe_part="shard",
+        folders=("shards",),
+        leaves_parts=True,
         is_imported=True,
     ),
     Stage(
@@ -104,6 +114,8 @@ PIPELINE: tuple[Stage, ...] = (
         inputs=("shard",),
         function="sp_data.dataset.embed.stage:embed",
         recipe_part="embed",
+        folders=("embeddings",),
+        leaves_parts=True,
         identity_fields="sp_data.dataset.embed.folder:identity_fields",
     ),
     Stage(
@@ -113,6 +125,8 @@ PIPELINE: tuple[Stage, ...] = (
         inputs=("shard", "embed"),
         function="sp_data.dataset.reorder.stage:reorder",
         recipe_part="reorder",
+        folders=("reordered",),
+        leaves_parts=True,
     ),
     Stage(
         name="verify",

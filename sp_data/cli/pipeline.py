@@ -159,12 +159,12 @@ def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, quiet: bool, js
         print_json({"dataset": recipe.name, **asdict(planned)})
         return
     rate = recipe.source.requests_per_second
-    pace = f"at {rate:g} requests a second" if rate else "as fast as the wiki answers"
+    pace = f" at {rate:g} requests a second" if rate else ""
     size = "" if planned.num_bytes is None else f" ({planned.num_bytes / 1e6:,.1f} MB)"
     typer.echo(
         f"{recipe.name}: {planned.num_files:,} files, {planned.num_pictures:,} pictures to fetch{size}: "
-        f"about {duration(planned.seconds)} {pace}\n"
-        f"{planned.num_requests} requests to know that; the answers are kept for the run, no picture was fetched"
+        f"about {duration(planned.seconds)}{pace}\n"
+        f"requests made to know that: {planned.num_requests}; the answers are kept for the run, no picture was fetched"
     )
 
 

@@ -6,6 +6,7 @@ of it says what it changes.
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,10 @@ def recipe_and_lake(
     kept = None if named_in_file(wanted) or not is_dataset_name(wanted) else recall_recipe(Lake(url, wanted))
     if kept is None:
         if wanted not in NAMED and not named_in_file(wanted):
-            raise errors.RecipeError(f"no recipe {wanted!r}: expected {_known(url)}, or a .yaml file")
+            known = _known(url)
+            similar = difflib.get_close_matches(wanted, known, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise errors.RecipeError(f"no recipe {wanted!r}: expected {', '.join(known)}, or a .yaml file{hint}")
         recipe = load_recipe(wanted, sets or [])
         return recipe, Lake(url, recipe.name)
     recipe = changed(kept, sets or [], f"of dataset {wanted!r}")
@@ -70,11 +74,11 @@ def _only_dataset(url: str, default: str | None) -> str:
     raise errors.UsageError(f"lake {url} holds {content}: say which by its name")
 
 
-def _known(url: str) -> str:
+def _known(url: str) -> list[str]:
     from sp_data.lake import datasets
     from sp_data.recipe import NAMED
 
-    return ", ".join(dict.fromkeys([*datasets(url), *NAMED]))
+    return list(dict.fromkeys([*datasets(url), *NAMED]))
 
 
 def _differences(before: Recipe, after: Recipe, word: str) -> str:

@@ -58,7 +58,7 @@ class Prior(Training):
 
 
 class Unet(RecipePart):
-    """One unet of the cascade; the field names are dalle2-pytorch's."""
+    """One unet of the decoder: the first draws, each later one is an upsampler. The names are dalle2-pytorch's."""
 
     image_size_px: int = Field(64, ge=8)
     dim: int = Field(320, ge=8)

@@ -39,7 +39,7 @@ from sp_data.errors import UsageError
 from sp_data.keys import KeyLayout
 from sp_data.lake import NUM_AT_ONCE, Lake, is_alive, is_temporary
 from sp_data.manifest import Manifest, ShardPart
-from sp_data.pipeline import DATASET_STAGES, stand
+from sp_data.pipeline import DATASET_STAGES, STAGES, stand
 from sp_data.recipe import Recipe
 from sp_data.training.trained import runs_in_progress, trained_checkpoints
 from sp_data.wiki.catalogue import read_catalogue
@@ -50,10 +50,9 @@ log = logging.getLogger(__name__)
 
 KEEP = 3
 """Snapshots of each stage."""
-DATA = ("catalogue", "originals", "curated", "normalised", "shards", "embeddings", "reordered", "index")
+INDEX = "index"
+"""Folder of the loader's tar indexes."""
 TEMPORARY = "temporary names"
-MADE_IN_PIECES = {"scrape": ("originals", "catalogue"), "curate": ("normalised", "curated")}
-"""Stage -> the folders that it fills before its manifest; the other stages leave parts, which name their files."""
 
 
 @dataclass(slots=True)
@@ -112,7 +111,8 @@ def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
     kept = _Kept.of(lake, keep, waste.warnings)
     named = set(_files_of(kept, lake, waste.warnings))
     unfinished = _unfinished(recipe, lake)
-    untouched = {folder for stage in unfinished for folder in MADE_IN_PIECES.get(stage, ())}
+    # A stage without parts fills its folders before a manifest names the files.
+    untouched = {folder for name in unfinished if not STAGES[name].leaves_parts for folder in STAGES[name].folders}
     for stage in DATASET_STAGES:
         parts: dict[str, int] = {}
         for path, size in lake.everything(f"manifests/{stage}").items():
@@ -127,7 +127,7 @@ def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
                 named |= files
             elif not files or not files <= named:
                 waste.files[path] = parts[path]
-    for folder in DATA:
+    for folder in _data_folders():
         for path, size in lake.everything(folder).items():
             if is_temporary(path):
                 waste.temporary[path] = size
@@ -139,6 +139,11 @@ def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
     if unfinished:
         waste.warnings.append(f"not done: {', '.join(unfinished)}; what was made so far stays for the next run")
     return waste
+
+
+def _data_folders() -> tuple[str, ...]:
+    """Folders of the lake that only manifests account for."""
+    return (*(folder for name in DATASET_STAGES for folder in STAGES[name].folders), INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +281,7 @@ def _remove(waste: Waste, lake: Lake) -> None:
     for folder in waste.scratch:
         shutil.rmtree(folder, ignore_errors=True)
     if lake.is_local:
-        for name in (*DATA, *(f"manifests/{stage}" for stage in DATASET_STAGES)):
+        for name in (*_data_folders(), *(f"manifests/{stage}" for stage in DATASET_STAGES)):
             _remove_empty(Path(lake.full(name)))
     log.info("gc: removed %d files, %.1f MB", waste.num_files, waste.num_bytes / 1e6)
 

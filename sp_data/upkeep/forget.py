@@ -4,7 +4,8 @@
    Reports that show them are removed just before.
 2. Publish the newest catalogue again with their rows at status 'forgotten', without asking the wiki. No stage can make
    an imported catalogue again, so it is published with its curated tables and its shard manifest (forget_imported.py).
-3. Remove their bytes from originals/, normalised/ and quarantine/.
+3. Remove their bytes from originals/, normalised/ (the folders of stages that have files of single pictures) and
+   quarantine/.
 4. Run the stages that had been done, as far as `verify`: the tombstones are in the dataset manifest at once.
 
 Each step checks whether it was done, so the same command finishes what a kill interrupted. The bytes in tars that were
@@ -25,12 +26,12 @@ import pyarrow.compute as pc
 from markupsafe import escape
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curate.tables import COPIES_VERSION, read_dropped, read_kept
+from sp_data.dataset.curate.tables import read_dropped, read_kept
 from sp_data.dataset.shards.find import FoundSample, find_samples
 from sp_data.errors import CorruptFile, StageNotDone
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import DATASET_STAGES, STAGES, as_far_as_before, run_stages
+from sp_data.pipeline import DATASET_STAGES, STAGES, Stage, as_far_as_before, run_stages
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import SILENT, Progress
 from sp_data.training.trained import TrainedCheckpoint, lineage, trained_checkpoints
@@ -224,9 +225,9 @@ def _remove_reports(lake: Lake, titles: set[str]) -> None:
 
 
 def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
-    copies = [f"normalised/{version}" for version in range(1, COPIES_VERSION + 1)]
+    folders = [folder for name in DATASET_STAGES for folder in _folders_by_sha1(STAGES[name])]
     for sha1 in sorted(sha1s):
-        for folder in ("originals", *copies):
+        for folder in folders:
             for path in lake.list(f"{folder}/{sha1[:2]}"):
                 if path.rsplit("/", 1)[1].startswith(f"{sha1}."):
                     lake.remove(path)
@@ -234,6 +235,14 @@ def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
         # Its name has the sha1 that the wiki stated.
         if any(sha1 in path for sha1 in sha1s) or _sha1_of(lake.read_bytes(path)) in sha1s:
             lake.remove(path)
+
+
+def _folders_by_sha1(stage: Stage) -> list[str]:
+    """Where a stage may have files of single pictures: its folders, and those of each of its versions."""
+    if stage.leaves_parts:
+        return []
+    versions = range(1, stage.version + 1)
+    return [*stage.folders, *(f"{folder}/{version}" for folder in stage.folders for version in versions)]
 
 
 def _sha1_of(data: bytes) -> str:

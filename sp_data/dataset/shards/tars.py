@@ -1,4 +1,9 @@
-"""A finished shard of img2dataset, rewritten so that equal inputs give equal bytes.
+"""What is in a shard's tar, and how img2dataset's is rewritten so that equal inputs give equal bytes.
+
+    000070042.jpg     the picture, RGB, of the recipe's size
+    000070042.json    its row: url, sha1, title, page, licence, split, variants of the caption, ...
+    000070042.txt     its caption
+    000070043.jpg     ...
 
 img2dataset writes samples in the order in which they finished, with the time of day in the tar and the path on this
 machine as the url. It is rewritten once: sorted by key, times zero, the wiki's address as the url.

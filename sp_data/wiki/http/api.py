@@ -17,7 +17,7 @@ import requests
 
 from sp_data.errors import WikiApiError
 from sp_data.wiki.http.journal import Journal
-from sp_data.wiki.http.politeness import check_wait
+from sp_data.wiki.http.retries import check_wait
 from sp_data.wiki.http.transport import BrokenOff, Transport, blocked, body_of, unreachable
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from urllib3.exceptions import LocationParseError, MaxRetryError, ReadTimeoutErr
 
 from sp_data.errors import WikiBlocked, WikiError, WikiUnreachable
 from sp_data.recipe import Source
-from sp_data.wiki.http.politeness import Pace, PoliteRetry, Robots, RobotsCache, is_private, user_agent
+from sp_data.wiki.http.politeness import Pace, Robots, RobotsCache, is_private, user_agent
+from sp_data.wiki.http.retries import PoliteRetry
 
 MAX_REDIRECTS = 5
 MAX_TEXT_BYTES = 256 << 20
@@ -139,7 +140,7 @@ class Transport:
         except requests.exceptions.ConnectionError as error:
             if isinstance(error, requests.exceptions.Timeout) or _timed_out(error):
                 raise unreachable(address, f"did not answer within {timeout_s:g} s") from error
-            raise unreachable(address, "cannot be reached: is there a network, and is the name right?") from error
+            raise unreachable(address, "cannot be reached (is there a network, and is the name right?)") from error
         except (LocationParseError, ValueError) as error:
             # requests raises ValueErrors about addresses, those in redirects included.
             raise AddressRefused("not a web address") from error

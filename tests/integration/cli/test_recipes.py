@@ -91,7 +91,7 @@ def test_an_advice_names_a_command_that_exists_and_the_dataset(lake: Lake, tmp_p
 def test_what_is_neither_dataset_nor_recipe_is_named_with_those_that_are(lake: Lake, tmp_path: Path) -> None:
     done = sp_data("run", "mywikki", cwd=tmp_path)
     assert done.returncode == 2
-    assert "no recipe 'mywikki': expected demo, mywiki, southpark, or a .yaml file" in done.stderr
+    assert "no recipe 'mywikki': expected demo, mywiki, southpark, or a .yaml file; did you mean mywiki?" in done.stderr
 
 
 @pytest.mark.parametrize("package", ["flows", "tasks"])

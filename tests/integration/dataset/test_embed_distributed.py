@@ -43,7 +43,19 @@ def test_the_command_makes_the_rows_of_the_stage(demo_recipe: Recipe, lake_copy:
     assert done.manifest.versions["precision"] == here.versions["precision"] == "float32 computed, float16 stored"
 
 
-def test_a_shard_that_does_not_come_is_named(
+def test_a_command_that_ends_without_a_word_is_found_out(
+    demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = embed_distributed.python_child
+    monkeypatch.setattr(embed_distributed, "python_child", lambda _, *rest, **more: child("this", *rest, **more))
+    lake = without_the_last(lake_copy, 2)
+    with pytest.raises(StageError, match=r"clip-retrieval ended \(exit 0\) without the embeddings of .*00005\.tar"):
+        run_stage("embed", with_embed(demo_recipe, distributor="sequential"), lake)
+    assert not any("00005" in path for path in lake.list("manifests/embed/parts"))
+
+
+@pytest.mark.proof
+def test_a_shard_that_does_not_come_is_named_and_the_others_are_kept(
     demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = embed_distributed._arguments

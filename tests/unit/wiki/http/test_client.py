@@ -17,7 +17,8 @@ from sp_data.errors import RecipeError, WikiApiError, WikiBlocked, WikiUnreachab
 from sp_data.recipe import Source
 from sp_data.wiki import originals
 from sp_data.wiki.http.client import WikiClient
-from sp_data.wiki.http.politeness import Pace, check_wait, is_private, user_agent
+from sp_data.wiki.http.politeness import Pace, is_private, user_agent
+from sp_data.wiki.http.retries import check_wait
 from sp_data.wiki.http.transport import AddressRefused
 
 SITEINFO = {"batchcomplete": True, "query": {"general": {"generator": "MediaWiki 1.39"}, "namespaces": {}}}
