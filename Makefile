@@ -28,8 +28,12 @@ demo: export PREFECT_HOME := $(or $(PREFECT_HOME),$(CURDIR)/.prefect)
 demo: $(STAMP)
 	$(BIN)/sp-data run demo
 
+# The tests start Python some hundred times. Where PYTHONDONTWRITEBYTECODE is set and the environment has no bytecode
+# yet, each start would compile torch and Prefect once more, which takes longer than all the rest. Empty is "not set".
+test proof: export PYTHONDONTWRITEBYTECODE :=
+
 # Two workers of one thread each: threads of two processes on two cores wait for each other hundreds of times a step.
-# In the order of the folders: whole runs (tests/e2e) are few and long, and by their number would come last, alone.
+# In the order of tests/conftest.py: whole runs (tests/e2e) are few and long, and by their number would come last, alone.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof" --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 

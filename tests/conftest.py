@@ -1,7 +1,7 @@
 """Fixtures for every test.
 
 demo_recipe     the demo's recipe with 100 kids
-road_lake       (session) a lake in which the whole road ran once on 100 kids; never written to by a test
+demo_lake       (once a run) a lake in which the dataset stages ran once on 100 kids; never written to by a test
 lake_copy       a copy of it that a test may damage
 mediawiki       (session) a real MediaWiki on loopback: tests/mediawiki/fixture.py
 s3              (session) a real S3 server on loopback: tests/s3_server.py
@@ -9,11 +9,12 @@ s3              (session) a real S3 server on loopback: tests/s3_server.py
 
 from __future__ import annotations
 
-import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from shared_lake import copied, made_once
 
 from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
@@ -26,17 +27,26 @@ settings.load_profile("untimed")
 
 pytest_plugins = ["mediawiki.fixture", "s3_server"]
 
-NUM_KIDS = 100
+# Each process that img2dataset starts spends seconds on imports, and the workers have the processors already.
+HUNDRED_KIDS = ["source.demo.num_kids=100", "shard.samples_per_shard=20", "shard.processes=1"]
 TESTS = Path(__file__).parent
+SHARE_A_SERVER = (Path("e2e"), Path("integration/wiki"))
+
+
+def pytest_configure() -> None:
+    """Undo what a script does to the commands it starts in the background: they, and their children, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares a lake, a wiki or a server on one worker of pytest-xdist; unit tests go by file."""
+    """Keep the tests that share a server or a wiki on one worker of pytest-xdist; the others go by file."""
     for item in items:
         place = item.path.relative_to(TESTS)
-        group = place.parent if place.parts[0] in ("e2e", "integration") else place
+        group = place.parent if place.parent in SHARE_A_SERVER else place
         item.add_marker(pytest.mark.xdist_group(str(group)))
+    # These take longest. Begun last, one of them would keep a worker busy after the other has ended.
+    items.sort(key=lambda item: item.path.parent.relative_to(TESTS) not in SHARE_A_SERVER)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -46,19 +56,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def demo_recipe() -> Recipe:
-    return load_recipe("demo", [f"source.demo.num_kids={NUM_KIDS}", "shard.samples_per_shard=20"])
+    return load_recipe("demo", HUNDRED_KIDS)
 
 
 @pytest.fixture(scope="session")
-def road_lake(demo_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    lake = Lake(str(tmp_path_factory.mktemp("road") / "lake"), demo_recipe.name)
-    remember_recipe(demo_recipe, lake)
-    for stage in DATASET_STAGES:
-        assert run_stage(stage, demo_recipe, lake).state == "done"
-    return lake
+def demo_lake(demo_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    def make(folder: Path) -> Lake:
+        lake = Lake(str(folder / "lake"), demo_recipe.name)
+        remember_recipe(demo_recipe, lake)
+        for stage in DATASET_STAGES:
+            assert run_stage(stage, demo_recipe, lake).state == "done"
+        return lake
+
+    return made_once("demo", make, tmp_path_factory)
 
 
 @pytest.fixture
-def lake_copy(road_lake: Lake, tmp_path: Path) -> Lake:
-    shutil.copytree(Path(road_lake.root).parent, tmp_path / "lake")
-    return Lake(str(tmp_path / "lake"), road_lake.dataset)
+def lake_copy(demo_lake: Lake, tmp_path: Path) -> Lake:
+    return copied(demo_lake, tmp_path)

@@ -23,7 +23,12 @@ POOL = "sp-data"
 @pytest.fixture(scope="module")
 def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
     """The deployments by name, and a worker that waits for their runs."""
-    home = environment(tmp_path_factory.mktemp("worker-home"), PREFECT_API_URL=server, PWD=str(PROJECT))
+    home = environment(
+        tmp_path_factory.mktemp("worker-home"),
+        PREFECT_API_URL=server,
+        PREFECT_WORKER_QUERY_SECONDS="1",
+        PWD=str(PROJECT),
+    )
 
     def prefect(*arguments: str) -> None:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The dataset's road with its jobs on Ray, seen by a real Prefect server: the digests of one process."""
+"""The dataset stages with its jobs on Ray, seen by a real Prefect server: the digests of one process."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def on_ray(demo_recipe: Recipe, server: str, tmp_path_factory: pytest.TempPathFa
     return Lake(str(place / "lake"), demo_recipe.name)
 
 
-def test_digests_are_those_of_one_process(on_ray: Lake, road_lake: Lake) -> None:
-    there, here = (load_manifests(lake, DATASET_STAGES) for lake in (on_ray, road_lake))
+def test_digests_are_those_of_one_process(on_ray: Lake, demo_lake: Lake) -> None:
+    there, here = (load_manifests(lake, DATASET_STAGES) for lake in (on_ray, demo_lake))
     assert {stage: made.digest for stage, made in there.items()} == {stage: made.digest for stage, made in here.items()}
 
 

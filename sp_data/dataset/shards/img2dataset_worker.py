@@ -19,6 +19,9 @@ if __name__ in ("__main__", "__mp_main__"):
     # The processes that img2dataset starts import this module as __mp_main__. One of them, the counter, waits
     # for the others forever: without this it would outlive a killed run.
     die_with_parent()
+    # webdataset imports torch where it is installed and does without it elsewhere. Nothing here needs it, and each of
+    # img2dataset's processes would spend seconds and 600 MB on it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
 
 
 def main(jobs: Path) -> None:

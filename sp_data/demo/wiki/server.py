@@ -15,6 +15,7 @@ import gzip
 import io
 import json
 import logging
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from PIL import Image, UnidentifiedImageError
@@ -175,6 +176,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # clients keep their connections open; leaving the `with` block must not wait for them
     wiki: DemoWikiServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up, as after Ctrl-C, is nothing to print a traceback of."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

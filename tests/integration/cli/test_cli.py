@@ -139,8 +139,8 @@ def test_an_interrupt_is_one_sentence_and_leaves_a_lake_to_go_on_with(tmp_path: 
     assert not any(path.is_file() for path in (tmp_path / "lake" / "demo" / ".scratch").rglob("*"))
 
 
-def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
-    place = str(Path(road_lake.root).parent)
+def test_json_is_the_only_thing_on_standard_output(lake_copy: Lake) -> None:
+    place = str(Path(lake_copy.root).parent)
     status = json.loads(sp_data("status", "--lake", place, "--json").stdout)
     assert [stage["name"] for stage in status["stages"]] == list(STAGES)
     states = {stage["name"]: stage["state"] for stage in status["stages"]}
@@ -153,8 +153,8 @@ def test_json_is_the_only_thing_on_standard_output(road_lake: Lake) -> None:
     assert verified["checked"] >= 95
 
 
-def test_an_export_says_what_it_wrote_and_refuses_a_word_it_does_not_know(road_lake: Lake, tmp_path: Path) -> None:
-    lake = ["--lake", str(Path(road_lake.root).parent)]
+def test_an_export_says_what_it_wrote_and_refuses_a_word_it_does_not_know(demo_lake: Lake, tmp_path: Path) -> None:
+    lake = ["--lake", str(Path(demo_lake.root).parent)]
     done = json.loads(
         sp_data("export", "out", "--to", "imagefolder", "--split", "val", "--json", *lake, cwd=tmp_path).stdout
     )
@@ -207,8 +207,8 @@ def test_garbage_in_the_lake_is_named(
     assert re.search(said, one_sentence(done))
 
 
-def test_quiet_says_nothing(road_lake: Lake, demo_recipe: object) -> None:
-    place = str(Path(road_lake.root).parent)
+def test_quiet_says_nothing(lake_copy: Lake) -> None:
+    place = str(Path(lake_copy.root).parent)
     done = sp_data("verify", "--lake", place, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -13,9 +13,9 @@ from sp_data.lake import Lake
 PROJECT = Path(__file__).parents[3]
 
 
-def test_its_lines_of_python_work(road_lake: Lake, tmp_path: Path) -> None:
+def test_its_lines_of_python_work(demo_lake: Lake, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PROJECT.joinpath("README.md").read_text("utf-8"), re.DOTALL)
-    shutil.copytree(Path(road_lake.root).parent, tmp_path / "lake")
+    shutil.copytree(Path(demo_lake.root).parent, tmp_path / "lake")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(

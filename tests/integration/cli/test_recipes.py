@@ -25,10 +25,10 @@ def sp_data(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProc
 
 
 @pytest.fixture
-def lake(road_lake: Lake, demo_recipe: Recipe, tmp_path: Path) -> Lake:
+def lake(demo_lake: Lake, demo_recipe: Recipe, tmp_path: Path) -> Lake:
     """The dataset under a name of its own, beside one that is called `demo`, in ./lake."""
-    shutil.copytree(road_lake.root, tmp_path / "lake" / "demo")
-    shutil.copytree(road_lake.root, tmp_path / "lake" / "mywiki")
+    shutil.copytree(demo_lake.root, tmp_path / "lake" / "demo")
+    shutil.copytree(demo_lake.root, tmp_path / "lake" / "mywiki")
     mine = Lake(str(tmp_path / "lake"), "mywiki")
     remember_recipe(demo_recipe.model_copy(update={"name": "mywiki"}), mine)
     return mine

@@ -1,4 +1,4 @@
-"""The whole road on a hundred kids: what lies in the lake afterwards, and what a second run does."""
+"""The whole pipeline on a hundred kids: what lies in the lake afterwards, and what a second run does."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ def files_of(lake: Lake) -> dict[str, tuple[int, int]]:
     return {str(path.relative_to(lake.root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
-def test_every_stage_takes_what_the_one_before_let_out(road_lake: Lake) -> None:
-    road = {stage: latest(road_lake, stage) for stage in DATASET_STAGES}
+def test_every_stage_takes_what_the_one_before_let_out(demo_lake: Lake) -> None:
+    by_stage = {stage: latest(demo_lake, stage) for stage in DATASET_STAGES}
     for before, after in itertools.pairwise(DATASET_STAGES):
-        assert road[after].counts.in_ == road[before].counts.out, f"{before} -> {after}"
+        assert by_stage[after].counts.in_ == by_stage[before].counts.out, f"{before} -> {after}"
     for after in DATASET_STAGES[1:]:
-        assert road[after].inputs == {before: road[before].digest for before in STAGES[after].inputs}
-    assert road["scrape"].counts.in_ > 100
-    assert road["verify"].counts.out >= 95
+        assert by_stage[after].inputs == {before: by_stage[before].digest for before in STAGES[after].inputs}
+    assert by_stage["scrape"].counts.in_ > 100
+    assert by_stage["verify"].counts.out >= 95
 
 
-def test_the_awkward_pictures_are_dropped_for_their_reasons(road_lake: Lake) -> None:
-    reasons = Counter(row["reason"] for row in read_dropped(road_lake, latest(road_lake, "curate")).to_pylist())
+def test_the_awkward_pictures_are_dropped_for_their_reasons(demo_lake: Lake) -> None:
+    reasons = Counter(row["reason"] for row in read_dropped(demo_lake, latest(demo_lake, "curate")).to_pylist())
     assert reasons == {"cut-off": 1, "duplicate": 1, "near-duplicate": 2, "opted-out": 1, "too-small": 1}
 
 
-def test_a_sample_is_the_same_picture_in_every_file(road_lake: Lake) -> None:
+def test_a_sample_is_the_same_picture_in_every_file(demo_lake: Lake) -> None:
     """Follow every key: tar, parquet, embeddings' metadata, reordered row."""
-    sharded, embedded = latest(road_lake, "shard"), latest(road_lake, "embed")
+    sharded, embedded = latest(demo_lake, "shard"), latest(demo_lake, "embed")
     layout = KeyLayout.parse(sharded.details["layout"])
-    captions = {row["title"]: row["caption"] for row in read_kept(road_lake, latest(road_lake, "curate")).to_pylist()}
+    captions = {row["title"]: row["caption"] for row in read_kept(demo_lake, latest(demo_lake, "curate")).to_pylist()}
     seen = set()
     for shard in sharded.details["shards"]:
         name = layout.shard_name(shard["number"])
         clip = embedded.details["clip"]
-        metadata = pq.read_table(road_lake.full(f"embeddings/{clip}/metadata/metadata_{name}.parquet")).to_pylist()
-        partition = np.load(road_lake.full(f"embeddings/{clip}/img_emb/img_emb_{name}.npy"))
-        reordered = np.load(road_lake.full(f"reordered/{clip}/img_emb/img_emb_{name}.npy"))
+        metadata = pq.read_table(demo_lake.full(f"embeddings/{clip}/metadata/metadata_{name}.parquet")).to_pylist()
+        partition = np.load(demo_lake.full(f"embeddings/{clip}/img_emb/img_emb_{name}.npy"))
+        reordered = np.load(demo_lake.full(f"reordered/{clip}/img_emb/img_emb_{name}.npy"))
         row_of = {row["image_path"]: row for row in metadata}
-        for key, parts in read_tar(Path(road_lake.full(f"shards/{name}.tar"))):
+        for key, parts in read_tar(Path(demo_lake.full(f"shards/{name}.tar"))):
             said = json.loads(parts["json"])
             assert said["key"] == key
             assert parts["txt"].decode() == said["caption"] == captions[said["title"]] == row_of[key]["caption"]
@@ -78,14 +78,14 @@ def test_a_sample_is_the_same_picture_in_every_file(road_lake: Lake) -> None:
     assert seen == set(captions)
 
 
-def test_pictures_and_captions_mean_the_same(road_lake: Lake) -> None:
+def test_pictures_and_captions_mean_the_same(demo_lake: Lake) -> None:
     """The tiny CLIP knows what a red coat is: pictures paired with their neighbours' captions would show here."""
-    layout = KeyLayout.parse(latest(road_lake, "shard").details["layout"])
+    layout = KeyLayout.parse(latest(demo_lake, "shard").details["layout"])
     own, other = [], []
-    for shard in latest(road_lake, "shard").details["shards"]:
+    for shard in latest(demo_lake, "shard").details["shards"]:
         name = layout.shard_name(shard["number"])
         image, text = (
-            np.load(road_lake.full(f"reordered/{CLIP}/{kind}/{kind}_{name}.npy")).astype(np.float32)
+            np.load(demo_lake.full(f"reordered/{CLIP}/{kind}/{kind}_{name}.npy")).astype(np.float32)
             for kind in ("img_emb", "text_emb")
         )
         own += (image * text).sum(axis=1).tolist()
@@ -94,10 +94,10 @@ def test_pictures_and_captions_mean_the_same(road_lake: Lake) -> None:
     assert np.mean(other) < 0.5
 
 
-def test_nothing_in_the_shards_tells_where_they_were_made(road_lake: Lake) -> None:
-    for path in Path(road_lake.full("shards")).glob("*.tar"):
-        assert str(road_lake.root).encode() not in path.read_bytes()
-    for path in Path(road_lake.full("shards")).glob("*.parquet"):
+def test_nothing_in_the_shards_tells_where_they_were_made(demo_lake: Lake) -> None:
+    for path in Path(demo_lake.full("shards")).glob("*.tar"):
+        assert str(demo_lake.root).encode() not in path.read_bytes()
+    for path in Path(demo_lake.full("shards")).glob("*.parquet"):
         assert not any("file://" in str(row) for row in pq.read_table(path).to_pylist())
 
 
@@ -159,13 +159,13 @@ def test_a_stage_without_the_one_before_says_which(demo_recipe: Recipe, tmp_path
         run_stage("embed", demo_recipe, lake)
 
 
-def test_a_changed_recipe_makes_what_follows_stale(road_lake: Lake) -> None:
+def test_a_changed_recipe_makes_what_follows_stale(demo_lake: Lake) -> None:
     changed = load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", "curate.min_side_px=65"])
-    states = {name: status.state for name, status in stand(changed, road_lake, until="verify").items()}
+    states = {name: status.state for name, status in stand(changed, demo_lake, until="verify").items()}
     assert states == {"scrape": "done", **dict.fromkeys(DATASET_STAGES[1:], "stale")}
-    assert "min_side_px = 65, it was 64" in stand(changed, road_lake)["curate"].reason
+    assert "min_side_px = 65, it was 64" in stand(changed, demo_lake)["curate"].reason
     with pytest.raises(StageNotDone, match=r"needs curate .* stale .*min_side_px"):
-        run_stage("shard", changed, road_lake)
+        run_stage("shard", changed, demo_lake)
 
 
 def test_a_dataset_of_nothing_is_refused_with_the_reasons(lake_copy: Lake) -> None:
@@ -175,11 +175,11 @@ def test_a_dataset_of_nothing_is_refused_with_the_reasons(lake_copy: Lake) -> No
         run_stage("shard", strict, lake_copy)
 
 
-def test_every_file_of_the_wiki_has_one_fate(road_lake: Lake) -> None:
-    found = {fate.title: fate for fate in fates(road_lake)}
-    assert len(found) == latest(road_lake, "scrape").counts.in_
+def test_every_file_of_the_wiki_has_one_fate(demo_lake: Lake) -> None:
+    found = {fate.title: fate for fate in fates(demo_lake)}
+    assert len(found) == latest(demo_lake, "scrape").counts.in_
     kept = [fate for fate in found.values() if not fate.reason]
-    assert len(kept) == latest(road_lake, "verify").counts.out
+    assert len(kept) == latest(demo_lake, "verify").counts.out
     assert len({fate.key for fate in kept}) == len(kept)
     assert found["File:Theme song.ogg"].reason == "mime-not-wanted (application/ogg)"
     assert str(found["File:Gus Stone copy.png"]).endswith(

@@ -73,14 +73,14 @@ def digests(lake: Lake) -> dict[str, str | None]:
     return {stage: manifest.digest if manifest else None for stage, manifest in found.items()}
 
 
-def with_stages(road_lake: Lake, root: Path, before: str) -> Lake:
+def with_stages(demo_lake: Lake, root: Path, before: str) -> Lake:
     """A lake as it was before a stage ran for the first time."""
-    lake = Lake(str(root / "lake"), road_lake.dataset)
+    lake = Lake(str(root / "lake"), demo_lake.dataset)
     keep = {"scrape": ("originals", "catalogue"), "curate": ("curated", "normalised"), "shard": ("shards",)}
     keep |= {"embed": ("embeddings",), "reorder": ("reordered",)}
     for stage in DATASET_STAGES[: DATASET_STAGES.index(before)]:
         for folder in (*keep[stage], f"manifests/{stage}"):
-            shutil.copytree(road_lake.full(folder), lake.full(folder))
+            shutil.copytree(demo_lake.full(folder), lake.full(folder))
     return lake
 
 
@@ -119,20 +119,20 @@ def paths_of(lake: Lake) -> set[str]:
     return {str(path.relative_to(lake.root)) for path in Path(lake.root).rglob("*")}
 
 
-def check_nothing_is_left(lake: Lake, road_lake: Lake) -> None:
+def check_nothing_is_left(lake: Lake, demo_lake: Lake) -> None:
     """No temporary file or folder anywhere, whoever made it, and nothing that an undisturbed run does not leave."""
     assert not list(Path(lake.root, ".scratch").iterdir()), "what the killed run left was swept"
     hidden = {path for path in paths_of(lake) if Path(path).name.startswith(".")}
     assert hidden <= {".scratch", *LOCKS}
-    assert paths_of(lake) - paths_of(road_lake) - {*LOCKS, "recipe.json"} == set(), "left over"
+    assert paths_of(lake) - paths_of(demo_lake) - {*LOCKS, "recipe.json"} == set(), "left over"
 
 
 def kill_and_go_on(
-    stage: str, recipe: Recipe, road_lake: Lake, root: Path, after: int, steps: int = 0, delay_ms: int = 0
+    stage: str, recipe: Recipe, demo_lake: Lake, root: Path, after: int, steps: int = 0, delay_ms: int = 0
 ) -> None:
     # As many processes as there are in earnest: none of them may outlive the run.
     recipe = recipe.model_copy(update={"shard": recipe.shard.model_copy(update={"processes": 2})})
-    lake = with_stages(road_lake, root, stage)
+    lake = with_stages(demo_lake, root, stage)
     said = kill_in(stage, recipe, lake, after, steps, delay_ms)
     assert f"killed after {FIRST_FILES[stage]}" in said
     assert delay_ms or "at its end" not in said, "this moment never came"
@@ -141,8 +141,8 @@ def kill_and_go_on(
         assert manifests.latest(lake, stage) is None, "killed before its manifest"
     for later in DATASET_STAGES[DATASET_STAGES.index(stage) :]:
         run_stage(later, recipe, lake)
-    assert digests(lake) == digests(road_lake)
-    check_nothing_is_left(lake, road_lake)
+    assert digests(lake) == digests(demo_lake)
+    check_nothing_is_left(lake, demo_lake)
 
 
 def named(moments: list[Moment]) -> list[object]:
@@ -151,21 +151,21 @@ def named(moments: list[Moment]) -> list[object]:
 
 @pytest.mark.parametrize("moment", named(MOMENTS)[1:2])
 def test_a_run_killed_at_a_random_moment_ends_as_an_undisturbed_one(
-    moment: Moment, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
+    moment: Moment, demo_recipe: Recipe, demo_lake: Lake, tmp_path: Path
 ) -> None:
-    kill_and_go_on(moment.stage, demo_recipe, road_lake, tmp_path, 1, moment.steps, moment.delay_ms)
+    kill_and_go_on(moment.stage, demo_recipe, demo_lake, tmp_path, 1, moment.steps, moment.delay_ms)
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize("moment", named(MOMENTS))
 def test_a_run_killed_at_any_random_moment_ends_as_an_undisturbed_one(
-    moment: Moment, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
+    moment: Moment, demo_recipe: Recipe, demo_lake: Lake, tmp_path: Path
 ) -> None:
-    kill_and_go_on(moment.stage, demo_recipe, road_lake, tmp_path, 1, moment.steps, moment.delay_ms)
+    kill_and_go_on(moment.stage, demo_recipe, demo_lake, tmp_path, 1, moment.steps, moment.delay_ms)
 
 
-def test_a_killed_verification_ends_as_an_undisturbed_one(demo_recipe: Recipe, road_lake: Lake, tmp_path: Path) -> None:
-    kill_and_go_on("verify", demo_recipe, road_lake, tmp_path, after=1)
+def test_a_killed_verification_ends_as_an_undisturbed_one(demo_recipe: Recipe, demo_lake: Lake, tmp_path: Path) -> None:
+    kill_and_go_on("verify", demo_recipe, demo_lake, tmp_path, after=1)
 
 
 @pytest.mark.proof
@@ -177,9 +177,9 @@ def test_a_killed_verification_ends_as_an_undisturbed_one(demo_recipe: Recipe, r
     ],
 )
 def test_a_stage_killed_right_after_a_file_ends_as_an_undisturbed_one(
-    stage: str, after: int, demo_recipe: Recipe, road_lake: Lake, tmp_path: Path
+    stage: str, after: int, demo_recipe: Recipe, demo_lake: Lake, tmp_path: Path
 ) -> None:
-    kill_and_go_on(stage, demo_recipe, road_lake, tmp_path, after)
+    kill_and_go_on(stage, demo_recipe, demo_lake, tmp_path, after)
 
 
 @pytest.mark.proof
@@ -191,8 +191,8 @@ def test_the_whole_demo_in_another_place_has_the_same_digests(tmp_path: Path) ->
     assert digests(lakes[0]) == digests(lakes[1])
 
 
-def test_a_killed_run_does_not_do_finished_shards_again(demo_recipe: Recipe, road_lake: Lake, tmp_path: Path) -> None:
-    lake = with_stages(road_lake, tmp_path, "reorder")
+def test_a_killed_run_does_not_do_finished_shards_again(demo_recipe: Recipe, demo_lake: Lake, tmp_path: Path) -> None:
+    lake = with_stages(demo_lake, tmp_path, "reorder")
     kill_in("reorder", demo_recipe, lake, after=3)
     there = {path: path.stat().st_ino for path in Path(lake.full("reordered")).rglob("*.npy")}
     # Two threads write: the other one may have published its file in the moment between.

@@ -34,7 +34,7 @@ from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe
 
 IMG = f"reordered/{CLIP}/img_emb/img_emb_00000.npy"
-ROAD = DATASET_STAGES[:-1]
+EARLIER_STAGES = DATASET_STAGES[:-1]
 
 
 def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]:
@@ -47,7 +47,7 @@ def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]
 def forge(lake: Lake) -> None:
     """Make every manifest agree with the files as they are now: sizes, sha256, digests, and the inputs after them."""
     digests: dict[str, str] = {}
-    for stage in ROAD:
+    for stage in EARLIER_STAGES:
         manifest = manifests.latest(lake, stage)
         assert manifest is not None
         files = tuple(_entry(lake, entry) for entry in manifest.files)
@@ -307,11 +307,11 @@ def test_a_sample_in_a_shard_of_another_split_is_found(demo_recipe: Recipe, lake
     assert first_problem(demo_recipe, lake_copy) == ("splits", "shards/00000.parquet", "0000004")
 
 
-def test_a_stage_that_was_made_from_another_snapshot_is_found(demo_recipe: Recipe, road_lake: Lake) -> None:
-    road = {stage: manifests.latest(road_lake, stage) for stage in ROAD}
-    sound = {stage: manifest for stage, manifest in road.items() if manifest}
+def test_a_stage_that_was_made_from_another_snapshot_is_found(demo_recipe: Recipe, demo_lake: Lake) -> None:
+    by_stage = {stage: manifests.latest(demo_lake, stage) for stage in EARLIER_STAGES}
+    sound = {stage: manifest for stage, manifest in by_stage.items() if manifest}
     sound["embed"] = sound["embed"].model_copy(update={"inputs": {"shard": "another"}})
-    context = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
+    context = inspect(sound, demo_recipe, demo_lake, VerifyOptions(reembed=0))
     assert [problem.message for problem in context.problems] == [
         "embed was not made from this shard; run `sp-data embed` again"
     ]
@@ -374,9 +374,9 @@ def test_a_cut_npy_is_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
 
 def test_a_problem_is_found_by_manifests_without_problems_only(lake_copy: Lake) -> None:
     """`forge` itself changes nothing that verify looks at: else the tests above would prove nothing."""
-    before = {stage: manifests.latest(lake_copy, stage) for stage in ROAD}
+    before = {stage: manifests.latest(lake_copy, stage) for stage in EARLIER_STAGES}
     forge(lake_copy)
-    after = {stage: manifests.latest(lake_copy, stage) for stage in ROAD}
+    after = {stage: manifests.latest(lake_copy, stage) for stage in EARLIER_STAGES}
     assert [m.digest for m in before.values() if m] == [m.digest for m in after.values() if m]
     assert isinstance(before["scrape"], Manifest)
     assert io.BytesIO(lake_copy.read_bytes(IMG)).read(6) == b"\x93NUMPY"
@@ -518,7 +518,7 @@ def test_pictures_that_a_clip_finds_alike_are_listed_and_nothing_is_wrong(demo_r
 
 
 def test_the_pictures_that_are_embedded_again_are_of_any_shard(
-    demo_recipe: Recipe, road_lake: Lake, monkeypatch: pytest.MonkeyPatch
+    demo_recipe: Recipe, demo_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[int, set[str]] = {}
 
@@ -527,17 +527,17 @@ def test_the_pictures_that_are_embedded_again_are_of_any_shard(
         return []
 
     monkeypatch.setattr("sp_data.dataset.verify.stage.check_pictures", noted)
-    sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
-    inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=30))
+    sound = {stage: manifest for stage in EARLIER_STAGES if (manifest := manifests.latest(demo_lake, stage))}
+    inspect(sound, demo_recipe, demo_lake, VerifyOptions(reembed=30))
     assert sum(map(len, asked.values())) == 30
     assert len(asked) >= 4
 
 
-def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe, road_lake: Lake) -> None:
-    sound = {stage: manifest for stage in ROAD if (manifest := manifests.latest(road_lake, stage))}
+def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe, demo_lake: Lake) -> None:
+    sound = {stage: manifest for stage in EARLIER_STAGES if (manifest := manifests.latest(demo_lake, stage))}
     few = Counts(in_=sound["reorder"].counts.in_ - 3, out=sound["reorder"].counts.out - 3)
     sound["reorder"] = sound["reorder"].model_copy(update={"counts": few})
-    context = inspect(sound, demo_recipe, road_lake, VerifyOptions(reembed=0))
+    context = inspect(sound, demo_recipe, demo_lake, VerifyOptions(reembed=0))
     assert [problem.message for problem in context.problems] == ["embed let out 106, reorder took in 103"]
 
 
@@ -554,7 +554,7 @@ def test_an_edited_dataset_manifest_is_named(demo_recipe: Recipe, lake_copy: Lak
         lake_copy.write_bytes(path, json.dumps(said).encode())
     found = problems(demo_recipe, lake_copy)
     assert {one.check for one in found} == {"files"}
-    assert all("it was edited; delete it and run `sp-data verify`" in one.message for one in found)
+    assert all(f"it was edited; delete it and run {lake_copy.command('verify')}" in one.message for one in found)
     with pytest.raises(VerifyFailed):
         run_stage("verify", demo_recipe, lake_copy)
     assert len(found) == 2

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from demo_clip_folder import CLIP
+from foreign_dataset import FAILED, NO_CAPTION, NO_ROW, foreign
 
 from sp_data import manifest as manifests
 from sp_data import pipeline
@@ -23,7 +22,7 @@ from sp_data.dataset.shards.tars import read_tar, write_tar
 from sp_data.errors import CorruptFile, LayoutError, SpDataError, StageError, StageNotDone, UsageError, VerifyFailed
 from sp_data.exchange.export.run import export, form_of
 from sp_data.exchange.imports.importer import Tally
-from sp_data.exchange.imports.run import Given, import_dataset
+from sp_data.exchange.imports.run import ImportRequest, import_dataset
 from sp_data.kept_recipe import recall_recipe
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
@@ -31,69 +30,16 @@ from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
 from sp_data.upkeep.why import fates
 
-OF_IMG2DATASET = ["url", "caption", "key", "status", "error_message", "width", "height", "sha256"]
 LAYOUT = KeyLayout(5, 2)
-FAILED, NO_CAPTION, NO_ROW, STRAY = "0000103", "0000104", "0000105", "0000199"
-
-
-def foreign(road_lake: Lake, into: Path) -> Given:
-    """The demo's shards and embeddings, as img2dataset and clip-retrieval leave them."""
-    (into / "shards").mkdir(parents=True)
-    shards = Path(road_lake.full("shards"))
-    for parquet in shards.glob("*.parquet"):
-        name = parquet.stem
-        table = pq.read_table(parquet, columns=OF_IMG2DATASET)
-        samples = list(read_tar(shards / f"{name}.tar"))
-        if name == "00001":
-            table = changed(table, FAILED, status="failed_to_download", error_message="HTTP Error 404: Not Found")
-            table = changed(table, NO_CAPTION, caption=None)
-            samples = [
-                (key, parts | ({"txt": b""} if key == NO_CAPTION else {})) for key, parts in samples if key != FAILED
-            ]
-        rng = np.random.default_rng(int(name))
-        pq.write_table(table.take(rng.permutation(table.num_rows)), into / "shards" / parquet.name)
-        write_tar(samples, into / "shards" / f"{name}.tar")
-        shutil.copy(shards / f"{name}_stats.json", into / "shards")
-    shuffle_embeddings(Path(road_lake.full(f"embeddings/{CLIP}")), into / "embeddings")
-    return Given(into / "shards", into / "embeddings", "theirs", "demo", reembed=4)
-
-
-def changed(table: pa.Table, key: str, **said: str | None) -> pa.Table:
-    for column, value in said.items():
-        here = pc.equal(table["key"], key)
-        values = pc.if_else(here, pa.scalar(value, pa.string()), table[column])
-        table = table.set_column(table.schema.get_field_index(column), column, values)
-    return table
-
-
-def shuffle_embeddings(ours: Path, into: Path) -> None:
-    rows, metadata = (
-        {},
-        pa.concat_tables(
-            [pq.read_table(path, columns=["image_path", "caption"]) for path in sorted((ours / "metadata").iterdir())]
-        ),
-    )
-    for kind in ("img_emb", "text_emb"):
-        rows[kind] = np.concatenate([np.load(path) for path in sorted((ours / kind).iterdir())])
-        (into / kind).mkdir(parents=True)
-    (into / "metadata").mkdir()
-    keys = metadata["image_path"].to_pylist()
-    keys[keys.index(NO_ROW)] = STRAY
-    metadata = metadata.set_column(0, "image_path", pa.array(keys))
-    order = np.random.default_rng(0).permutation(len(keys))
-    for number, part in enumerate(np.array_split(order, 2)):
-        for kind in rows:
-            np.save(into / kind / f"{kind}_{number}.npy", rows[kind][part])
-        pq.write_table(metadata.take(part), into / "metadata" / f"metadata_{number}.parquet")
 
 
 @pytest.fixture(scope="module")
-def given(road_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Given:
-    return foreign(road_lake, tmp_path_factory.mktemp("theirs"))
+def given(demo_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> ImportRequest:
+    return foreign(demo_lake, tmp_path_factory.mktemp("theirs"))
 
 
 @pytest.fixture(scope="module")
-def imported(given: Given, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Manifest, Tally]:
+def imported(given: ImportRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Manifest, Tally]:
     lake = Lake(str(tmp_path_factory.mktemp("import") / "lake"), "theirs")
     result, tally = import_dataset(given, lake)
     return lake, result.manifest, tally
@@ -105,9 +51,9 @@ def recipe_of(lake: Lake) -> Recipe:
     return recipe
 
 
-def test_every_row_is_accounted_for(imported: tuple[Lake, Manifest, Tally], road_lake: Lake) -> None:
+def test_every_row_is_accounted_for(imported: tuple[Lake, Manifest, Tally], demo_lake: Lake) -> None:
     lake, verified, tally = imported
-    theirs = manifests.latest(road_lake, "verify")
+    theirs = manifests.latest(demo_lake, "verify")
     assert theirs is not None
     num_rows = sum(shard["num_rows"] for shard in theirs.details["shards"])
     counts = {stage: manifests.latest(lake, stage).counts for stage in pipeline.DATASET_STAGES}  # type: ignore[union-attr]
@@ -123,7 +69,7 @@ def test_every_row_is_accounted_for(imported: tuple[Lake, Manifest, Tally], road
 
 
 def test_the_tars_are_theirs_to_the_byte_and_each_row_is_its_keys(
-    imported: tuple[Lake, Manifest, Tally], given: Given
+    imported: tuple[Lake, Manifest, Tally], given: ImportRequest
 ) -> None:
     lake, verified, _ = imported
     row_of: dict[str, dict[str, np.ndarray]] = {"img_emb": {}, "text_emb": {}}
@@ -171,7 +117,9 @@ def test_a_lost_shard_is_not_made_by_our_own_stages(imported: tuple[Lake, Manife
         pipeline.run_stage("shard", recipe_of(copy), copy)
 
 
-def test_a_dataset_that_is_there_is_not_imported_over(imported: tuple[Lake, Manifest, Tally], given: Given) -> None:
+def test_a_dataset_that_is_there_is_not_imported_over(
+    imported: tuple[Lake, Manifest, Tally], given: ImportRequest
+) -> None:
     with pytest.raises(UsageError, match="holds a dataset 'theirs' already"):
         import_dataset(given, imported[0])
 
@@ -211,24 +159,24 @@ def cut_the_tar(theirs: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_refused_by_name(
-    given: Given, tmp_path: Path, spoil: Callable[[Path], object], error: type[SpDataError], said: str
+    given: ImportRequest, tmp_path: Path, spoil: Callable[[Path], object], error: type[SpDataError], said: str
 ) -> None:
     theirs = tmp_path / "theirs"
     shutil.copytree(given.shards.parent, theirs)
     spoil(theirs)
     lake = Lake(str(tmp_path / "lake"), "theirs")
     with pytest.raises(error, match=said):
-        import_dataset(Given(theirs / "shards", theirs / "embeddings", "theirs", "demo", reembed=1000), lake)
+        import_dataset(ImportRequest(theirs / "shards", theirs / "embeddings", "theirs", "demo", reembed=1000), lake)
     assert manifests.latest(lake, "verify") is None
 
 
-def test_a_layout_that_the_names_do_not_bear_out_is_refused(given: Given, tmp_path: Path) -> None:
-    wrong = Given(given.shards, given.embeddings, "theirs", "demo", KeyLayout(3, 4))
+def test_a_layout_that_the_names_do_not_bear_out_is_refused(given: ImportRequest, tmp_path: Path) -> None:
+    wrong = ImportRequest(given.shards, given.embeddings, "theirs", "demo", KeyLayout(3, 4))
     with pytest.raises(LayoutError, match=r"--layout 3\+4: .* has keys of layout 5\+2"):
         import_dataset(wrong, Lake(str(tmp_path), "theirs"))
 
 
-def test_a_picture_that_is_in_two_splits_is_dropped_from_train(given: Given, tmp_path: Path) -> None:
+def test_a_picture_that_is_in_two_splits_is_dropped_from_train(given: ImportRequest, tmp_path: Path) -> None:
     """The same bytes under another address: only img2dataset's own hash tells."""
     shards = tmp_path / "shards"
     shutil.copytree(given.shards, shards)
@@ -239,7 +187,7 @@ def test_a_picture_that_is_in_two_splits_is_dropped_from_train(given: Given, tmp
         place = table.schema.get_field_index("sha256")
         pq.write_table(table.set_column(place, "sha256", pa.array([one, *digests[path][1:]])), path)
     lake = Lake(str(tmp_path / "lake"), "theirs")
-    result, tally = import_dataset(Given(shards, given.embeddings, "theirs", "demo", reembed=0), lake)
+    result, tally = import_dataset(ImportRequest(shards, given.embeddings, "theirs", "demo", reembed=0), lake)
     split_of = {shard["number"]: shard["split"] for shard in result.manifest.details["shards"]}
     dead = [split_of[LAYOUT.split(key)[0]] for key in result.manifest.details["tombstones"] if key != NO_CAPTION]
     assert set(dead) <= {"train", "test", "val"}

@@ -43,22 +43,22 @@ def lake(url: str) -> Lake:
 
 
 def digests(lake: Lake) -> dict[str, tuple[str, str]]:
-    road = load_manifests(lake, DATASET_STAGES)
-    return {stage: (made.identity, made.digest) for stage, made in road.items()}
+    by_stage = load_manifests(lake, DATASET_STAGES)
+    return {stage: (made.identity, made.digest) for stage, made in by_stage.items()}
 
 
 @pytest.fixture(scope="module")
 def s3_lake(demo_recipe: Recipe, s3: ObjectStore) -> Lake:
-    lake = Lake(f"{s3.bucket('road')}/below/it", demo_recipe.name)
+    lake = Lake(f"{s3.bucket('pipeline')}/below/it", demo_recipe.name)
     remember_recipe(demo_recipe, lake)
     for stage in DATASET_STAGES:
         assert run_stage(stage, demo_recipe, lake).state == "done"
     return lake
 
 
-def test_every_stage_comes_to_the_digests_of_a_local_lake(s3_lake: Lake, road_lake: Lake) -> None:
+def test_every_stage_comes_to_the_digests_of_a_local_lake(s3_lake: Lake, demo_lake: Lake) -> None:
     assert digests(s3_lake).keys() == set(DATASET_STAGES)
-    assert digests(s3_lake) == digests(road_lake)
+    assert digests(s3_lake) == digests(demo_lake)
 
 
 def test_an_idle_run_writes_nothing_and_asks_little_however_many_pictures(

@@ -1,18 +1,18 @@
 """A lake that was trained on.
 
 quick_recipe    the demo's recipe with 100 kids and some ten seconds of training
-trained_lake    (session) road_lake after prior, decoder and judge; never written to by a test
+trained_lake    (once a run) demo_lake after prior, decoder and judge; never written to by a test
 trained_copy    a copy of it that a test may damage
 in_process      trainings run in this process: for tests of what is trained, not of the process that does it
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shared_lake import copied, made_once
 
 from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
@@ -24,6 +24,7 @@ QUICK = [
     "source.demo.num_kids=100",
     "shard.samples_per_shard=20",
     "prior.steps=60",
+    "prior.batch_size=16",
     "prior.save_every=20",
     "prior.log_every=5",
     "decoder.steps=12",
@@ -40,20 +41,20 @@ def quick_recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def trained_lake(road_lake: Lake, quick_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    root = tmp_path_factory.mktemp("trained") / "lake"
-    shutil.copytree(Path(road_lake.root).parent, root)
-    lake = Lake(str(root), road_lake.dataset)
-    remember_recipe(quick_recipe, lake)
-    for name in TRAINING_STAGES:
-        assert run_stage(name, quick_recipe, lake).state == "done"
-    return lake
+def trained_lake(demo_lake: Lake, quick_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    def make(folder: Path) -> Lake:
+        lake = copied(demo_lake, folder)
+        remember_recipe(quick_recipe, lake)
+        for name in TRAINING_STAGES:
+            assert run_stage(name, quick_recipe, lake).state == "done"
+        return lake
+
+    return made_once("trained", make, tmp_path_factory)
 
 
 @pytest.fixture
 def trained_copy(trained_lake: Lake, tmp_path: Path) -> Lake:
-    shutil.copytree(Path(trained_lake.root).parent, tmp_path / "lake")
-    return Lake(str(tmp_path / "lake"), trained_lake.dataset)
+    return copied(trained_lake, tmp_path)
 
 
 @pytest.fixture

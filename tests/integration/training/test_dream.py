@@ -118,8 +118,8 @@ def test_the_command_writes_pictures_that_the_judge_reads(trained_lake: Lake, tm
     assert (table["all"]["n"], table["unseen"]["n"]) == (2, 2)
 
 
-def test_without_a_checkpoint_there_is_no_dream(road_lake: Lake, tmp_path: Path) -> None:
-    place = str(Path(road_lake.root).parent)
+def test_without_a_checkpoint_there_is_no_dream(demo_lake: Lake, tmp_path: Path) -> None:
+    place = str(Path(demo_lake.root).parent)
     command = [sys.executable, "-m", "sp_data.cli", "dream", RED, "--lake", place, "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
@@ -138,22 +138,22 @@ def test_the_nearest_picture_of_a_training_picture_is_itself(trained_lake: Lake)
 
 
 def test_the_page_shows_prompt_picture_and_neighbour(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    road = load_manifests(trained_copy, STAGES)
-    page = Path(trained_copy.full(write_report(quick_recipe, trained_copy, road))).read_text("utf-8")
-    for verdict in road["judge"].details["verdicts"]:
+    by_stage = load_manifests(trained_copy, STAGES)
+    page = Path(trained_copy.full(write_report(quick_recipe, trained_copy, by_stage))).read_text("utf-8")
+    for verdict in by_stage["judge"].details["verdicts"]:
         assert verdict["prompt"] in page
     assert page.count('class="drawn"') == 4
     assert page.count("nearest: ") == 4
     assert page.count("<svg") == 2
     for kind in ("prior", "decoder"):
-        assert road[kind].details["run"] in page
+        assert by_stage[kind].details["run"] in page
     assert "From a picture back to a page" in page
 
 
 def test_without_a_judge_the_page_shows_captions_that_training_did_not_see(
     trained_copy: Lake, quick_recipe: Recipe
 ) -> None:
-    road = {stage: made for stage, made in load_manifests(trained_copy, STAGES).items() if stage != "judge"}
-    page = Path(trained_copy.full(write_report(quick_recipe, trained_copy, road))).read_text("utf-8")
+    by_stage = {stage: made for stage, made in load_manifests(trained_copy, STAGES).items() if stage != "judge"}
+    page = Path(trained_copy.full(write_report(quick_recipe, trained_copy, by_stage))).read_text("utf-8")
     assert page.count('class="drawn"') > 1
     assert "What the judge says" not in page

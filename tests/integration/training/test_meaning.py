@@ -19,7 +19,7 @@ from sp_data.training import checkpoints
 from sp_data.training.models import build
 from sp_data.training.prior import guess
 
-STEPS = 200
+STEPS, BATCH_SIZE = 150, 24
 
 
 def rows_of(lake: Lake) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -61,10 +61,11 @@ def cosines(
 
 @pytest.fixture
 def recipe(quick_recipe: Recipe) -> Recipe:
-    prior = quick_recipe.prior.model_copy(update={"steps": STEPS, "save_every": STEPS})
+    prior = quick_recipe.prior.model_copy(update={"steps": STEPS, "save_every": STEPS, "batch_size": BATCH_SIZE})
     return quick_recipe.model_copy(update={"prior": prior})
 
 
+@pytest.mark.usefixtures("in_process")
 def test_rows_in_order_lead_to_the_right_picture_and_shifted_rows_to_any(lake_copy: Lake, recipe: Recipe) -> None:
     text, image = rows_of(lake_copy)
     right, wrong = cosines(lake_copy, recipe, text, image)

@@ -329,9 +329,9 @@ def test_without_a_verified_dataset_there_is_no_training(quick_recipe: Recipe, t
         run_stage("prior", quick_recipe, Lake(str(tmp_path), "demo"))
 
 
-def test_the_road_to_the_dataset_is_untouched_by_training(trained_lake: Lake, road_lake: Lake) -> None:
+def test_the_road_to_the_dataset_is_untouched_by_training(trained_lake: Lake, demo_lake: Lake) -> None:
     for stage in DATASET_STAGES:
-        assert latest(trained_lake, stage).digest == latest(road_lake, stage).digest
+        assert latest(trained_lake, stage).digest == latest(demo_lake, stage).digest
 
 
 @pytest.mark.usefixtures("in_process")

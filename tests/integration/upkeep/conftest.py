@@ -1,6 +1,6 @@
 """A dataset with a history.
 
-weeks_lake      (session) road_lake after three more weeks on the demo's wiki: four snapshots; not written to by a test
+weeks_lake      (once a run) demo_lake after three more weeks on the demo's wiki, so four snapshots; only read
 weeks_copy      a copy of it that a test may change
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from s3_server import ObjectStore
+from shared_lake import copied, made_once
 
 from sp_data.lake import FileEntry, Lake
 from sp_data.pipeline import DATASET_STAGES, run_stage
@@ -25,24 +25,25 @@ NUM_WEEKS = 3
 
 def recipe_after(weeks: int) -> Recipe:
     """The recipe of `demo_recipe`, some weeks later."""
-    return load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", f"source.demo.weeks={weeks}"])
+    hundred_kids = ["source.demo.num_kids=100", "shard.samples_per_shard=20", "shard.processes=1"]
+    return load_recipe("demo", [*hundred_kids, f"source.demo.weeks={weeks}"])
 
 
 @pytest.fixture(scope="session")
-def weeks_lake(road_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    root = tmp_path_factory.mktemp("weeks") / "lake"
-    shutil.copytree(Path(road_lake.root).parent, root)
-    lake = Lake(str(root), road_lake.dataset)
-    for week in range(1, NUM_WEEKS + 1):
-        states = [run_stage(stage, recipe_after(week), lake).state for stage in DATASET_STAGES]
-        assert states == ["done"] * len(DATASET_STAGES)
-    return lake
+def weeks_lake(demo_lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    def make(folder: Path) -> Lake:
+        lake = copied(demo_lake, folder)
+        for week in range(1, NUM_WEEKS + 1):
+            states = [run_stage(stage, recipe_after(week), lake).state for stage in DATASET_STAGES]
+            assert states == ["done"] * len(DATASET_STAGES)
+        return lake
+
+    return made_once("weeks", make, tmp_path_factory)
 
 
 @pytest.fixture
 def weeks_copy(weeks_lake: Lake, tmp_path: Path) -> Lake:
-    shutil.copytree(Path(weeks_lake.root).parent, tmp_path / "lake")
-    return Lake(str(tmp_path / "lake"), weeks_lake.dataset)
+    return copied(weeks_lake, tmp_path)
 
 
 def checkpoint(lake: Lake, run: str, dataset: str, step: int = 4, ancestor: str = "") -> str:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from foreign_dataset import foreign
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pytest_httpserver import HTTPServer
@@ -41,7 +42,6 @@ from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import PATH, read_forgotten
 
 from .conftest import checkpoint, interrupted_after
-from .test_import import foreign
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
 KID, TWIN = "File:Gus Stone.png", "File:Gus Stone copy.png"
@@ -80,9 +80,9 @@ def in_split(lake: Lake, split: str) -> str:
 
 
 def test_it_is_gone_at_once_and_the_dataset_holds(
-    demo_recipe: Recipe, road_lake: Lake, lake_copy: Lake, tmp_path: Path
+    demo_recipe: Recipe, demo_lake: Lake, lake_copy: Lake, tmp_path: Path
 ) -> None:
-    before, alive = rows_of(road_lake), titles_alive(road_lake)
+    before, alive = rows_of(demo_lake), titles_alive(demo_lake)
     sha1 = before[KID].sha1
     lake_copy.write_bytes(f"quarantine/sha1-mismatch-{sha1}.png", b"not what it says")
     lake_copy.write_bytes("quarantine/odd.png", lake_copy.read_bytes(before[KID].original or ""))
@@ -267,7 +267,8 @@ def test_what_was_dropped_for_looking_like_it_is_named_when_it_comes_in(demo_rec
     outcome = forget([reason.removeprefix("near-duplicate: of ")], demo_recipe, lake_copy)
     assert outcome.stand_ins.keys() == {stand_in}
     assert stand_in in titles_alive(lake_copy)
-    assert any(line.startswith(f"{stand_in} is kept instead") for line in outcome.lines())
+    dropped_before = outcome.stand_ins[stand_in]
+    assert any(line.startswith(f"{stand_in}, dropped before ({dropped_before}), is kept") for line in outcome.lines())
 
 
 def test_several_at_once_and_what_is_not_there(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -321,9 +322,9 @@ def test_a_list_that_a_person_changes_holds_from_the_next_scrape_on(demo_recipe:
     assert run_stage("scrape", demo_recipe, lake_copy).state == "unchanged"
 
 
-def test_an_imported_picture_is_forgotten_too(road_lake: Lake, tmp_path: Path) -> None:
+def test_an_imported_picture_is_forgotten_too(demo_lake: Lake, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"), "theirs")
-    import_dataset(foreign(road_lake, tmp_path / "theirs"), lake)
+    import_dataset(foreign(demo_lake, tmp_path / "theirs"), lake)
     recipe = recall_recipe(lake)
     assert recipe is not None
     before = {stage: latest(lake, stage).counts for stage in DATASET_STAGES}

@@ -1,9 +1,14 @@
-"""The demo wiki speaks MediaWiki's API over HTTP, and its picture host has a CDN's manners."""
+"""The demo wiki speaks MediaWiki's API over HTTP, and its picture host has a CDN's habits."""
 
 import hashlib
 import io
+import socket
+import struct
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -339,3 +344,17 @@ def test_who_asks_only_what_changed_waits_for_no_drawing(monkeypatch: pytest.Mon
             == wiki.world.files[f"{name}.png"].data
         )
         assert [kid.name for kid in drawn] == [name]
+
+
+def test_a_client_that_hangs_up_leaves_no_traceback(wiki: DemoWikiServer, capfd: pytest.CaptureFixture[str]) -> None:
+    address = urlsplit(wiki.url)
+    for _ in range(5):
+        client = socket.create_connection((address.hostname, address.port))
+        client.sendall(b"GET /api.php HTTP/1.1\r\n")
+        # Closed with a reset, as by a process that is killed.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    deadline = time.monotonic() + 10
+    while any("process_request" in thread.name for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert capfd.readouterr().err == ""
