@@ -48,7 +48,8 @@ check: $(STAMP)
 
 # docs/cli.md from the commands' help.
 docs: $(STAMP)
-	$(BIN)/python -m sp_data.cli.reference > docs/cli.md
+	$(BIN)/python -m sp_data.cli.reference > docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
 
 bench: $(STAMP)
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done

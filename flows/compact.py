@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.local_server import start_local_server
 from sp_data.recipe import Recipe, demo
 from tasks.compact import compact as compact_shards
 from tasks.ray_jobs import running_jobs
@@ -25,4 +26,5 @@ def compact(recipe: Recipe = demo(), lake: str = "./lake") -> PipelineReference:
 
 
 if __name__ == "__main__":
+    start_local_server()
     compact()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.local_server import start_local_server
 from sp_data.pipeline import DATASET_STAGES, DatasetStage, stages_of
 from sp_data.recipe import Recipe, demo
 from tasks.ray_jobs import running_jobs
@@ -22,4 +23,5 @@ def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage =
 
 
 if __name__ == "__main__":
+    start_local_server()
     dataset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.local_server import start_local_server
 from sp_data.dataset.curate.splits import SPLITS, Split
 from sp_data.recipe import Recipe, demo
 from tasks.export import To
@@ -26,4 +27,5 @@ def export(
 
 
 if __name__ == "__main__":
+    start_local_server()
     export()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.local_server import start_local_server
 from sp_data.pipeline import TRAINING_STAGES, TrainingStage, stages_of
 from sp_data.recipe import Recipe, demo
 from tasks.reference import PipelineReference
@@ -23,4 +24,5 @@ def finetune(recipe: Recipe = demo(), lake: str = "./lake", until: TrainingStage
 
 
 if __name__ == "__main__":
+    start_local_server()
     finetune()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.local_server import start_local_server
 from sp_data.recipe import Recipe, demo
 from tasks.dream import dream
 
@@ -24,4 +25,5 @@ def generate(
 
 
 if __name__ == "__main__":
+    start_local_server()
     generate()

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.dataset import dataset
 from flows.finetune import finetune
+from flows.local_server import start_local_server
 from sp_data.pipeline import DATASET_STAGES, StageName
 from sp_data.recipe import Recipe, demo
 from tasks.reference import PipelineReference
@@ -22,4 +23,5 @@ def pipeline(recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "
 
 
 if __name__ == "__main__":
+    start_local_server()
     pipeline()

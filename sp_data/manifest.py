@@ -185,7 +185,8 @@ def _load(lake: Lake, path: str) -> Manifest | None:
         return None
     except ValidationError as error:
         raise CorruptFile(
-            f"{lake.full(path)} is not a valid manifest ({error.errors()[0]['msg']}); delete it and run the stage again"
+            f"{lake.full(path)} is not a valid manifest ({error.errors()[0]['msg']}); delete it and run "
+            f"{lake.command('run')}"
         ) from error
 
 

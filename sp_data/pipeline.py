@@ -11,6 +11,7 @@ To add a stage: its folder, its part of the recipe (sp_data/recipe/), and an ent
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -197,9 +198,15 @@ DatasetStage = _one_of(DATASET_STAGES)
 TrainingStage = _one_of(TRAINING_STAGES)
 
 
+def names_until(last: str) -> tuple[str, ...]:
+    """The names of the stages from the first to `last`. Raises UsageError."""
+    names = tuple(STAGES)
+    return names[: names.index(stage_named(last).name) + 1]
+
+
 def stages_of(recipe: Recipe, until: str | None = None) -> tuple[str, ...]:
     """The stages of a recipe in their order, as far as `until`: only the demo's pictures can be judged."""
-    names = list(STAGES)[: list(STAGES).index(stage_named(until).name) + 1] if until else list(STAGES)
+    names = names_until(until) if until else tuple(STAGES)
     return tuple(name for name in names if getattr(recipe, STAGES[name].recipe_part) is not None)
 
 
@@ -229,7 +236,10 @@ def run_stage(
         return StageResult(_as_imported(standing[name], lake), "unchanged")
     inputs = {before: _usable(standing[before], lake, for_what=name) for before in stage.inputs}
     run = stage_run(name, recipe, lake, inputs, progress=progress, runner=runner)
-    result: StageResult = _function(stage.function)(run, **options)
+    function = _function(stage.function)
+    if unknown := options.keys() - inspect.signature(function).parameters.keys():
+        raise UsageError(f"stage {name} has no option {min(unknown)!r}")
+    result: StageResult = function(run, **options)
     return result
 
 
@@ -242,7 +252,7 @@ def stage_run(
     progress: Progress = SILENT,
     runner: JobRunner | None = None,
 ) -> StageRun:
-    """What a stage is called with, for these very manifests, whatever else there is in the lake."""
+    """The StageRun of a stage for these manifests."""
     stage = stage_named(name)
     return StageRun(name, stage.version, recipe, stage.fields_of(recipe), inputs, lake, progress, runner)
 
@@ -282,7 +292,7 @@ class Status:
 
 
 def done_manifest(name: str, recipe: Recipe, lake: Lake, *, for_what: str) -> Manifest:
-    """The manifest of a stage that is done, for what is no stage itself. Raises StageNotDone."""
+    """The manifest of a stage that is done, for a caller that is not a stage. Raises StageNotDone."""
     return _usable(stand(recipe, lake, until=name)[name], lake, for_what=for_what)
 
 
@@ -309,7 +319,7 @@ def _because(status: Status) -> str:
 def stand(recipe: Recipe, lake: Lake, until: str | None = None) -> dict[str, Status]:
     """How each stage of the recipe up to `until` stands, in the pipeline's order."""
     standing: dict[str, Status] = {}
-    names = list(STAGES)[: list(STAGES).index(until) + 1] if until in STAGES else stages_of(recipe)
+    names = names_until(until) if until in STAGES else stages_of(recipe)
     for name in names:
         standing[name] = _stand_of(STAGES[name], recipe, lake, standing)
     return standing

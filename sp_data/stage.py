@@ -9,6 +9,7 @@ it the latest. The list of stages is in pipeline.py, which makes a StageRun from
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from sp_data.manifest import Counts, Manifest
 from sp_data.recipe import Recipe
 from sp_data.runtime.jobs import JobRunner
 from sp_data.runtime.progress import SILENT, Progress
+
+log = logging.getLogger(__name__)
 
 State = Literal["done", "unchanged"]
 
@@ -40,6 +43,8 @@ class StageOutput:
 
     counts: Counts
     files: list[FileEntry]
+    summary: str
+    """What came out, in a few words: 'kept 5 of 6 pictures'. It is logged once the manifest is published."""
     details: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     """Library -> version; `library_versions` gives them."""
@@ -100,8 +105,12 @@ class StageRun:
 
     def publish(self, output: StageOutput) -> StageResult:
         """Publish the manifest, which makes the stage done. Its files must be in the lake already."""
-        manifest = self.manifest_of(output)
+        return self.publish_manifest(self.manifest_of(output), output.summary)
+
+    def publish_manifest(self, manifest: Manifest, summary: str) -> StageResult:
+        """The same for a manifest that `manifest_of` made."""
         manifests.publish(self.lake, manifest)
+        log.info("%s: %s", self.stage, summary)
         return StageResult(manifest, "done")
 
     def once(

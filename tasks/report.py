@@ -7,7 +7,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from sp_data.lake import Lake
-from sp_data.pipeline import stages_of
+from sp_data.pipeline import names_until
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_manifests, write_report
 from tasks.stage import artifact_key
@@ -17,7 +17,7 @@ from tasks.stage import artifact_key
 def report(recipe: Recipe, lake: str, until: str) -> str:
     """Write the report on the stages as far as `until`; returns its path in the lake."""
     dataset_lake = Lake(lake, recipe.name)
-    path = write_report(recipe, dataset_lake, load_manifests(dataset_lake, stages_of(recipe, until)))
+    path = write_report(recipe, dataset_lake, load_manifests(dataset_lake, names_until(until)))
     address = f"file://{dataset_lake.full(path)}" if dataset_lake.is_local else dataset_lake.full(path)
     create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="The run's report")
     return path

@@ -3,7 +3,7 @@
 demo_recipe     the demo's recipe with 100 kids
 demo_lake       (once a run) a lake in which the dataset stages ran once on 100 kids; never written to by a test
 lake_copy       a copy of it that a test may damage
-mediawiki       (session) a real MediaWiki on loopback: tests/mediawiki/fixture.py
+mediawiki       a real MediaWiki on loopback; session_mediawiki and fresh_mediawiki too: tests/mediawiki/fixture.py
 s3              (session) a real S3 server on loopback: tests/s3_server.py
 """
 
@@ -21,31 +21,31 @@ from sp_data.lake import Lake
 from sp_data.pipeline import DATASET_STAGES, run_stage
 from sp_data.recipe import Recipe, load_recipe
 
-# How long an example takes says how busy the machine is.
+# The time an example takes depends on how busy the machine is.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 pytest_plugins = ["mediawiki.fixture", "s3_server"]
 
-# Each process that img2dataset starts spends seconds on imports, and the workers have the processors already.
+# Each process of img2dataset's spends seconds on imports, and pytest-xdist's workers keep the processors busy.
 HUNDRED_KIDS = ["source.demo.num_kids=100", "shard.samples_per_shard=20", "shard.processes=1"]
 TESTS = Path(__file__).parent
 SHARE_A_SERVER = (Path("e2e"), Path("integration/wiki"))
 
 
 def pytest_configure() -> None:
-    """Undo what a script does to the commands it starts in the background: they, and their children, ignore SIGINT."""
+    """Restore SIGINT: a command that a shell script starts in the background ignores it, and so do its children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a server or a wiki on one worker of pytest-xdist; the others go by file."""
+    """Keep the tests that share a server or a wiki on one worker of pytest-xdist; group the others by file."""
     for item in items:
-        place = item.path.relative_to(TESTS)
-        group = place.parent if place.parent in SHARE_A_SERVER else place
+        test_file = item.path.relative_to(TESTS)
+        group = test_file.parent if test_file.parent in SHARE_A_SERVER else test_file
         item.add_marker(pytest.mark.xdist_group(str(group)))
-    # These take longest. Begun last, one of them would keep a worker busy after the other has ended.
+    # These tests take longest: started last, they would keep one worker busy after the other has finished.
     items.sort(key=lambda item: item.path.parent.relative_to(TESTS) not in SHARE_A_SERVER)
 
 

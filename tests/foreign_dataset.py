@@ -1,7 +1,7 @@
-"""The demo's dataset as img2dataset and clip-retrieval would have left it: stripped of all that sp-data adds.
+"""The demo's dataset as img2dataset and clip-retrieval would leave it, without anything that sp-data adds.
 
-The embeddings lie shuffled over two partitions that know nothing of shards, and one of each thing that goes wrong in
-practice is among the samples of shard 1.
+The embeddings are shuffled over two partitions that do not follow the shards. Shard 1 has one sample of each kind that
+goes wrong in practice.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from sp_data.dataset.shards.tars import read_tar, write_tar
 from sp_data.exchange.imports.run import ImportRequest
 from sp_data.lake import Lake
 
-OF_IMG2DATASET = ["url", "caption", "key", "status", "error_message", "width", "height", "sha256"]
+IMG2DATASET_COLUMNS = ["url", "caption", "key", "status", "error_message", "width", "height", "sha256"]
 FAILED, NO_CAPTION, NO_ROW, STRAY = "0000103", "0000104", "0000105", "0000199"
 
 
 def foreign(demo_lake: Lake, into: Path) -> ImportRequest:
-    """The demo's shards and embeddings, as img2dataset and clip-retrieval leave them."""
+    """Write the demo's shards and embeddings below `into` as img2dataset and clip-retrieval leave them."""
     (into / "shards").mkdir(parents=True)
     shards = Path(demo_lake.full("shards"))
     for parquet in shards.glob("*.parquet"):
         name = parquet.stem
-        table = pq.read_table(parquet, columns=OF_IMG2DATASET)
+        table = pq.read_table(parquet, columns=IMG2DATASET_COLUMNS)
         samples = list(read_tar(shards / f"{name}.tar"))
         if name == "00001":
-            table = changed(table, FAILED, status="failed_to_download", error_message="HTTP Error 404: Not Found")
-            table = changed(table, NO_CAPTION, caption=None)
+            table = with_values(table, FAILED, status="failed_to_download", error_message="HTTP Error 404: Not Found")
+            table = with_values(table, NO_CAPTION, caption=None)
             samples = [
                 (key, parts | ({"txt": b""} if key == NO_CAPTION else {})) for key, parts in samples if key != FAILED
             ]
@@ -45,30 +45,33 @@ def foreign(demo_lake: Lake, into: Path) -> ImportRequest:
     return ImportRequest(into / "shards", into / "embeddings", "theirs", "demo", reembed=4)
 
 
-def changed(table: pa.Table, key: str, **said: str | None) -> pa.Table:
-    for column, value in said.items():
-        here = pc.equal(table["key"], key)
-        values = pc.if_else(here, pa.scalar(value, pa.string()), table[column])
-        table = table.set_column(table.schema.get_field_index(column), column, values)
+def with_values(table: pa.Table, key: str, **new_values: str | None) -> pa.Table:
+    for column, value in new_values.items():
+        is_row = pc.equal(table["key"], key)
+        column_values = pc.if_else(is_row, pa.scalar(value, pa.string()), table[column])
+        table = table.set_column(table.schema.get_field_index(column), column, column_values)
     return table
 
 
-def shuffle_embeddings(ours: Path, into: Path) -> None:
+def shuffle_embeddings(embeddings: Path, into: Path) -> None:
     rows, metadata = (
         {},
         pa.concat_tables(
-            [pq.read_table(path, columns=["image_path", "caption"]) for path in sorted((ours / "metadata").iterdir())]
+            [
+                pq.read_table(path, columns=["image_path", "caption"])
+                for path in sorted((embeddings / "metadata").iterdir())
+            ]
         ),
     )
     for kind in ("img_emb", "text_emb"):
-        rows[kind] = np.concatenate([np.load(path) for path in sorted((ours / kind).iterdir())])
+        rows[kind] = np.concatenate([np.load(path) for path in sorted((embeddings / kind).iterdir())])
         (into / kind).mkdir(parents=True)
     (into / "metadata").mkdir()
     keys = metadata["image_path"].to_pylist()
     keys[keys.index(NO_ROW)] = STRAY
     metadata = metadata.set_column(0, "image_path", pa.array(keys))
     order = np.random.default_rng(0).permutation(len(keys))
-    for number, part in enumerate(np.array_split(order, 2)):
+    for partition, indices in enumerate(np.array_split(order, 2)):
         for kind in rows:
-            np.save(into / kind / f"{kind}_{number}.npy", rows[kind][part])
-        pq.write_table(metadata.take(part), into / "metadata" / f"metadata_{number}.parquet")
+            np.save(into / kind / f"{kind}_{partition}.npy", rows[kind][indices])
+        pq.write_table(metadata.take(indices), into / "metadata" / f"metadata_{partition}.parquet")

@@ -1,10 +1,10 @@
-"""Run `sp-data` and kill it, with SIGKILL, at a moment that can be named and so repeated.
+"""Run `sp-data` and kill it with SIGKILL at a given moment, which can be repeated.
 
     python tests/kill.py FOLDER FILES STEPS DELAY_MS scrape demo --lake ...
 
-The moment: FILES files were published below a folder of the lake, then STEPS times something was opened, renamed, made
-or removed, then DELAY_MS went by. 0 steps: right after the file. Whatever is left of the moment when the command ends,
-it dies then. What dies is the real command; its children get no signal from here.
+The moment: FILES files were published below FOLDER in the lake, then STEPS times a file or folder was opened, renamed,
+made or removed or a process was started, then DELAY_MS passed. With 0 steps: right after the file. A command that ends
+before its moment is killed at its end. The real command is killed; its children get no signal from this script.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ from sp_data.lake import FileEntry, Lake
 STEPS = frozenset(
     ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "subprocess.Popen")
 )
-"""Audit events: each comes just before the thing is done."""
+"""Audit events; Python raises each just before the operation."""
 
 
-def die(where: str) -> None:
-    print(f"killed after {where}", flush=True)
+def die(moment: str) -> None:
+    print(f"killed after {moment}", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(folder: str, num_files: int, num_steps: int, delay_ms: int, arguments: list[str]) -> None:
     publish = Lake.publish
-    seen, steps, where = 0, 0, ""
+    num_published, steps, last_file = 0, 0, ""
 
-    def due() -> None:
-        told = f"{where}, {num_steps} steps and {delay_ms} ms" if num_steps or delay_ms else where
+    def die_at_moment() -> None:
+        moment = f"{last_file}, {num_steps} steps and {delay_ms} ms" if num_steps or delay_ms else last_file
         if delay_ms:
-            threading.Timer(delay_ms / 1000, die, [told]).start()
+            threading.Timer(delay_ms / 1000, die, [moment]).start()
         else:
-            die(told)
+            die(moment)
 
-    def publish_and_count(self: Lake, made: Path, path: str, *, timed: bool = False) -> FileEntry:
-        nonlocal seen, where
-        entry = publish(self, made, path, timed=timed)
+    def publish_and_count(self: Lake, file: Path, path: str, *, timed: bool = False) -> FileEntry:
+        nonlocal num_published, last_file
+        entry = publish(self, file, path, timed=timed)
         if path.startswith(folder):
-            seen += 1
-            if seen == num_files:
-                where = path
+            num_published += 1
+            if num_published == num_files:
+                last_file = path
                 if not num_steps:
-                    due()
+                    die_at_moment()
         return entry
 
     def step(event: str, _: tuple[object, ...]) -> None:
         nonlocal steps
-        if where and event in STEPS:
+        if last_file and event in STEPS:
             steps += 1
             if steps == num_steps:
-                due()
+                die_at_moment()
 
-    # In place of the method, for the whole process: it is the real command that dies.
+    # Replaces the method for the whole process, so that the real command is the one killed.
     Lake.publish = publish_and_count  # type: ignore[method-assign]
     sys.addaudithook(step)
     sys.argv = ["sp-data", *arguments]
     try:
         cli.main()
     finally:
-        die(f"{where}, {steps} steps, at its end")
+        die(f"{last_file}, {steps} steps, at its end")
 
 
 if __name__ == "__main__":

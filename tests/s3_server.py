@@ -1,6 +1,6 @@
-"""A real S3 server on loopback (moto's), and what tests ask of it.
+"""A real S3 server on loopback (moto's), with helpers for tests.
 
-s3    (session) an empty server; its address and credentials are in the environment, as for any program
+s3    (session) an empty server; its address and credentials are in the environment
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class ObjectStore:
         return fsspec.filesystem("s3", use_listings_cache=False)
 
     def num_requests(self, work: Callable[[], object]) -> int:
-        """How many requests this process sends while it works."""
-        sent: list[str] = []
+        """How many requests this process sends during `work`."""
+        requests: list[str] = []
         send = AioEndpoint._send
 
         async def counted(endpoint: AioEndpoint, request: Any) -> Any:
-            sent.append(f"{request.method} {request.url}")
+            requests.append(f"{request.method} {request.url}")
             return await send(endpoint, request)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(AioEndpoint, "_send", counted)
             work()
-        return len(sent)
+        return len(requests)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def s3() -> Iterator[ObjectStore]:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # A process of its own: threads of ours that wait for it must not wait for each other.
+    # A separate process: threads of this one that wait for the server must not block each other.
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
@@ -76,8 +76,8 @@ def s3() -> Iterator[ObjectStore]:
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and server.poll() is None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
         with closing(socket.socket()) as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

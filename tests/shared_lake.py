@@ -1,4 +1,4 @@
-"""Lakes that are made once a run, however many workers pytest-xdist has.
+"""Lakes that are made once a run, for any number of pytest-xdist's workers.
 
 /tmp/pytest-of-kid/pytest-7/demo/         made by whichever worker asks first, only read afterwards
 /tmp/pytest-of-kid/pytest-7/demo.lock     held while it is made: the other workers wait
@@ -19,18 +19,18 @@ from sp_data.lake import Lake
 
 
 def made_once(name: str, make: Callable[[Path], Lake], tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """The lake that `make` makes in `lake` of the empty folder it is given. No test writes to it."""
+    """The lake that `make` makes in the subfolder `lake` of its empty folder; no test writes to it."""
     base = tmp_path_factory.getbasetemp()
     run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    # Made where it stays: tests look for its address in its files.
-    folder, is_whole = run / name, run / f"{name}.dataset"
+    # Made in its final place: tests look for its path in its files.
+    folder, marker = run / name, run / f"{name}.dataset"
     with (run / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_whole.exists():
+        if not marker.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            is_whole.write_text(make(folder).dataset)
-    return Lake(str(folder / "lake"), is_whole.read_text())
+            marker.write_text(make(folder).dataset)
+    return Lake(str(folder / "lake"), marker.read_text())
 
 
 def copied(lake: Lake, into: Path) -> Lake:

@@ -1,4 +1,4 @@
-"""Stages as tests run them: from a source or settings alone, where `run_stage` takes a whole recipe."""
+"""Stages run from a source or settings alone; `run_stage` takes a whole recipe."""
 
 from __future__ import annotations
 

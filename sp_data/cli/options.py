@@ -15,11 +15,15 @@ DatasetArgument = Annotated[
     str | None, typer.Argument(metavar="RECIPE", help=f"{RECIPES}; default: the only dataset in the lake.")
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help=f"{RECIPES}; default: the only dataset in the lake.")
+    str | None, typer.Option("--recipe", metavar="RECIPE", help=f"{RECIPES}; default: the only dataset in the lake.")
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Change a field of the recipe; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        help="Change a field of the recipe; may be repeated.",
+    ),
 ]
 LakeOption = Annotated[
     str, typer.Option("--lake", metavar="URL", envvar="SP_LAKE", help="Where the data lies: a folder or a URL.")
@@ -27,3 +31,5 @@ LakeOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and what was asked for.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DEFAULT_LAKE = "./lake"
+STOCK = "demo"
+"""The recipe of a command that names none, in an empty lake."""

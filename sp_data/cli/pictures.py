@@ -10,6 +10,7 @@ import typer
 from sp_data import errors
 from sp_data.cli.options import (
     DEFAULT_LAKE,
+    STOCK,
     JsonOption,
     LakeOption,
     QuietOption,
@@ -79,6 +80,8 @@ def judge(
     from sp_data.cli.terminal import shown
 
     if pictures is not None:
+        if name or sets:
+            raise errors.UsageError("--pictures judges PNGs by their own prompts: it takes neither RECIPE nor --set")
         from sp_data.judge.stage import judge_folder
 
         table = judge_folder(pictures)
@@ -87,7 +90,7 @@ def judge(
         from sp_data.pipeline import run_stage
         from sp_data.runtime.progress import onlooker
 
-        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default="demo")
+        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
         with shown(quiet=quiet or json_):
             remember_recipe(recipe, lake)
             table = run_stage("judge", recipe, lake, progress=onlooker()).manifest.details["table"]

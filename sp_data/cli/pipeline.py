@@ -13,6 +13,7 @@ import typer
 from sp_data import errors
 from sp_data.cli.options import (
     DEFAULT_LAKE,
+    STOCK,
     DatasetArgument,
     JsonOption,
     LakeOption,
@@ -22,15 +23,13 @@ from sp_data.cli.options import (
     SetOption,
 )
 from sp_data.cli.output import path_to_open, print_json
-from sp_data.cli.recipes import is_ours, recipe_and_lake
+from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
     from sp_data.lake import Lake
     from sp_data.recipe import Recipe
 
 commands = typer.Typer()
-STOCK = "demo"
-"""The recipe of a command that names none, in an empty lake."""
 JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
 
 
@@ -54,10 +53,10 @@ def run(
     recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
     begun = time.monotonic()
     for package in ("flows", "tasks"):
-        if not is_ours(package):
+        if not _is_ours(package):
             raise errors.StageError(
-                f"another package named {package!r} hides sp-data's own; take its folder out of PYTHONPATH, or install "
-                "sp-data into an environment of its own"
+                f"another package named {package!r} hides sp-data's own; take its folder out of PYTHONPATH, start "
+                "sp-data by its command `sp-data`, or install it into an environment of its own"
             )
     # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -80,6 +79,17 @@ def run(
         if judged:
             typer.echo(_judge_sentence(judged))
         typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
+
+
+def _is_ours(package: str) -> bool:
+    """Whether a package of this name is the one that came with sp-data, and not another one that hides it."""
+    from importlib.util import find_spec
+
+    import sp_data
+
+    spec = find_spec(package)
+    home = Path(sp_data.__file__).parent.parent
+    return spec is not None and spec.origin is not None and Path(spec.origin).parent == home / package
 
 
 def _judged(lake: Lake, identities: dict[str, str]) -> dict[str, Any] | None:
@@ -213,6 +223,8 @@ def reorder(
         recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
         run_one_stage("reorder", recipe, lake, quiet=quiet, json_=json_)
         return
+    if name or sets:
+        raise errors.UsageError("--embeddings reorders a folder without a lake: it takes neither RECIPE nor --set")
     if embeddings is None or metadata is None or output is None:
         lacking = next(name for name, value in given.items() if value is None)
         raise errors.UsageError(f"{lacking} is missing: --embeddings, --metadata and --output belong together")
@@ -256,14 +268,15 @@ def verify(
 ) -> None:
     """Check every joint of the dataset; exit 1 with the first that is wrong."""
     from sp_data.cli.terminal import shown
+    from sp_data.dataset.verify import VerifyOptions
+    from sp_data.kept_recipe import remember_recipe
     from sp_data.pipeline import run_stage
     from sp_data.runtime.progress import onlooker
 
-    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
+    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet, keeps=True)
     try:
         with shown(quiet=quiet):
-            from sp_data.dataset.verify import VerifyOptions
-
+            remember_recipe(recipe, lake)
             result = run_stage("verify", recipe, lake, progress=onlooker(), options=VerifyOptions(deep, reembed))
     except errors.VerifyFailed as failed:
         if not json_:
@@ -275,7 +288,7 @@ def verify(
     if json_:
         print_json({"ok": True, "checked": checked, "problems": []})
     elif not quiet:
-        typer.echo(f"{recipe.name}: {checked:,} samples hold")
+        typer.echo(f"{recipe.name}: {checked:,} samples checked, no problem")
 
 
 @commands.command()
@@ -309,11 +322,11 @@ def report(
 ) -> None:
     """Write the page: what was kept and dropped, how training went, what the models draw."""
     from sp_data.cli.terminal import shown
-    from sp_data.pipeline import stages_of
+    from sp_data.pipeline import STAGES
     from sp_data.report.page import load_manifests, write_report
 
     recipe, lake = recipe_and_lake(name or name_option, None, url, quiet=quiet)
-    manifests = load_manifests(lake, stages_of(recipe))
+    manifests = load_manifests(lake, tuple(STAGES))
     if not manifests:
         raise errors.StageNotDone(f"dataset {recipe.name!r} has no manifest yet; run {lake.command('run')} first")
     with shown(quiet=quiet or json_):
@@ -357,15 +370,15 @@ def status(
 
 
 def add_stage_commands() -> None:
-    """`curate`, `shard`, `embed`, …: a command for each stage of a dataset that has none above, in their order.
+    """`curate`, `shard`, `embed`, …: a command for each stage that has none of its own, in their order.
 
     Called when the command runs, not when this module is imported: the list of stages takes longer to import.
     """
-    from sp_data.pipeline import PIPELINE
+    from sp_data.pipeline import PIPELINE, TRAININGS
 
     names = [_name_of(command) for command in commands.registered_commands]
     for stage in PIPELINE:
-        if stage.group == "dataset" and stage.name not in names:
+        if stage.name not in (*names, *TRAININGS, "judge"):
             _add_stage_command(stage.name, stage.summary)
     order = {name: place for place, name in enumerate(("run", *(stage.name for stage in PIPELINE)))}
     commands.registered_commands.sort(key=lambda command: order.get(_name_of(command), len(order)))

@@ -38,7 +38,7 @@ class Bars:
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
         for task in self._progress.tasks:
-            if task.total is None:  # what nobody knew the end of has ended
+            if task.total is None:  # its total was unknown; it has ended
                 self._progress.update(task.id, total=task.completed)
         self._stage = self._progress.add_task(stage, total=total, unit=unit)
 

@@ -18,7 +18,9 @@ commands = typer.Typer()
 def why(
     file: Annotated[
         str | None,
-        typer.Argument(help='Such as "File:Kenny.png", or an address of a list; default: every file.'),
+        typer.Argument(
+            help='Such as "File:Kenny.png", an address of a list, or a key of an import; default: every file.'
+        ),
     ] = None,
     name: RecipeOption = None,
     url: LakeOption = DEFAULT_LAKE,
@@ -42,7 +44,8 @@ def why(
 @commands.command()
 def forget(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help='Such as "File:Kenny.png", or an address of a list.')
+        list[str],
+        typer.Argument(metavar="FILE…", help='Such as "File:Kenny.png", an address of a list, or a key of an import.'),
     ],
     name: RecipeOption = None,
     url: LakeOption = DEFAULT_LAKE,
@@ -57,7 +60,7 @@ def forget(
     recipe, lake = recipe_and_lake(name, None, url, quiet=quiet)
     with shown(quiet=quiet or json_):
         outcome = take_out(files, recipe, lake, progress=onlooker())
-    cure = outcome.cure(recipe)
+    cure = outcome.cure(recipe, lake)
     if json_:
         fields = asdict(outcome)
         for name in ("checkpoints", "checkpoints_unknown"):
@@ -98,6 +101,8 @@ def compact(
         )
     elif not quiet:
         typer.echo(f"{recipe.name}: {compacted}")
+        if compacted.removed:
+            typer.echo(f"{lake.command('gc', '--delete')} removes what is left of the old shards")
 
 
 @commands.command()
@@ -110,7 +115,7 @@ def gc(
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Say, or remove, what neither the latest snapshots nor a checkpoint's dataset names."""
+    """List, or with --delete remove, files that no kept snapshot or checkpoint needs."""
     from sp_data.cli.terminal import shown
     from sp_data.upkeep.collect_garbage import collect
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from sp_data import manifest as manifests
 from sp_data.dataset.embed.clip import Clip, load_clip, quiet
-from sp_data.dataset.embed.folder import clip_folder
+from sp_data.dataset.embed.folder import clip_folder, identity_fields
 from sp_data.errors import StageError, StageNotDone
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
@@ -49,12 +49,12 @@ def load_models(recipe: Recipe, lake: Lake, named: list[str] | None = None, devi
     was trained on another CLIP's embeddings.
     """
     chosen = {kind: find_checkpoint(kind, lake, named or [BEST]) for kind in ("prior", "decoder")}
-    folder = clip_folder(recipe.embed)
+    folder = clip_folder(identity_fields(recipe))
     for checkpoint in chosen.values():
         if checkpoint.clip != folder:
             raise StageError(
                 f"{checkpoint} was trained on embeddings of {checkpoint.clip}, but the recipe's CLIP is {folder}; "
-                "give the recipe that it was trained with, or train again"
+                f"give the recipe that it was trained with, or run {lake.command(f'train {checkpoint.kind}')}"
             )
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:

@@ -103,11 +103,10 @@ def _judge(run: StageRun) -> StageOutput:
         "seen": score([verdict for verdict in verdicts if verdict.question.seen]),
         "unseen": score([verdict for verdict in verdicts if not verdict.question.seen]),
     }
-    for name, line in table.items():
-        log.info("judge: %s: %d pictures, coat %.1f %%, hat %.1f %%", name, line["n"], *_percent(line))
     return StageOutput(
         counts=Counts(in_=len(all_questions), out=len(all_questions)),
         files=files,
+        summary="; ".join(_line(name, scores) for name, scores in table.items()),
         details={"chance": colours.CHANCE, "table": table, "verdicts": [_row(verdict) for verdict in verdicts]},
         versions=library_versions("dalle2-pytorch", "torch", "pillow"),
     )
@@ -198,8 +197,8 @@ def score(verdicts: Sequence[Verdict]) -> dict[str, float | int]:
     }
 
 
-def _percent(figures: dict[str, float | int]) -> tuple[float, float]:
-    return 100 * figures["coat"], 100 * figures["hat"]
+def _line(name: str, scores: dict[str, float | int]) -> str:
+    return f"{name}: {scores['n']} pictures, coat {scores['coat']:.1%}, hat {scores['hat']:.1%}"
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

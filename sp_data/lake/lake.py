@@ -69,11 +69,11 @@ class Lake:
         self.is_local = "file" in protocols(self.fs)
         self.root = str(Path(root).absolute() / dataset) if self.is_local else f"{root.rstrip('/')}/{dataset}"
 
-    def command(self, name: str) -> str:
+    def command(self, name: str, options: str = "") -> str:
         """A command on this dataset as a person types it, for an error's advice: "`sp-data embed southpark`"."""
         default_url = os.environ.get(LAKE_VARIABLE, DEFAULT_LAKE)
         lake_option = "" if self.url == default_url else f" --lake {shlex.quote(self.url)}"
-        return f"`sp-data {name} {self.dataset}{lake_option}`"
+        return f"`sp-data {name} {self.dataset}{f' {options}' if options else ''}{lake_option}`"
 
     def __repr__(self) -> str:
         return f"Lake({self.url!r}, {self.dataset!r})"

@@ -46,7 +46,7 @@ def build(fields: Mapping[str, Any], label: str) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(f"recipe {label}: {_first_error(error, fields)}") from error
+        raise RecipeError(f"recipe {label}: {_first_error(error)}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _override(fields: dict[str, Any], setting: str) -> None:
     inner[last] = value
 
 
-def _first_error(error: ValidationError, fields: Mapping[str, Any]) -> str:
+def _first_error(error: ValidationError) -> str:
     details = error.errors(include_url=False)[0]
     path = ".".join(str(step) for step in details["loc"])
     if details["type"] == "extra_forbidden":

@@ -95,10 +95,7 @@ def train(run: StageRun, *, resume: str = LATEST) -> StageResult:
             )
         if start < settings.steps:
             _run_child(job, lake, progress, start)
-        result = run.publish(_output(folder, verified, lake, config_entry))
-        best = result.manifest.details["best"]
-        log.info("%s: best is step %s, validation loss %s", kind, f"{best['step']:,}", _four(best["val_loss"]))
-        return result
+        return run.publish(_output(folder, verified, lake, config_entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +224,7 @@ def _output(run: str, verified: Manifest, lake: Lake, config: FileEntry) -> Stag
     return StageOutput(
         counts=Counts(in_=total, out=best.num_samples, dropped=held_out),
         files=[config, record, *best.files, lake.entry(metrics_path(run), timed=True)],
+        summary=f"best is step {best.step:,}, validation loss {_four(best.val_loss)}",
         details={
             "run": run,
             "best": {"step": best.step, "val_loss": best.val_loss, "folder": best.folder, "digest": best.digest},

@@ -34,7 +34,7 @@ ERROR = "::error "
 """Begins the line with the error that ended the training, in one sentence."""
 
 
-class Job(Frozen):
+class TrainingJob(Frozen):
     """What the parent wants trained; the child reads it from a file."""
 
     kind: Kind
@@ -51,7 +51,7 @@ class Job(Frozen):
     """The `ancestor` of the run's checkpoints."""
 
 
-def train(job: Job) -> None:
+def train(job: TrainingJob) -> None:
     """Raises StageError if there is nothing to train on, or the checkpoint to resume from is of another model."""
     from sp_data.training import checkpoints
     from sp_data.training.checkpoints import RECORD, Checkpoint
@@ -129,7 +129,7 @@ def _verified(lake: Lake, identity: str) -> Manifest:
 def main(job_file: str) -> None:
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     try:
-        train(Job.model_validate(json.loads(Path(job_file).read_text("utf-8"))))
+        train(TrainingJob.model_validate(json.loads(Path(job_file).read_text("utf-8"))))
     except SpDataError as error:
         print(f"{ERROR}{error}")  # noqa: T201
         sys.exit(1)

@@ -59,7 +59,7 @@ class Compacted:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(Counter(self.removed.values()).items()))
         return (
             f"{len(self.removed):,} shards ({reasons}) became {len(self.added):,}; {self.num_moved:,} pictures have "
-            "new keys; `sp-data gc --delete` removes what is left of the old shards"
+            "new keys"
         )
 
 

@@ -91,9 +91,9 @@ class Outcome:
         for title, reason in self.stand_ins.items():
             yield f"{title}, dropped before ({reason}), is kept instead; forget it too if it is the same picture"
         if self.stale:
-            yield f"{self.stale} was not up to date and was not run; run it to add the tombstones"
+            yield f"{self.stale} was not up to date and was not run; its next run adds the tombstones"
 
-    def cure(self, recipe: Recipe) -> str:
+    def cure(self, recipe: Recipe, lake: Lake) -> str:
         """How to remove the bytes that are in written tars; empty if there are none."""
         if not self.shards:
             return ""
@@ -102,8 +102,8 @@ class Outcome:
                 "imported tars are not rewritten: remove the pictures from the imported folder, remove the "
                 "dataset, and run `sp-data import` again"
             )
-        name = recipe.name
-        return f"to remove those bytes: `sp-data compact {name}`, then `sp-data gc {name} --keep 1 --delete`"
+        collect = lake.command("gc", "--keep 1 --delete")
+        return f"to remove those bytes: {lake.command('compact')}, then {collect}"
 
 
 def forget(names: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progress = SILENT) -> Outcome:
@@ -118,7 +118,7 @@ def forget(names: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progre
         forgotten_before = read_forgotten(lake)
         history = _History.of(lake, scraped)
         known = history.titles | forgotten_before.titles
-        titles = [resolve_title(name, known, lake.dataset) for name in names]
+        titles = [resolve_title(name, known, lake) for name in names]
         pairs = history.all_of(titles)
         forgotten = forgotten_before.joined(pairs, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         removed_titles = {title for title, _ in pairs} | set(titles)
@@ -129,7 +129,7 @@ def forget(names: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progre
         if forgotten != forgotten_before:
             _remove_reports(lake, removed_titles)
             write_forgotten(lake, forgotten)
-        _republish(recipe, lake, forgotten)
+        _republish(lake, forgotten)
         _remove_bytes(lake, sha1s)
         stages = run_stages(ready[1:], recipe, lake, progress)
         uses = _Uses.of(lake, removed_titles, sha1s)
@@ -190,7 +190,7 @@ def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(table["title"].to_pylist(), table["sha1"].to_pylist(), strict=True)
 
 
-def _republish(recipe: Recipe, lake: Lake, forgotten: Forgotten) -> None:
+def _republish(lake: Lake, forgotten: Forgotten) -> None:
     newest = manifests.latest(lake, "scrape")
     if newest is None or newest.version != STAGES["scrape"].version:
         return  # The next scrape makes its rows anew in any case.

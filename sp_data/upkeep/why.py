@@ -68,7 +68,7 @@ def fate_of(name: str, lake: Lake) -> Fate | Tombstone:
     """
     by_title: dict[str, Fate | Tombstone] = {tombstone.title: tombstone for tombstone in tombstones(lake)}
     by_title |= {fate.title: fate for fate in fates(lake)}
-    return by_title[resolve_title(name, by_title.keys(), lake.dataset)]
+    return by_title[resolve_title(name, by_title.keys(), lake)]
 
 
 def tombstones(lake: Lake) -> list[Tombstone]:

@@ -1,7 +1,7 @@
 """Fixtures for whole runs.
 
 server       (session) address of a real Prefect server on loopback, with a home of its own
-first_run    (session) what `sp-data run demo --json` said of a quick demo, and the lake it made
+first_run    (session) the output of `sp-data run demo --json` for a quick demo, and the lake it made
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from e2e.prefect_api import BIN, answers, environment, run_demo
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     lake = tmp_path_factory.mktemp("flow") / "lake"
-    # A home that nobody has used: the migrations, and the traps of a first start, are part of what is tested.
+    # A new home: the migrations and the pitfalls of a first start are tested too.
     return run_demo(lake, tmp_path_factory.mktemp("prefect-home")), lake
 
 

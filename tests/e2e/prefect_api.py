@@ -27,16 +27,16 @@ QUICK = [
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **more}
+    base = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**base, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **more}
 
 
 def run_demo(lake: Path, home: Path, **more: str) -> dict[str, Any]:
     settings = [part for setting in QUICK for part in ("--set", setting)]
     command = [str(BIN / "sp-data"), "run", "demo", "--json", "--lake", str(lake), *settings]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(home, **more), timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, env=environment(home, **more), timeout=500)
+    assert process.returncode == 0, process.stderr[-3000:]
+    result: dict[str, Any] = json.loads(process.stdout)
     return result
 
 
@@ -61,8 +61,8 @@ def post(address: str, path: str, body: dict[str, Any]) -> Any:
         return json.load(response)
 
 
-def wait_for(what: str, true: Any, seconds: float) -> None:
+def wait_for(name: str, condition: Any, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+    while not condition():
+        assert time.monotonic() < deadline, f"{name}: not within {seconds:.0f} s"
         time.sleep(0.5)

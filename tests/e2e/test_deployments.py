@@ -31,7 +31,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
 
     def prefect(*arguments: str) -> None:
-        done = subprocess.run(
+        process = subprocess.run(
             [str(BIN / "prefect"), *arguments],
             cwd=PROJECT,
             env=home,
@@ -40,7 +40,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             text=True,
             timeout=180,
         )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
 
     prefect("work-pool", "create", POOL, "--type", "process")
     prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
@@ -53,7 +53,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         start_new_session=True,
     )
     try:
-        yield {one["name"]: one for one in post(server, "/deployments/filter", {})}
+        yield {deployment["name"]: deployment for deployment in post(server, "/deployments/filter", {})}
     finally:
         os.killpg(worker.pid, signal.SIGTERM)
         worker.wait(60)
@@ -68,29 +68,29 @@ def state_of(server: str, run: str) -> str:
     return str(get(server, f"/flow_runs/{run}")["state"]["type"])
 
 
-def test_there_is_one_deployment_a_flow_and_its_form_has_the_recipe(deployed: dict[str, dict[str, Any]]) -> None:
+def test_each_flow_has_one_deployment_and_its_form_has_the_recipe(deployed: dict[str, dict[str, Any]]) -> None:
     flows = {path.stem for path in (PROJECT / "flows").glob("*.py")} - {"__init__", "local_server"}
     assert deployed.keys() == flows
-    for one in deployed.values():
-        schema = one["parameter_openapi_schema"]
+    for deployment in deployed.values():
+        schema = deployment["parameter_openapi_schema"]
         assert {"recipe", "lake"} <= schema["properties"].keys()
         assert "Recipe" in schema["definitions"]
         assert schema["properties"]["recipe"]["default"]["name"] == "demo", "the form starts as the demo"
         for name, model in schema["definitions"].items():
-            for field, said in model.get("properties", {}).items():
+            for field, field_schema in model.get("properties", {}).items():
                 required = field in model.get("required", [])
-                assert required or "default" in said, f"{name}.{field} would be empty in the form"
+                assert required or "default" in field_schema, f"{name}.{field} would be empty in the form"
 
 
 def test_the_weekly_schedule_makes_scheduled_runs(server: str, deployed: dict[str, dict[str, Any]]) -> None:
     weekly = deployed["dataset"]
-    assert [one["schedule"]["cron"] for one in weekly["schedules"]] == ["0 4 * * 1"]
-    chosen = {
+    assert [entry["schedule"]["cron"] for entry in weekly["schedules"]] == ["0 4 * * 1"]
+    scheduled = {
         "deployments": {"id": {"any_": [weekly["id"]]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
     }
-    wait_for("scheduled runs", lambda: post(server, "/flow_runs/filter", chosen), 120)
-    runs = post(server, "/flow_runs/filter", chosen)
+    wait_for("scheduled runs", lambda: post(server, "/flow_runs/filter", scheduled), 120)
+    runs = post(server, "/flow_runs/filter", scheduled)
     assert all(run["auto_scheduled"] for run in runs)
     assert all(run["expected_start_time"][11:16] == "04:00" for run in runs)
 
@@ -106,7 +106,7 @@ def test_the_pipeline_runs_with_other_parameters(
     assert state_of(server, run) == "COMPLETED"
     logs = [line["message"] for line in post(server, "/logs/filter", {"limit": 200, "sort": "TIMESTAMP_DESC"})]
     assert any("decoder: step 6 of 6" in line for line in logs), "the child's lines are in the run's log"
-    progress = {one["key"]: one["data"] for one in post(server, "/artifacts/filter", {})}
+    progress = {artifact["key"]: artifact["data"] for artifact in post(server, "/artifacts/filter", {})}
     assert progress["demo-decoder-progress"] == 100.0
 
 
@@ -145,13 +145,13 @@ def test_cancelling_a_training_ends_its_process(
 
 
 def trainers(lake: Path) -> list[int]:
-    """Processes that train in this lake."""
-    found = []
+    """The ids of the processes that train in this lake."""
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             line = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
         except OSError:
             continue
         if "sp_data.training.worker" in line and str(lake) in line:
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids

@@ -1,4 +1,4 @@
-"""The dataset stages with its jobs on Ray, seen by a real Prefect server: the digests of one process."""
+"""The dataset stages with their jobs on Ray, seen by a real Prefect server: the same digests as in one process."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ ON_RAY = ["machines.runner=ray", "machines.jobs_a_task=3", "shard.distributor=ra
 
 @pytest.fixture(scope="module")
 def on_ray(demo_recipe: Recipe, server: str, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """A dataset made by the command, and a Prefect home of its own that knows the server."""
-    place = tmp_path_factory.mktemp("ray")
-    recipe = place / "kids.yaml"
+    """A dataset that the command made on Ray, with a new Prefect home that knows the server."""
+    folder = tmp_path_factory.mktemp("ray")
+    recipe = folder / "kids.yaml"
     recipe.write_text(demo_recipe.model_dump_json())
     settings = [part for setting in ON_RAY for part in ("--set", setting)]
-    command = [str(BIN / "sp-data"), "run", str(recipe), "--until", "verify", "--json", "--lake", str(place / "lake")]
-    home = environment(place / "home", PREFECT_API_URL=server)
-    done = subprocess.run([*command, *settings], capture_output=True, text=True, env=home, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert {stage["state"] for stage in json.loads(done.stdout)["stages"]} == {"done"}
-    return Lake(str(place / "lake"), demo_recipe.name)
+    command = [str(BIN / "sp-data"), "run", str(recipe), "--until", "verify", "--json", "--lake", str(folder / "lake")]
+    home = environment(folder / "home", PREFECT_API_URL=server)
+    process = subprocess.run([*command, *settings], capture_output=True, text=True, env=home, timeout=500)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert {stage["state"] for stage in json.loads(process.stdout)["stages"]} == {"done"}
+    return Lake(str(folder / "lake"), demo_recipe.name)
 
 
 def test_digests_are_those_of_one_process(on_ray: Lake, demo_lake: Lake) -> None:
-    there, here = (load_manifests(lake, DATASET_STAGES) for lake in (on_ray, demo_lake))
-    assert {stage: made.digest for stage, made in there.items()} == {stage: made.digest for stage, made in here.items()}
+    ray_manifests, demo_manifests = (load_manifests(lake, DATASET_STAGES) for lake in (on_ray, demo_lake))
+    assert {stage: manifest.digest for stage, manifest in ray_manifests.items()} == {
+        stage: manifest.digest for stage, manifest in demo_manifests.items()
+    }
 
 
 def test_the_jobs_were_task_runs(on_ray: Lake, server: str) -> None:
@@ -59,13 +61,13 @@ if __name__ == "__main__":
 def test_an_export_on_ray_is_that_of_threads(on_ray: Lake, demo_recipe: Recipe, server: str, tmp_path: Path) -> None:
     command = [str(BIN / "python"), "-c", EXPORT, demo_recipe.model_dump_json(), str(tmp_path / "ray"), on_ray.url]
     home = environment(tmp_path / "home", PREFECT_API_URL=server)
-    done = subprocess.run(command, capture_output=True, text=True, env=home, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.run(command, capture_output=True, text=True, env=home, timeout=300)
+    assert process.returncode == 0, process.stderr[-3000:]
     verified = load_manifests(on_ray, DATASET_STAGES)["verify"]
     form = form_of("kohya", verified, demo_recipe)
-    done_here = export(verified, form, on_ray, tmp_path / "threads", to="kohya", splits=("val", "test"))
-    assert done_here.splits.keys() == {"val", "test"}
-    assert all(done_here.splits.values())
+    exported = export(verified, form, on_ray, tmp_path / "threads", to="kohya", splits=("val", "test"))
+    assert exported.splits.keys() == {"val", "test"}
+    assert all(exported.splits.values())
     assert files_in(tmp_path / "ray") == files_in(tmp_path / "threads")
 
 

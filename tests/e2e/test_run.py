@@ -46,17 +46,17 @@ def test_a_server_shows_an_artifact_a_stage_with_counts_and_pictures(
     assert result["report"] == first["report"]
     runs = [run for run in post(server, "/flow_runs/filter", {}) if run["id"] not in before]
     assert [run["state"]["type"] for run in runs] == ["COMPLETED"] * 3, "pipeline, dataset, finetune"
-    of_these = {"artifacts": {"flow_run_id": {"any_": [run["id"] for run in runs]}}}
-    found = {artifact["key"]: artifact for artifact in post(server, "/artifacts/filter", of_these)}
-    assert found.keys() >= {f"demo-{stage}" for stage in STAGES} | {"demo-report"}
+    of_runs = {"artifacts": {"flow_run_id": {"any_": [run["id"] for run in runs]}}}
+    artifacts = {artifact["key"]: artifact for artifact in post(server, "/artifacts/filter", of_runs)}
+    assert artifacts.keys() >= {f"demo-{stage}" for stage in STAGES} | {"demo-report"}
     for stage in STAGES:
-        markdown = found[f"demo-{stage}"]["data"]
-        counts = next(one for one in result["stages"] if one["name"] == stage)
+        markdown = artifacts[f"demo-{stage}"]["data"]
+        counts = next(entry for entry in result["stages"] if entry["name"] == stage)
         assert f"| {counts['in']:,} | {counts['out']:,} | {counts['dropped']:,} |" in markdown
         # The prior makes embeddings, not pictures.
         assert ("](data:image/jpeg;base64," in markdown) == (stage != "prior")
         assert len(markdown) < 400_000
-    assert "| best | 12 |" in found["demo-decoder"]["data"]
+    assert "| best | 12 |" in artifacts["demo-decoder"]["data"]
     logs = post(server, "/logs/filter", {"limit": 200})
     assert any("scrape" in line["name"] for line in logs), "the library's own lines are in the run's log"
     assert {stage["name"] for stage in result["stages"]} > set(DATASET_STAGES)

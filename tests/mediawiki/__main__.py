@@ -50,10 +50,10 @@ def main() -> None:
         case "faults":
             wiki.faults(**json.loads(args.faults))
         case "log":
-            seen = wiki.log()
-            kinds = Counter(access.kind for access in seen)
-            sizes = {kind: sum(access.bytes for access in seen if access.kind == kind) for kind in kinds}
-            print(json.dumps({"requests": len(seen), "by_kind": kinds, "bytes": sizes}))
+            accesses = wiki.log()
+            kinds = Counter(access.kind for access in accesses)
+            sizes = {kind: sum(access.bytes for access in accesses if access.kind == kind) for kind in kinds}
+            print(json.dumps({"requests": len(accesses), "by_kind": kinds, "bytes": sizes}))
 
 
 main()

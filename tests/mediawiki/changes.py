@@ -1,4 +1,4 @@
-"""A list of changes to the sample wiki: every kind that a wiki's pictures and pages go through in its life.
+"""A list of changes to the sample wiki: every kind of change that a wiki's pictures and pages go through.
 
 `visible_changes` are in the wiki's lists of changes; `imports`, dated years back, are in none of them.
 """
@@ -24,7 +24,7 @@ def visible_changes(folder: Path) -> list[Op]:
         return folder / f"Kid-{number:03d}.png"
 
     def kid(number: int, **changed: str) -> str:
-        words = {
+        fields = {
             "kid": f"Kid {number:03d}",
             "file": f"Kid-{number:03d}.png",
             "number": f"{number:03d}",
@@ -36,7 +36,7 @@ def visible_changes(folder: Path) -> list[Op]:
             "hair_colour": "green",
         }
         text = KID.replace("{number:03d}", "{number}")
-        return text.format(**(words | changed))
+        return text.format(**(fields | changed))
 
     return [
         # Files
@@ -83,7 +83,7 @@ def visible_changes(folder: Path) -> list[Op]:
 
 
 def imports(folder: Path) -> list[Op]:
-    """Two that no list of changes shows, as after an import of another wiki's history."""
+    """Two operations that no list of changes shows, as after an import of another wiki's history."""
     return [
         {**_upload(folder / "Kid-033.png", "Imported.png", "From elsewhere."), "ts": OLD},
         {**_edit("Imported", "[[File:Imported.png|thumb|An import]]"), "ts": OLD},

@@ -1,7 +1,8 @@
 """Pytest fixtures with a real MediaWiki; skipped, with the reason, where none is installed.
 
-mediawiki         sample.py's wiki, one a session: tests must not change it (faults are cleared after each test)
-fresh_mediawiki   an empty wiki of the test's own
+session_mediawiki   (session) sample.py's wiki: tests must not change it
+mediawiki           the same wiki with an empty log; faults and robots.txt are reset after the test
+fresh_mediawiki     an empty wiki of the test's own
 """
 
 from __future__ import annotations

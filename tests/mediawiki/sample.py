@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from mediawiki.wiki import Op
 
 NUM_OTHER_FILES = 15
-"""Files at the end beside the kids' own."""
+"""Files that the wiki has in the end, besides the kids' own."""
 USERS = ("Alice", "Bob", "Señor Wences")
 HAIR = ("Brown", "Black", "Blond", "Red")
 CHEF = 'Chef\'s "Salty" Balls (song)'
@@ -117,7 +117,7 @@ def sample_ops(folder: Path, num_kids: int) -> list[Op]:
 
 
 def draw_files(folder: Path, num_kids: int) -> None:
-    """Every file of the sample, and the older revision of one."""
+    """Draw every file of the sample into `folder`, and the older revision of one."""
     for number in range(num_kids):
         _figure(120 + number % 50, 200 + number % 70, 100 + number).save(folder / f"Kid-{number:03d}.png")
     names = ("Señor-Dóminguez", CHEF, "Revised", "Doomed", "日本語のキャラ", "50% & more+plus")
@@ -136,7 +136,7 @@ def draw_files(folder: Path, num_kids: int) -> None:
 
 
 def _figure(width: int, height: int, seed: int) -> Image.Image:
-    """A head on a body in colours of its own, on nothing."""
+    """A head on a body on a transparent ground, in colours that depend on the seed."""
     dice = random.Random(seed)
     picture = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     brush = ImageDraw.Draw(picture)

@@ -53,7 +53,7 @@ class Access:
 
 
 def why_not() -> str | None:
-    """What keeps a MediaWiki from running here, None if nothing does."""
+    """The reason why no MediaWiki can run here, None if one can."""
     if (INSTALLATION / "api.php").exists() and shutil.which("php"):
         return None
     return f"needs a real MediaWiki: apt-get install {PACKAGES}"
@@ -113,11 +113,11 @@ class MediaWiki:
         self.apply([{"op": "edit", "title": title, "text": text, **more}])
 
     def upload(self, source: Path, name: str | None = None, text: str = "", **more: str) -> None:
-        """A new file, or a new revision of one."""
+        """Upload a new file, or a new revision of one."""
         self.apply([{"op": "upload", "name": name or source.name, "src": str(source.resolve()), "text": text, **more}])
 
     def delete(self, title: str) -> None:
-        """A page, or `File:X` with its file."""
+        """Delete a page, or `File:X` with its file."""
         self.apply([{"op": "delete", "title": title}])
 
     def undelete(self, title: str) -> None:
@@ -126,7 +126,7 @@ class MediaWiki:
     def move(self, old: str, new: str, *, redirect: bool = True) -> None:
         self.apply([{"op": "move", "from": old, "to": new, "redirect": redirect}])
 
-    # How it behaves, and what it saw
+    # Its behaviour and its log
 
     def faults(self, **faults: Any) -> None:
         """Misbehave from now on (README.md lists the ways); no arguments: behave."""
@@ -135,27 +135,27 @@ class MediaWiki:
 
     def robots(self, text: str | None) -> None:
         """Serve another robots.txt; None: the usual one."""
-        own = self.root / "robots.txt"
-        own.unlink(missing_ok=True) if text is None else own.write_text(text)
+        path = self.root / "robots.txt"
+        path.unlink(missing_ok=True) if text is None else path.write_text(text)
 
     def log(self, since: float = 0.0) -> list[Access]:
         """The requests so far, oldest first; `since` in seconds since 1970."""
         path = self.root / "access.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        seen = [Access(**json.loads(line)) for line in lines]
-        return [access for access in seen if access.at >= since and access.agent != AGENT]
+        accesses = [Access(**json.loads(line)) for line in lines]
+        return [access for access in accesses if access.at >= since and access.agent != AGENT]
 
     def clear_log(self) -> None:
         (self.root / "access.jsonl").unlink(missing_ok=True)
 
-    # The machinery
+    # Installing and running
 
     def _state(self) -> dict[str, Any]:
         path = self.root / "state.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def _is_running(self) -> bool:
-        """Whether the process is this wiki's server: a number alone may be anybody's by now."""
+        """Whether the recorded process is this wiki's server: its id may belong to another process by now."""
         try:
             environment = Path(f"/proc/{self._state()['pid']}/environ").read_bytes()
         except (OSError, KeyError):
@@ -177,11 +177,11 @@ class MediaWiki:
 
     def _php(self, script: Path, *args: str, stdin: str = "", **environment: str) -> None:
         command = ["php", "-d", "error_reporting=8191", "-d", "memory_limit=1G", str(script), *args]
-        done = subprocess.run(
+        process = subprocess.run(
             command, env=self._environment(**environment), cwd=self.root, input=stdin, capture_output=True, text=True
         )
-        if done.returncode:
-            raise RuntimeError(f"{script.name} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        if process.returncode:
+            raise RuntimeError(f"{script.name} failed:\n{process.stdout[-3000:]}{process.stderr[-3000:]}")
 
     def _install(self) -> None:
         if (self.root / "installed").exists():

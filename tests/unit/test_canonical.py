@@ -37,9 +37,9 @@ def test_nothing_is_lost(value: Any) -> None:
 
 
 @given(values, values)
-def test_different_values_have_different_digests(one: Any, other: Any) -> None:
-    if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
-        assert digest_of(one) != digest_of(other)
+def test_different_values_have_different_digests(first: Any, second: Any) -> None:
+    if json.dumps(first, sort_keys=True) != json.dumps(second, sort_keys=True):
+        assert digest_of(first) != digest_of(second)
 
 
 def test_the_digest_is_the_same_in_another_process() -> None:

@@ -1,4 +1,4 @@
-"""Manifests: done means the files are there, and identity changes exactly with what it names."""
+"""Manifests: done means that the files are there, and the identity changes exactly when one of its parts does."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def make(lake: Lake, **changes: Any) -> Manifest:
 
 
 @given(parts, parts)
-def test_identity_changes_when_and_only_when_what_it_names_changes(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert (identity_of(**one) == identity_of(**other)) == (one == other)
+def test_identity_changes_exactly_when_one_of_its_parts_changes(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert (identity_of(**first) == identity_of(**second)) == (first == second)
 
 
 def test_a_manifest_is_done_while_its_files_are_there_with_their_sizes(lake: Lake) -> None:
@@ -64,7 +64,7 @@ def test_a_manifest_is_done_while_its_files_are_there_with_their_sizes(lake: Lak
     assert manifests.is_done(lake, "curate", manifest.identity) is None
 
 
-def test_a_changed_byte_is_found_by_a_deep_look_only(lake: Lake) -> None:
+def test_a_changed_byte_is_found_by_a_deep_check_only(lake: Lake) -> None:
     manifest = make(lake)
     lake.write_bytes("data/a.bin", b"12X45")
     assert manifests.missing_files(lake, manifest.files) == []
@@ -83,13 +83,13 @@ def test_the_newest_manifest_is_the_latest_and_the_old_one_stays(lake: Lake) -> 
     assert manifests.latest(lake, "curate") == first
 
 
-def test_the_digest_is_of_what_was_made_and_not_of_when(lake: Lake) -> None:
+def test_the_digest_depends_on_the_result_and_not_on_its_time(lake: Lake) -> None:
     stats = lake.write_bytes("data/stats.json", b"12:00", timed=True)
     later = lake.write_bytes("data/stats.json", b"13:37", timed=True)
-    one, other = make(lake, files=[stats]), make(lake, files=[later], versions={"numpy": "2"}, previous=make(lake))
-    assert one.digest == other.digest
-    assert one.digest != make(lake).digest
-    assert one.digest != make(lake, files=[stats], details={}).digest
+    first, second = make(lake, files=[stats]), make(lake, files=[later], versions={"numpy": "2"}, previous=make(lake))
+    assert first.digest == second.digest
+    assert first.digest != make(lake).digest
+    assert first.digest != make(lake, files=[stats], details={}).digest
 
 
 def test_a_broken_manifest_is_an_error_with_its_place(lake: Lake) -> None:

@@ -1,4 +1,4 @@
-"""The list of stages: everything it names is there, and the order in which stages need each other is its own."""
+"""The list of stages: everything it names exists, and each stage needs only stages before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sp_data.recipe import Recipe, demo, southpark
 
 
 @pytest.mark.parametrize("stage", PIPELINE, ids=lambda stage: stage.name)
-def test_what_an_entry_names_is_there(stage: Stage) -> None:
+def test_everything_that_an_entry_names_exists(stage: Stage) -> None:
     for address in filter(None, (stage.function, stage.identity_fields, stage.lost_files)):
         module, _, function = address.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
@@ -30,18 +30,18 @@ def test_a_stage_needs_only_stages_before_it() -> None:
     assert list(STAGES) == [*DATASET_STAGES, *TRAINING_STAGES]
 
 
-def test_a_recipe_goes_without_the_stages_of_which_it_has_no_part() -> None:
+def test_a_recipe_leaves_out_the_stages_for_which_it_has_no_part() -> None:
     assert stages_of(demo()) == tuple(STAGES)
     assert stages_of(southpark()) == tuple(name for name in STAGES if name != "judge")
     assert stages_of(demo(), until="shard") == ("scrape", "curate", "shard")
 
 
-def test_a_stage_that_there_is_not_is_named_with_those_that_are() -> None:
+def test_an_unknown_stage_is_refused_with_the_names_of_the_stages() -> None:
     with pytest.raises(UsageError, match="no stage 'paint': expected one of scrape, curate"):
         stage_named("paint")
 
 
-def test_folders_that_carry_a_version_carry_their_stages_own() -> None:
+def test_folders_with_a_version_in_their_name_have_that_of_their_stage() -> None:
     """Another version makes other files: they must not lie beside the ones that older snapshots name."""
     assert STAGES["curate"].version == COPIES_VERSION
     assert STAGES["embed"].version == folder.VERSION

@@ -1,4 +1,4 @@
-"""The skeleton of every stage: done once, left alone afterwards, done again where something is gone."""
+"""What every stage does: work once, change nothing afterwards, work again where a file is missing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sp_data.stage import StageOutput, StageResult, StageRun
 
 @pytest.fixture
 def run(tmp_path: Path) -> StageRun:
-    """A stage that makes one file of nothing."""
+    """A stage without inputs that makes one file."""
     return StageRun("draw", 1, demo(), {"colour": "red"}, {}, Lake(str(tmp_path), "kids"))
 
 
 def draw(run: StageRun, **options: object) -> StageResult:
     def work() -> StageOutput:
         entry = run.lake.write_bytes("drawn/kid.txt", str(run.identity_fields["colour"]).encode())
-        return StageOutput(Counts(in_=1, out=1), [entry])
+        return StageOutput(Counts(in_=1, out=1), [entry], "drew a kid")
 
     return run.once(work, **options)  # type: ignore[arg-type]
 
@@ -45,13 +45,13 @@ def test_a_lost_file_comes_back_with_the_same_digest(run: StageRun) -> None:
     assert run.lake.exists("drawn/kid.txt")
 
 
-def test_what_a_table_counts_on_may_be_missing_too(run: StageRun) -> None:
+def test_it_works_again_where_its_own_check_finds_something_missing(run: StageRun) -> None:
     draw(run)
     assert draw(run, is_whole=lambda manifest: manifest.stage == "draw").state == "unchanged"
     assert draw(run, is_whole=lambda _: False).state == "done"
 
 
-def test_asked_to_it_works_again(run: StageRun) -> None:
+def test_it_works_again_when_asked_to(run: StageRun) -> None:
     draw(run)
     assert draw(run, again=True).state == "done"
 
@@ -67,7 +67,7 @@ def test_another_recipe_is_another_snapshot_and_a_recipe_changed_back_points_to_
 
 def test_two_writers_are_refused_and_another_part_of_the_folder_is_not(run: StageRun) -> None:
     def beside(part: str | None) -> StageResult:
-        return run.once(lambda: StageOutput(Counts(in_=0, out=0), []), part=part)
+        return run.once(lambda: StageOutput(Counts(in_=0, out=0), [], "nothing"), part=part)
 
     outcomes: list[object] = []
 

@@ -73,10 +73,10 @@ def _curate(run: StageRun) -> StageOutput:
     ]
     reasons = dict(sorted(Counter(row.reason for row in dropped).items()))
     splits = Counter(row.split for row in kept)
-    log.info("curate: kept %d of %d pictures; dropped %s", len(kept), len(rows), reasons or "none")
     return StageOutput(
         counts=Counts(in_=len(rows), out=len(kept), dropped=reasons),
         files=files,
+        summary=f"kept {len(kept)} of {len(rows)} pictures; dropped {reasons or 'none'}",
         details={
             "splits": {split: splits[split] for split in SPLITS},
             "num_pictures_bytes": sum(row.num_bytes for row in kept if row.path.startswith(COPIES)),

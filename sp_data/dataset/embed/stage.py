@@ -78,7 +78,7 @@ def embed(run: StageRun) -> StageResult:
 
 def _embed(run: StageRun) -> StageOutput:
     sharded, settings, lake, progress = run.inputs["shard"], run.recipe.embed, run.lake, run.progress
-    folder = clip_folder(settings)
+    folder = clip_folder(run.identity_fields)
     layout = KeyLayout.parse(sharded.details["layout"])
     shards = sharded.details["shards"]
     progress.begin(STAGE, sum(shard["num_samples"] for shard in shards), "pictures")
@@ -87,7 +87,7 @@ def _embed(run: StageRun) -> StageOutput:
     published = manifests.ShardParts(lake, STAGE)
     for shard in shards:
         name = layout.shard_name(shard["number"])
-        identity = shard_identity(settings, sharded.file(f"shards/{name}.tar").sha256)
+        identity = shard_identity(run.identity_fields, sharded.file(f"shards/{name}.tar").sha256)
         if part := published.find(f"{folder}-{name}", identity):
             parts[name] = part
             progress.advance(shard["num_samples"])
@@ -109,7 +109,6 @@ def _embed(run: StageRun) -> StageOutput:
                     progress.advance(work.num_samples)
     num_rows = sum(int(part.details["num_rows"]) for part in parts.values())
     num_lost = sum(len(part.details["lost"]) for part in parts.values())
-    log.info("embed: %d rows of %d numbers for %d shards", num_rows, settings.dim, len(parts))
     return StageOutput(
         counts=Counts(
             in_=num_rows + num_lost,
@@ -117,6 +116,7 @@ def _embed(run: StageRun) -> StageOutput:
             dropped={"clip-retrieval gave no row": num_lost} if num_lost else {},
         ),
         files=[entry for part in parts.values() for entry in part.files],
+        summary=f"{num_rows} rows of {settings.dim} numbers for {len(parts)} shards",
         details={
             "clip": folder,
             "clip_model": settings.clip_model,

@@ -45,13 +45,17 @@ class ShardFiles:
     index: Path
     alive: npt.NDArray[np.uint32] | None
     """Positions of the records that have no tombstone; None: all."""
+    verify: str
+    """The command that checks the dataset, for errors."""
 
 
 class OpenShard:
     def __init__(self, files: ShardFiles) -> None:
         """Raises CorruptFile if a file is not what the manifest says."""
         self.files = files
-        self.rows = dict(zip(EMBEDDING_KINDS, (map_rows(path, files.shape) for path in files.rows), strict=True))
+        self.rows = dict(
+            zip(EMBEDDING_KINDS, (map_rows(path, files.shape, files.verify) for path in files.rows), strict=True)
+        )
         records = read_index(files.index)
         if records is None:
             raise CorruptFile(f"{files.index} cannot be read any more; delete it, and it is made again")
@@ -59,7 +63,7 @@ class OpenShard:
         if len(records):
             last = IndexRecord._make(records[-1].item())
             if max(last.jpg + last.jpg_bytes, last.txt + last.txt_bytes) > files.tar.stat().st_size:
-                raise CorruptFile(f"{files.name} was cut since it was indexed; run `sp-data verify`")
+                raise CorruptFile(f"{files.name} was cut since it was indexed; run {files.verify}")
         self.tar = os.open(files.tar, os.O_RDONLY)
 
     def close(self) -> None:
@@ -76,7 +80,7 @@ class OpenShard:
         if not values.any():
             raise CorruptFile(
                 f"{self.files.name}: row {row} of its {kind}, which is that of key {key}, became zero since the shard "
-                "was indexed; run `sp-data verify --deep`"
+                f"was indexed; run {self.files.verify}"
             )
         return torch.from_numpy(values.astype(np.float32))
 
@@ -90,7 +94,7 @@ class OpenShard:
             reason = f"there is {name!r}" if num_read == len(data) else "the tar is cut"
             raise CorruptFile(
                 f"{self.files.name}: {key}.{extension} is not where it was when the shard was indexed ({reason}); run "
-                f"`sp-data verify --deep`, and delete {self.files.index.name} in the lake's index/ if it finds nothing"
+                f"{self.files.verify}, and delete {self.files.index.name} in the lake's index/ if it finds nothing"
             )
         return memoryview(data)[HEADER_BYTES:]
 
@@ -110,14 +114,17 @@ class OpenShard:
         return torch.frombuffer(planes, dtype=torch.uint8).view(3, size_px, size_px)
 
 
-def map_rows(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    """The embeddings of one shard, memory-mapped. Raises CorruptFile if they are of another shape."""
+def map_rows(path: Path, shape: tuple[int, int], verify: str) -> npt.NDArray[Any]:
+    """The embeddings of one shard, memory-mapped; `verify` is the command that an error advises.
+
+    Raises CorruptFile if they are of another shape.
+    """
     try:
         mapped = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
-        raise CorruptFile(f"{path} is no array ({error}); run `sp-data verify`") from error
+        raise CorruptFile(f"{path} is no array ({error}); run {verify}") from error
     if mapped.shape != shape:
-        raise CorruptFile(f"{path} holds {mapped.shape}, the dataset manifest says {shape}; run `sp-data verify`")
+        raise CorruptFile(f"{path} holds {mapped.shape}, the dataset manifest says {shape}; run {verify}")
     return np.asarray(mapped)
 
 

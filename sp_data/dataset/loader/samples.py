@@ -8,7 +8,7 @@ embeddings. Only the number of samples of each shard is held in memory: tar inde
 pictures are read when asked for. The name of every file that is read from a tar is compared with its key, so a picture
 of another key is an error.
 
-`sp_data.training.order` decides in which order the samples are taken, and by which process.
+`sp_data.training.sampler` decides in which order the samples are taken, and by which process.
 """
 
 from __future__ import annotations
@@ -131,12 +131,14 @@ class Samples(Dataset[Sample]):
         shape = (int(shard["num_rows"]), dim)
         index = index_path(shard, self.layout)
         path = self._stack.enter_context(lake.local(index)) if index in index_sizes else None
+        verify = lake.command("verify", "--deep")
         records = read_index(path) if path else None
         if path is None or records is None:
-            records = index_tar(tar, [map_rows(embeddings, shape) for embeddings in (image, text)], shard, self.layout)
+            rows = [map_rows(embeddings, shape, verify) for embeddings in (image, text)]
+            records = index_tar(tar, rows, shard, self.layout, verify)
             path = self._keep(to_npy(records), lake, index)
         alive = np.flatnonzero(~np.isin(records["row"], dead_rows)).astype(np.uint32) if len(dead_rows) else None
-        files = ShardFiles(shard["number"], shard["tar"]["path"], tar, (image, text), shape, path, alive)
+        files = ShardFiles(shard["number"], shard["tar"]["path"], tar, (image, text), shape, path, alive, verify)
         self._shards.append(files)
         # Open it now: a file that contradicts the others should be reported here, not in the middle of a training.
         self._shard(len(self._shards) - 1)
@@ -144,7 +146,7 @@ class Samples(Dataset[Sample]):
 
     def _local(self, lake: Lake, path: str) -> Path:
         if not lake.exists(path):
-            raise StageNotDone(f"{lake.full(path)} is missing; run the dataset's stages again to make it")
+            raise StageNotDone(f"{lake.full(path)} is missing; {lake.command('run', '--until verify')} makes it again")
         return self._stack.enter_context(lake.local(path))
 
     def _keep(self, data: bytes, lake: Lake, path: str) -> Path:

@@ -40,34 +40,34 @@ def index_path(shard: dict[str, Any], layout: KeyLayout) -> str:
 
 
 def index_tar(
-    tar: Path, rows: list[npt.NDArray[Any]], shard: dict[str, Any], layout: KeyLayout
+    tar: Path, rows: list[npt.NDArray[Any]], shard: dict[str, Any], layout: KeyLayout, verify: str
 ) -> npt.NDArray[np.void]:
     """Index the samples that have a picture, a caption and embeddings: `(n,)` RECORD, in key order.
 
     `rows` are the shard's image and text embeddings, each `(num_rows, dim)`: a sample that could not be embedded has
-    zeros there, and training cannot use it.
+    zeros there, and training cannot use it. `verify` is the command that an error advises.
 
     Raises CorruptFile if the tar is cut or the number of its samples is not the manifest's, KeyOutsideShard for a key
     of another shard, DuplicateKey for a file that comes twice.
     """
     name = shard["tar"]["path"]
     files_by_row: dict[int, dict[str, tuple[int, int]]] = {}
-    for member, offset, size in _members(tar, name):
+    for member, offset, size in _members(tar, name, verify):
         key, _, extension = member.partition(".")
         try:
             number, row = layout.split(key)
         except LayoutError as error:
-            raise KeyOutsideShard(f"{name}: {error}; run `sp-data verify`") from error
+            raise KeyOutsideShard(f"{name}: {error}; run {verify}") from error
         if number != shard["number"] or row >= shard["num_rows"]:
-            raise KeyOutsideShard(f"{name}: key {key} is of another shard; run `sp-data verify`")
+            raise KeyOutsideShard(f"{name}: key {key} is of another shard; run {verify}")
         files = files_by_row.setdefault(row, {})
         if extension in files:
-            raise DuplicateKey(f"{name}: {member} comes twice; run `sp-data verify --deep`")
+            raise DuplicateKey(f"{name}: {member} comes twice; run {verify}")
         files[extension] = (offset, size)
     if len(files_by_row) != shard["num_samples"]:
         raise CorruptFile(
             f"{name} holds {len(files_by_row):,} samples, the dataset manifest says {shard['num_samples']:,}; "
-            "run `sp-data verify --deep`"
+            f"run {verify}"
         )
     embedded = np.logical_and.reduce([array.any(axis=1) for array in rows])
     whole = [row for row in sorted(files_by_row) if embedded[row] and {"jpg", "txt"} <= files_by_row[row].keys()]
@@ -79,7 +79,7 @@ def index_tar(
     return records
 
 
-def _members(tar: Path, name: str) -> list[tuple[str, int, int]]:
+def _members(tar: Path, name: str, verify: str) -> list[tuple[str, int, int]]:
     """(name, offset of its bytes, size) of each file in a tar, in the tar's order."""
     # webdataset's header reader takes a fifth of the time of Python's tarfile.
     from wids.wids_mmtar import MMIndexedTar
@@ -89,13 +89,13 @@ def _members(tar: Path, name: str) -> list[tuple[str, int, int]]:
         with contextlib.redirect_stdout(io.StringIO()):
             reader = MMIndexedTar(str(tar))
     except (ValueError, struct.error) as error:
-        raise CorruptFile(f"{name} is no tar ({error}); run `sp-data verify --deep`") from error
+        raise CorruptFile(f"{name} is no tar ({error}); run {verify}") from error
     members = [(member, offset + HEADER_BYTES, size) for member, offset, size in reader.by_index]
     reader.close()
     # MMIndexedTar accepts a tar that ends early.
     ends = max((offset + size for _, offset, size in members), default=0)
     if ends > tar.stat().st_size:
-        raise CorruptFile(f"{name} is cut: it ends inside {members[-1][0]}; run `sp-data verify --deep`")
+        raise CorruptFile(f"{name} is cut: it ends inside {members[-1][0]}; run {verify}")
     return members
 
 

@@ -104,10 +104,10 @@ def _reorder(run: StageRun) -> StageOutput:
         jobs = _jobs(plan, keys, names, run)
         parts = _make(jobs, lake, run.runner or ThreadRunner(run.recipe.reorder.threads), run.progress)
     files = [entry for part in parts for entry in part.files]
-    log.info("reorder: %d rows into %d files, layout %s", plan.num_placed, len(files), layout)
     return StageOutput(
         counts=Counts(in_=embedded.counts.out, out=plan.num_placed),
         files=files,
+        summary=f"{plan.num_placed} rows into {len(files)} files, layout {layout}",
         details={
             "layout": str(layout),
             "clip": embedded.details["clip"],

@@ -110,7 +110,8 @@ def _shard(run: StageRun, leave_out: frozenset[int]) -> StageOutput:
     if not len(kept):
         raise StageError(
             f"curate kept none of {curated.counts.in_:,} pictures ({_reasons(curated)}), so there is nothing to "
-            "put into shards; `sp-data why` says why each was dropped, and `curate` in the recipe sets the limits"
+            f"put into shards; {lake.command('why --recipe')} says why each was dropped, and `curate` in the recipe "
+            "sets the limits"
         )
     base = _base(run, leave_out)
     size = settings.samples_per_shard or (
@@ -118,9 +119,7 @@ def _shard(run: StageRun, leave_out: frozenset[int]) -> StageOutput:
     )
     layout = KeyLayout.of_shards(size)
     planned, parts = ShardMaker(run, kept, base, layout, size).work()
-    output = _output(kept, planned, parts, layout, size, base.first_new, lake)
-    log.info("shard: %d samples in %d shards, layout %s", output.counts.out, len(planned), layout)
-    return output
+    return _output(kept, planned, parts, layout, size, base.first_new, lake)
 
 
 def _reasons(curated: Manifest) -> str:
@@ -317,6 +316,7 @@ def _output(
     return StageOutput(
         counts=Counts(in_=len(kept), out=account.num_out, dropped=dict(sorted(account.reasons.items()))),
         files=[entry for part in parts.values() for entry in part.files],
+        summary=f"{account.num_out} samples in {len(planned)} shards, layout {layout}",
         details={
             "layout": str(layout),
             "samples_per_shard": size,

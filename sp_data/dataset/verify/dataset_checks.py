@@ -38,7 +38,7 @@ def check_files(context: CheckContext, by_stage: StageManifests, hints: Mapping[
         for path in context.lake.list(f"reordered/{context.dataset.clip}/{kind}"):
             if path not in known:
                 message = f"no manifest names it, and dalle2-pytorch's loaders would read it{hints[kind]}"
-                message += "" if hints[kind] else "; `sp-data gc --delete` removes it"
+                message += "" if hints[kind] else f"; {context.lake.command('gc', '--delete')} removes it"
                 context.add_problem("files", message, file=path)
 
 
@@ -49,7 +49,9 @@ def check_counts(context: CheckContext, by_stage: StageManifests) -> None:
         if not out <= taken <= out + tombstoned:
             context.add_problem("counts", f"{before} let out {out:,}, {after} took in {taken:,}")
         if by_stage[after].inputs.get(before) != by_stage[before].digest:
-            context.add_problem("counts", f"{after} was not made from this {before}; run `sp-data {after}` again")
+            context.add_problem(
+                "counts", f"{after} was not made from this {before}; run {context.lake.command(after)} again"
+            )
 
 
 def another_layout(context: CheckContext, sharded: Manifest, kind: str) -> str:

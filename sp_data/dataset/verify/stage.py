@@ -80,17 +80,18 @@ def verify(run: StageRun, *, options: VerifyOptions | None = None) -> StageResul
         if context.problems:
             raise VerifyFailed(context.problems, context.num_checked)
         list_close_pairs(context, by_stage, run.recipe, runner)
+        num_shards = len(by_stage["shard"].details["shards"])
         output = StageOutput(
             counts=Counts(in_=context.num_checked, out=context.num_checked),
             files=[],
+            summary=f"checked {context.num_checked} samples in {num_shards} shards, no problem",
             details=dataset_details(by_stage, context.dataset.layout),
             versions=library_versions("clip-retrieval", "torch", "numpy"),
         )
         manifest = run.manifest_of(output)
         if done and done.digest == manifest.digest and newest and newest.identity == run.identity:
             return StageResult(done, "done")
-        log.info("verify: %d samples in %d shards hold", context.num_checked, len(manifest.details["shards"]))
-        return run.publish(output)
+        return run.publish_manifest(manifest, output.summary)
 
 
 def damaged(by_stage: StageManifests, lake: Lake) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image
 from sp_data.demo.kids.artist import draw
 from sp_data.demo.kids.kid import Kid, kids
 from sp_data.demo.wiki import awkward, wikitext
-from sp_data.demo.wiki.pages import Draft, Page, pages_of, with_page
+from sp_data.demo.wiki.pages import Draft, WikiPage, pages_of, with_page
 from sp_data.demo.wiki.titles import normalised
 from sp_data.demo.wiki.world import NUM_ODD, TIMESTAMP, Change, Content, File, World
 
@@ -159,7 +159,7 @@ def _logged(world: World, kind: str, title: str, page_id: int, *, revision: int 
     return replace(world, clock=clock, changes=(*world.changes, change))
 
 
-def _by_id(pages: dict[str, Page]) -> dict[str, Page]:
+def _by_id(pages: dict[str, WikiPage]) -> dict[str, WikiPage]:
     return dict(sorted(pages.items(), key=lambda item: item[1].page_id))
 
 

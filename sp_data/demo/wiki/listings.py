@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sp_data.demo.wiki.pages import Page
+from sp_data.demo.wiki.pages import WikiPage
 from sp_data.demo.wiki.titles import InvalidTitle, key, namespace_of, normalised
 from sp_data.demo.wiki.world import World
 
@@ -121,7 +121,7 @@ def _all_pages(world: World, sources: list[str], parameters: Parameters) -> List
         raise ApiError("badvalue", f'Unrecognized value for parameter "gapnamespace": {value}.') from None
     (kind,) = parameters.choices("filterredir", ("all", "redirects", "nonredirects"), "all")
 
-    def fits(page: Page) -> bool:
+    def fits(page: WikiPage) -> bool:
         return page.namespace == namespace and kind in ("all", "redirects" if page.redirect else "nonredirects")
 
     return _by_key([page.title for page in world.pages.values() if fits(page)], parameters.get("from"))

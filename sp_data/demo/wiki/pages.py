@@ -29,7 +29,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class WikiPage:
     """One page at its newest revision. `categories`, `images` and `templates` are titles with their prefix, sorted."""
 
     page_id: int
@@ -48,7 +48,7 @@ class Page:
         return Draft(self.page_id, self.revision_id, self.timestamp, self.wikitext)
 
 
-def pages_of(drafts: Mapping[str, Draft]) -> dict[str, Page]:
+def pages_of(drafts: Mapping[str, Draft]) -> dict[str, WikiPage]:
     """Title -> page, for all pages of a wiki. What a template includes counts for the pages that use it."""
     included = {
         title.removeprefix("Template:"): match[1]
@@ -58,7 +58,7 @@ def pages_of(drafts: Mapping[str, Draft]) -> dict[str, Page]:
     return {title: _page(title, draft, included) for title, draft in drafts.items()}
 
 
-def with_page(pages: Mapping[str, Page], title: str, draft: Draft) -> dict[str, Page]:
+def with_page(pages: Mapping[str, WikiPage], title: str, draft: Draft) -> dict[str, WikiPage]:
     """The pages with one of them added or replaced."""
     if title.startswith("Template:"):
         return pages_of({other: page.draft for other, page in pages.items()} | {title: draft})
@@ -70,7 +70,7 @@ def expanded(text: str, included: Mapping[str, str]) -> str:
     return BARE_TEMPLATE.sub(lambda match: included.get(match[1], ""), text)
 
 
-def included_of(pages: Iterable[Page]) -> dict[str, str]:
+def included_of(pages: Iterable[WikiPage]) -> dict[str, str]:
     """What `expanded` takes, from the templates among these pages."""
     return {
         page.title.removeprefix("Template:"): match[1]
@@ -79,14 +79,14 @@ def included_of(pages: Iterable[Page]) -> dict[str, str]:
     }
 
 
-def _page(title: str, draft: Draft, included: Mapping[str, str]) -> Page:
+def _page(title: str, draft: Draft, included: Mapping[str, str]) -> WikiPage:
     # The text in a template's <includeonly> belongs to the pages that use the template, not to the template itself.
     own = "" if title.startswith("Template:") else draft.wikitext
     text = expanded(own, included)
     linked = [name for kind, name in LINK.findall(text) if kind == "File"]
     images = {f"File:{name}" for name in (*linked, *GALLERY_LINE.findall(text), *INFOBOX_IMAGE.findall(text))}
     redirect = REDIRECT.match(own)
-    return Page(
+    return WikiPage(
         page_id=draft.page_id,
         revision_id=draft.revision_id,
         namespace=titles.namespace_of(title),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sp_data.demo.wiki.listings import Answer, BadContinue, Parameters
-from sp_data.demo.wiki.pages import Page
+from sp_data.demo.wiki.pages import WikiPage
 from sp_data.demo.wiki.titles import article_path, image_url, key
 from sp_data.demo.wiki.world import File, World
 
@@ -24,7 +24,7 @@ class Batch:
     answer: Answer = field(default_factory=dict)
     heads: list[Answer] = field(default_factory=list)
 
-    def existing(self) -> list[tuple[Answer, Page]]:
+    def existing(self) -> list[tuple[Answer, WikiPage]]:
         return [(head, self.world.pages[head["title"]]) for head in self.heads if {"pageid", "title"} <= head.keys()]
 
 
@@ -86,7 +86,7 @@ def revisions(batch: Batch) -> dict[str, str]:
     return {"rvcontinue": f"{rows[limit][1].page_id}|{rows[limit][1].revision_id}"}
 
 
-def _revision(page: Page, wanted: list[str], slots: bool) -> Answer:
+def _revision(page: WikiPage, wanted: list[str], slots: bool) -> Answer:
     content = {"contentmodel": "wikitext", "contentformat": "text/x-wiki", "content": page.wikitext}
     fields: dict[str, Answer] = {
         "ids": {"revid": page.revision_id, "parentid": 0},

@@ -9,7 +9,7 @@ import re
 from html import escape
 from itertools import count
 
-from sp_data.demo.wiki.pages import Page, expanded, included_of
+from sp_data.demo.wiki.pages import WikiPage, expanded, included_of
 from sp_data.demo.wiki.titles import InvalidTitle, article_path, image_url, key, normalised
 from sp_data.demo.wiki.world import File, World
 
@@ -31,7 +31,7 @@ LINK = re.compile(r"\[\[([^|\]]+)(?:\|([^\]]*))?\]\]")
 LABELS = {"coat": "Coat", "hat": "Hat", "hat kind": "Hat kind", "hair": "Hair", "skin": "Skin"}
 
 
-def html(world: World, page: Page, origin: str) -> str:
+def html(world: World, page: WikiPage, origin: str) -> str:
     """The body of `page`, as action=parse gives it; pictures are linked below `origin`, articles below `/wiki/`."""
     if page.redirect is not None:
         link = _link(world, page.redirect, page.redirect)

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from sp_data.demo.wiki.pages import Page
+from sp_data.demo.wiki.pages import WikiPage
 from sp_data.demo.wiki.render import eager, html
 from sp_data.demo.wiki.titles import article_path, image_url
 from sp_data.demo.wiki.world import World
@@ -33,7 +33,7 @@ Disallow: /
 """
 
 
-def article(world: World, page: Page, origin: str) -> str:
+def article(world: World, page: WikiPage, origin: str) -> str:
     """The HTML document of `page`."""
     body = eager(html(world, page, ""))
     if page.namespace == 6 and (file := world.files.get(page.title.removeprefix("File:"))) is not None:
@@ -48,7 +48,7 @@ def article(world: World, page: Page, origin: str) -> str:
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(page.title)} | {escape(world.name)}'
         f'</title><link rel="canonical" href="{origin}{escape(article_path(page.title))}"><style>{STYLE}</style></head>'
-        f"<body><main><p>{_link('Main Page')} · {_link('Portal:Characters')}</p><h1>{escape(page.title)}</h1>{body}"
+        f"<body><main><p>{_link('Main WikiPage')} · {_link('Portal:Characters')}</p><h1>{escape(page.title)}</h1>{body}"
         f'<p style="clear:both">{categories}</p></main></body></html>'
     )
 

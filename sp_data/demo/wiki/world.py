@@ -19,7 +19,7 @@ from PIL import Image
 from sp_data.demo.kids.artist import draw
 from sp_data.demo.kids.kid import Kid, kids
 from sp_data.demo.wiki import awkward, wikitext
-from sp_data.demo.wiki.pages import Draft, Page, pages_of
+from sp_data.demo.wiki.pages import Draft, WikiPage, pages_of
 
 SEED = 1997
 UPLOADERS = ("Cutter", "Scissors", "Señor Glue", "Paper Cut")
@@ -103,12 +103,12 @@ class World:
     """
 
     name: str
-    pages: dict[str, Page]
+    pages: dict[str, WikiPage]
     files: dict[str, File]
     kids: tuple[Kid, ...]
     clock: str = ""
     changes: tuple[Change, ...] = ()
-    deleted: dict[str, tuple[Page, File | None]] = field(default_factory=dict)
+    deleted: dict[str, tuple[WikiPage, File | None]] = field(default_factory=dict)
 
     def file(self, name: str) -> File | None:
         """The file of this name, or the one that its page redirects to."""
@@ -270,6 +270,6 @@ class _Editor:
         lines = "\n".join(f"{picture.name}|{caption}" for caption, picture in copies.items())
         self.edit("Seen twice", f"Some pictures came in more than once.\n<gallery>\n{lines}\n</gallery>")
 
-    def pages(self) -> dict[str, Page]:
+    def pages(self) -> dict[str, WikiPage]:
         """Everything written so far; page ids count from 1."""
         return pages_of(self._drafts)

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
-from sp_data.demo.wiki.pages import Page
+from sp_data.demo.wiki.pages import WikiPage
 
 VERSION = "0.11"
 
 
-def export(pages: Iterable[Page]) -> str:
+def export(pages: Iterable[WikiPage]) -> str:
     """The XML of these pages."""
     body = "".join(_page(page) for page in pages)
     return (
@@ -17,7 +17,7 @@ def export(pages: Iterable[Page]) -> str:
     )
 
 
-def _page(page: Page) -> str:
+def _page(page: WikiPage) -> str:
     redirect = f'    <redirect title="{escape(page.redirect, {chr(34): "&quot;"})}" />\n' if page.redirect else ""
     return (
         f"  <page>\n    <title>{escape(page.title)}</title>\n    <ns>{page.namespace}</ns>\n"

@@ -71,11 +71,11 @@ def open_shard(
 
     Raises CorruptFile if a file contradicts the manifest.
     """
-    shape = (shard["num_rows"], dim)
+    shape, verify = (shard["num_rows"], dim), lake.command("verify")
     with contextlib.ExitStack() as files:
         tar = files.enter_context(lake.local(shard["tar"]["path"]))
         embeddings = {
-            kind: _mapped(files.enter_context(lake.local(shard[kind]["path"])), shard[kind]["path"], shape)
+            kind: _mapped(files.enter_context(lake.local(shard[kind]["path"])), shard[kind]["path"], shape, verify)
             for kind in EMBEDDING_KINDS
         }
         has_row = np.logical_and.reduce([array.any(axis=1) for array in embeddings.values()])
@@ -84,9 +84,7 @@ def open_shard(
         for row in read_rows(lake, shard["parquet"]["path"]):
             number, index = layout.split(row["key"])
             if number != shard["number"] or index >= shard["num_rows"]:
-                raise CorruptFile(
-                    f"{shard['parquet']['path']}: key {row['key']} is of another shard; run `sp-data verify`"
-                )
+                raise CorruptFile(f"{shard['parquet']['path']}: key {row['key']} is of another shard; run {verify}")
             if row["status"] != SUCCESS:
                 continue
             if row["key"] in tombstones:
@@ -110,11 +108,11 @@ def open_shard(
         )
 
 
-def _mapped(path: Path, lake_path: str, shape: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:
+def _mapped(path: Path, lake_path: str, shape: tuple[int, int], verify: str) -> npt.NDArray[np.floating[Any]]:
     try:
         rows: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
-        raise CorruptFile(f"{lake_path} is no whole .npy file ({error}); run `sp-data verify`") from error
+        raise CorruptFile(f"{lake_path} is no whole .npy file ({error}); run {verify}") from error
     if rows.shape != shape:
-        raise CorruptFile(f"{lake_path} holds {rows.shape}, the dataset manifest says {shape}; run `sp-data verify`")
+        raise CorruptFile(f"{lake_path} holds {rows.shape}, the dataset manifest says {shape}; run {verify}")
     return rows

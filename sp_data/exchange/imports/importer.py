@@ -26,7 +26,7 @@ from sp_data import manifest as manifests
 from sp_data.canonical import digest_of, sha256_of
 from sp_data.dataset.curate.splits import SPLITS
 from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA
-from sp_data.dataset.embed.folder import clip_folder, shard_identity
+from sp_data.dataset.embed.folder import clip_folder, identity_fields, shard_identity
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.img2dataset import INPUT_SCHEMA
 from sp_data.dataset.shards.tars import SUCCESS
@@ -76,7 +76,8 @@ class Importer:
     ) -> None:
         self.recipe, self.lake, self.layout, self.scratch, self.captions = recipe, lake, layout, scratch, captions
         self.tally = Tally()
-        self.clip = clip_folder(recipe.embed)
+        self.embed_fields = identity_fields(recipe)
+        self.clip = clip_folder(self.embed_fields)
 
     def take(self, shard: ForeignShard, split: str) -> None:
         """Publish one shard with its embeddings. Raises CorruptFile."""
@@ -152,7 +153,7 @@ class Importer:
         self.tally.num_lost += len(lost)
         part = ShardPart(
             name=f"{self.clip}-{shard.name}",
-            identity=shard_identity(self.recipe.embed, tar.sha256),
+            identity=shard_identity(self.embed_fields, tar.sha256),
             files=tuple(entries),
             details={"num_rows": len(keys), "lost": lost},
         )

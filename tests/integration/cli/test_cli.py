@@ -1,4 +1,4 @@
-"""The command: exit codes, one clear sentence for each thing that can be wrong, and clean output for programs."""
+"""The command: exit codes, one clear sentence for each mistake, and clean output for programs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def sp_data(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
 
 
-def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """What was said on standard error, which must be one line of ours without a traceback."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("sp-data: ")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+def one_sentence(process: subprocess.CompletedProcess[str]) -> str:
+    """The message on standard error, which must be one line of ours without a traceback."""
+    lines = [line for line in process.stderr.splitlines() if line.startswith("sp-data: ")]
+    assert len(lines) == 1, process.stderr
+    assert "Traceback" not in process.stderr
     return lines[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["scrape", "demo", "--set", "curate.min_side=1"], 2, r"did you mean 'min_side_px'"),
         (["scrape", "simpsons"], 2, r"no recipe 'simpsons': expected southpark, demo, or a \.yaml"),
@@ -66,21 +66,21 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
         ),
     ],
 )
-def test_what_is_wrong_is_one_sentence_and_an_exit_code(
-    arguments: list[str], code: int, said: str, tmp_path: Path
+def test_a_mistake_is_one_sentence_and_an_exit_code(
+    arguments: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
-    done = sp_data(*arguments, cwd=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert re.search(said, one_sentence(done))
-    assert done.stdout == ""
+    process = sp_data(*arguments, cwd=tmp_path)
+    assert process.returncode == code, process.stderr
+    assert re.search(message, one_sentence(process))
+    assert process.stdout == ""
 
 
 def test_a_prefect_server_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
-    done = sp_data("run", "demo", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "the Prefect server http://127.0.0.1:9/api does not answer" in one_sentence(done)
+    process = sp_data("run", "demo", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "the Prefect server http://127.0.0.1:9/api does not answer" in one_sentence(process)
 
 
 def test_an_unknown_option_is_bad_usage(tmp_path: Path) -> None:
@@ -101,16 +101,16 @@ def test_every_command_has_help_and_the_reference_is_current() -> None:
 
 def test_a_lake_owned_by_another_writer_is_refused(tmp_path: Path) -> None:
     with Lake(str(tmp_path / "lake"), "demo").writer():
-        done = sp_data("scrape", "demo", cwd=tmp_path)
-    assert done.returncode == 1
-    assert f"is being written by process {os.getpid()}" in one_sentence(done)
+        process = sp_data("scrape", "demo", cwd=tmp_path)
+    assert process.returncode == 1
+    assert f"is being written by process {os.getpid()}" in one_sentence(process)
 
 
-def test_a_lake_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_lake_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("a file")
-    done = sp_data("scrape", "demo", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "choose another --lake" in one_sentence(done)
+    process = sp_data("scrape", "demo", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "choose another --lake" in one_sentence(process)
 
 
 def test_an_interrupt_is_one_sentence_and_leaves_a_lake_to_go_on_with(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_an_interrupt_is_one_sentence_and_leaves_a_lake_to_go_on_with(tmp_path: 
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    done = subprocess.CompletedProcess(command, process.returncode, out, err)
-    assert done.returncode == 1
-    assert "the same command goes on from there" in one_sentence(done)
+    result = subprocess.CompletedProcess(command, process.returncode, out, err)
+    assert result.returncode == 1
+    assert "the same command goes on from there" in one_sentence(result)
     assert not (tmp_path / "lake" / "demo" / "manifests").exists()
     assert not any(path.is_file() for path in (tmp_path / "lake" / "demo" / ".scratch").rglob("*"))
 
@@ -145,35 +145,35 @@ def test_json_is_the_only_thing_on_standard_output(lake_copy: Lake) -> None:
     assert [stage["name"] for stage in status["stages"]] == list(STAGES)
     states = {stage["name"]: stage["state"] for stage in status["stages"]}
     assert states == dict.fromkeys(DATASET_STAGES, "done") | dict.fromkeys(TRAINING_STAGES, "missing")
-    made = [stage for stage in status["stages"] if stage["state"] == "done"]
-    assert all(stage["bytes"] is not None and stage["digest"] and stage["made_at"] for stage in made)
+    done_stages = [stage for stage in status["stages"] if stage["state"] == "done"]
+    assert all(stage["bytes"] is not None and stage["digest"] and stage["made_at"] for stage in done_stages)
     verified = json.loads(sp_data("verify", "--lake", place, "--json", "--reembed", "0").stdout)
     assert verified["ok"] is True
     assert verified["problems"] == []
     assert verified["checked"] >= 95
 
 
-def test_an_export_says_what_it_wrote_and_refuses_a_word_it_does_not_know(demo_lake: Lake, tmp_path: Path) -> None:
+def test_an_export_says_what_it_wrote_and_refuses_an_unknown_format(demo_lake: Lake, tmp_path: Path) -> None:
     lake = ["--lake", str(Path(demo_lake.root).parent)]
-    done = json.loads(
+    export = json.loads(
         sp_data("export", "out", "--to", "imagefolder", "--split", "val", "--json", *lake, cwd=tmp_path).stdout
     )
-    assert done["samples"] == done["splits"]["val"] == len(list((tmp_path / "out" / "val").rglob("*.jpg"))) > 0
-    assert done["dropped"] == {}
-    wrong = sp_data("export", "out", "--to", "zip", *lake, cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "--to zip: expected one of dalle2-pytorch, imagefolder, kohya" in one_sentence(wrong)
+    assert export["samples"] == export["splits"]["val"] == len(list((tmp_path / "out" / "val").rglob("*.jpg"))) > 0
+    assert export["dropped"] == {}
+    process = sp_data("export", "out", "--to", "zip", *lake, cwd=tmp_path)
+    assert process.returncode == 2
+    assert "--to zip: expected one of dalle2-pytorch, imagefolder, kohya" in one_sentence(process)
 
 
 def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
     for number in (0, 1):
         Path(lake_copy.full(f"reordered/{CLIP}/img_emb/img_emb_0000{number}.npy")).unlink()
     place = str(Path(lake_copy.root).parent)
-    done = sp_data("verify", "--lake", place, "--json", "--reembed", "0")
-    assert done.returncode == 1
-    found = json.loads(done.stdout)
-    assert found["ok"] is False
-    assert {problem["file"] for problem in found["problems"]} == {
+    process = sp_data("verify", "--lake", place, "--json", "--reembed", "0")
+    assert process.returncode == 1
+    report = json.loads(process.stdout)
+    assert report["ok"] is False
+    assert {problem["file"] for problem in report["problems"]} == {
         f"reordered/{CLIP}/img_emb/img_emb_00000.npy",
         f"reordered/{CLIP}/img_emb/img_emb_00001.npy",
     }
@@ -184,7 +184,7 @@ def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "command", "said"),
+    ("path", "command", "message"),
     [
         ("recipe.json", ["status"], r"recipe\.json is not a valid recipe"),
         ("catalogue/*.parquet", ["curate", "RECIPE"], r"catalogue/.*\.parquet is not a complete parquet file"),
@@ -194,26 +194,26 @@ def test_a_failed_verification_lists_every_problem(lake_copy: Lake) -> None:
     ],
 )
 def test_garbage_in_the_lake_is_named(
-    path: str, command: list[str], said: str, lake_copy: Lake, demo_recipe: Recipe, tmp_path: Path
+    path: str, command: list[str], message: str, lake_copy: Lake, demo_recipe: Recipe, tmp_path: Path
 ) -> None:
-    for found in Path(lake_copy.root).glob(path):
-        if not found.name.endswith(".dropped.parquet"):
-            found.write_bytes(b"x" * found.stat().st_size)
+    for file in Path(lake_copy.root).glob(path):
+        if not file.name.endswith(".dropped.parquet"):
+            file.write_bytes(b"x" * file.stat().st_size)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(demo_recipe.model_dump_json())
     arguments = [str(recipe) if argument == "RECIPE" else argument for argument in command]
-    done = sp_data(*arguments, "--lake", str(Path(lake_copy.root).parent))
-    assert done.returncode == 1
-    assert re.search(said, one_sentence(done))
+    process = sp_data(*arguments, "--lake", str(Path(lake_copy.root).parent))
+    assert process.returncode == 1
+    assert re.search(message, one_sentence(process))
 
 
 def test_quiet_says_nothing(lake_copy: Lake) -> None:
     place = str(Path(lake_copy.root).parent)
-    done = sp_data("verify", "--lake", place, "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    process = sp_data("verify", "--lake", place, "--quiet")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
 def test_the_command_and_the_library_start_without_what_they_do_not_need() -> None:
-    """`sp-data --help` is to be quick: no torch, no Prefect, no numpy until a command needs them."""
+    """`sp-data --help` must be quick: no torch, no Prefect and no numpy until a command needs them."""
     code = "import sys, sp_data.cli; print([m for m in ('torch', 'prefect', 'numpy', 'pydantic') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

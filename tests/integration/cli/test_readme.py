@@ -16,14 +16,14 @@ PROJECT = Path(__file__).parents[3]
 def test_its_lines_of_python_work(demo_lake: Lake, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PROJECT.joinpath("README.md").read_text("utf-8"), re.DOTALL)
     shutil.copytree(Path(demo_lake.root).parent, tmp_path / "lake")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
     assert re.fullmatch(
-        r"\d+ \d{7} a kid in a \w+ coat .* torch\.Size\(\[3, 64, 64\]\) torch\.Size\(\[128\]\)\n", done.stdout
+        r"\d+ \d{7} a kid in a \w+ coat .* torch\.Size\(\[3, 64, 64\]\) torch\.Size\(\[128\]\)\n", process.stdout
     )
 
 
-def test_no_page_links_to_a_file_that_is_not_there() -> None:
+def test_no_page_links_to_a_missing_file() -> None:
     for page in (*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

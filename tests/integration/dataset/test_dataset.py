@@ -1,4 +1,4 @@
-"""The whole pipeline on a hundred kids: what lies in the lake afterwards, and what a second run does."""
+"""The dataset stages on a hundred kids: the files in the lake afterwards, and the effect of a second run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, STAGES, run_stage, stage_run, stand
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.upkeep.why import fates
+from sp_data.upkeep.why import fate_of, fates
 
 
 def latest(lake: Lake, stage: str) -> Manifest:
@@ -33,12 +33,12 @@ def latest(lake: Lake, stage: str) -> Manifest:
 
 
 def files_of(lake: Lake) -> dict[str, tuple[int, int]]:
-    """Path -> (inode, time of writing) of every file: what tells a file made again from one left alone."""
+    """Path -> (inode, time of writing) of every file, which distinguish a file made again from one left alone."""
     paths = [path for path in Path(lake.root).rglob("*") if path.is_file() and path.name != ".writer"]
     return {str(path.relative_to(lake.root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
-def test_every_stage_takes_what_the_one_before_let_out(demo_lake: Lake) -> None:
+def test_every_stage_takes_in_what_the_previous_stage_let_out(demo_lake: Lake) -> None:
     by_stage = {stage: latest(demo_lake, stage) for stage in DATASET_STAGES}
     for before, after in itertools.pairwise(DATASET_STAGES):
         assert by_stage[after].counts.in_ == by_stage[before].counts.out, f"{before} -> {after}"
@@ -54,11 +54,11 @@ def test_the_awkward_pictures_are_dropped_for_their_reasons(demo_lake: Lake) -> 
 
 
 def test_a_sample_is_the_same_picture_in_every_file(demo_lake: Lake) -> None:
-    """Follow every key: tar, parquet, embeddings' metadata, reordered row."""
+    """Follow every key through tar, embeddings' metadata and reordered rows."""
     sharded, embedded = latest(demo_lake, "shard"), latest(demo_lake, "embed")
     layout = KeyLayout.parse(sharded.details["layout"])
     captions = {row["title"]: row["caption"] for row in read_kept(demo_lake, latest(demo_lake, "curate")).to_pylist()}
-    seen = set()
+    titles = set()
     for shard in sharded.details["shards"]:
         name = layout.shard_name(shard["number"])
         clip = embedded.details["clip"]
@@ -67,19 +67,19 @@ def test_a_sample_is_the_same_picture_in_every_file(demo_lake: Lake) -> None:
         reordered = np.load(demo_lake.full(f"reordered/{clip}/img_emb/img_emb_{name}.npy"))
         row_of = {row["image_path"]: row for row in metadata}
         for key, parts in read_tar(Path(demo_lake.full(f"shards/{name}.tar"))):
-            said = json.loads(parts["json"])
-            assert said["key"] == key
-            assert parts["txt"].decode() == said["caption"] == captions[said["title"]] == row_of[key]["caption"]
+            fields = json.loads(parts["json"])
+            assert fields["key"] == key
+            assert parts["txt"].decode() == fields["caption"] == captions[fields["title"]] == row_of[key]["caption"]
             row = [row["image_path"] for row in metadata].index(key)
             np.testing.assert_array_equal(reordered[layout.split(key)[1]], partition[row])
-            assert said["url"].startswith("http://paper-kids.localhost/")
-            assert said["split"] == shard["split"]
-            seen.add(said["title"])
-    assert seen == set(captions)
+            assert fields["url"].startswith("http://paper-kids.localhost/")
+            assert fields["split"] == shard["split"]
+            titles.add(fields["title"])
+    assert titles == set(captions)
 
 
 def test_pictures_and_captions_mean_the_same(demo_lake: Lake) -> None:
-    """The tiny CLIP knows what a red coat is: pictures paired with their neighbours' captions would show here."""
+    """The tiny CLIP knows what a red coat is, so pictures paired with a neighbour's caption would fail here."""
     layout = KeyLayout.parse(latest(demo_lake, "shard").details["layout"])
     own, other = [], []
     for shard in latest(demo_lake, "shard").details["shards"]:
@@ -94,7 +94,7 @@ def test_pictures_and_captions_mean_the_same(demo_lake: Lake) -> None:
     assert np.mean(other) < 0.5
 
 
-def test_nothing_in_the_shards_tells_where_they_were_made(demo_lake: Lake) -> None:
+def test_shards_do_not_tell_where_they_were_made(demo_lake: Lake) -> None:
     for path in Path(demo_lake.full("shards")).glob("*.tar"):
         assert str(demo_lake.root).encode() not in path.read_bytes()
     for path in Path(demo_lake.full("shards")).glob("*.parquet"):
@@ -141,7 +141,7 @@ def test_any_lost_file_comes_back_with_the_same_bytes(demo_recipe: Recipe, lake_
     assert {stage: latest(lake_copy, stage).digest for stage in DATASET_STAGES} == digests
 
 
-def test_a_lost_original_is_seen_and_comes_back(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_a_lost_original_is_noticed_and_comes_back(demo_recipe: Recipe, lake_copy: Lake) -> None:
     lost = next(Path(lake_copy.full("originals")).rglob("*.png"))
     data = lost.read_bytes()
     lost.unlink()
@@ -153,13 +153,13 @@ def test_a_lost_original_is_seen_and_comes_back(demo_recipe: Recipe, lake_copy: 
     assert stand(demo_recipe, lake_copy)["scrape"].state == "done"
 
 
-def test_a_stage_without_the_one_before_says_which(demo_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_stage_names_its_missing_input(demo_recipe: Recipe, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path), "demo")
     with pytest.raises(StageNotDone, match=r"embed needs shard of dataset 'demo', which is missing"):
         run_stage("embed", demo_recipe, lake)
 
 
-def test_a_changed_recipe_makes_what_follows_stale(demo_lake: Lake) -> None:
+def test_a_changed_recipe_makes_the_later_stages_stale(demo_lake: Lake) -> None:
     changed = load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", "curate.min_side_px=65"])
     states = {name: status.state for name, status in stand(changed, demo_lake, until="verify").items()}
     assert states == {"scrape": "done", **dict.fromkeys(DATASET_STAGES[1:], "stale")}
@@ -168,7 +168,7 @@ def test_a_changed_recipe_makes_what_follows_stale(demo_lake: Lake) -> None:
         run_stage("shard", changed, demo_lake)
 
 
-def test_a_dataset_of_nothing_is_refused_with_the_reasons(lake_copy: Lake) -> None:
+def test_an_empty_dataset_is_refused_with_the_reasons(lake_copy: Lake) -> None:
     strict = load_recipe("demo", ["source.demo.num_kids=100", "shard.samples_per_shard=20", "curate.min_side_px=5000"])
     assert run_stage("curate", strict, lake_copy).manifest.counts.out == 0
     with pytest.raises(StageError, match=r"kept none of 112 pictures \(.*too-small 1\d\d\)"):
@@ -176,19 +176,19 @@ def test_a_dataset_of_nothing_is_refused_with_the_reasons(lake_copy: Lake) -> No
 
 
 def test_every_file_of_the_wiki_has_one_fate(demo_lake: Lake) -> None:
-    found = {fate.title: fate for fate in fates(demo_lake)}
-    assert len(found) == latest(demo_lake, "scrape").counts.in_
-    kept = [fate for fate in found.values() if not fate.reason]
+    by_title = {fate.title: fate for fate in fates(demo_lake)}
+    assert len(by_title) == latest(demo_lake, "scrape").counts.in_
+    kept = [fate for fate in by_title.values() if not fate.reason]
     assert len(kept) == latest(demo_lake, "verify").counts.out
     assert len({fate.key for fate in kept}) == len(kept)
-    assert found["File:Theme song.ogg"].reason == "mime-not-wanted (application/ogg)"
-    assert str(found["File:Gus Stone copy.png"]).endswith(
+    assert by_title["File:Theme song.ogg"].reason == "mime-not-wanted (application/ogg)"
+    assert str(by_title["File:Gus Stone copy.png"]).endswith(
         "dropped by curate: duplicate: same bytes as File:Gus Stone.png"
     )
 
 
-def test_no_number_of_a_shard_is_given_twice(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """Whatever version of the stage gave it, and though only the dataset that a model was trained on still names it."""
+def test_no_shard_number_is_used_twice(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """Whatever version of the stage used it, and even if only the dataset of a trained model still names it."""
     num_shards = len(latest(lake_copy, "shard").details["shards"])
     stage = STAGES["shard"]
 
@@ -204,3 +204,8 @@ def test_no_number_of_a_shard_is_given_twice(demo_recipe: Recipe, lake_copy: Lak
     for path in lake_copy.list("manifests/shard"):
         lake_copy.remove(path)
     assert first_new() == num_shards
+
+
+@pytest.mark.parametrize("name", ["File:Gus Stone.png", "file:gus_Stone.png", "Gus%20Stone.png", "gus Stone.png"])
+def test_why_takes_a_title_however_it_is_written(name: str, demo_lake: Lake) -> None:
+    assert fate_of(name.replace("file:", "File:"), demo_lake).title == "File:Gus Stone.png"

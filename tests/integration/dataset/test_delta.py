@@ -1,4 +1,4 @@
-"""A week's changes: pictures come, are drawn again, go and are renamed, and only they cost anything."""
+"""A week's changes: pictures are added, drawn again, deleted and renamed; only these are processed."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def latest(lake: Lake, stage: str) -> Manifest:
     return manifest
 
 
-def run_road(recipe: Recipe, lake: Lake, wiki: DemoWikiServer) -> set[str]:
-    """Scrape to verify; the states they end in."""
+def run_pipeline(recipe: Recipe, lake: Lake, wiki: DemoWikiServer) -> set[str]:
+    """Run scrape to verify; give the states in which they end."""
     states = {scrape(recipe.source, lake, proxy=wiki.url).state}
     return states | {run_stage(stage, recipe, lake).state for stage in DATASET_STAGES[1:]}
 
 
 def tree(root: str, *folders: str) -> dict[str, tuple[int, int, int]]:
-    """Path -> (inode, time of writing, bytes) of every file, the lock too."""
-    found = [path for folder in folders or ("",) for path in Path(root, folder).rglob("*") if path.is_file()]
-    stats = {str(path.relative_to(root)): path.stat() for path in found}
+    """Path -> (inode, time of writing, bytes) of every file, including the lock."""
+    files = [path for folder in folders or ("",) for path in Path(root, folder).rglob("*") if path.is_file()]
+    stats = {str(path.relative_to(root)): path.stat() for path in files}
     return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
 
@@ -57,48 +57,48 @@ def samples_of(world: World) -> set[Sample]:
     return {(f"File:{file.name}", file.sha1) for file in world.files.values()}
 
 
-def test_only_what_changed_is_embedded_and_what_is_gone_is_dead(
+def test_only_new_samples_are_embedded_and_removed_ones_get_tombstones(
     demo_recipe: Recipe, lake_copy: Lake, founded: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = lake_copy
     embedded_shards: list[int] = []
     write = embeddings.write_partition
 
-    def noted(clip: Clip, batches: Iterable[dict[str, Any] | None], output: Path, number: int) -> None:
+    def write_and_record(clip: Clip, batches: Iterable[dict[str, Any] | None], output: Path, number: int) -> None:
         embedded_shards.append(number)
         write(clip, batches, output, number)
 
-    monkeypatch.setattr(embeddings, "write_partition", noted)
+    monkeypatch.setattr(embeddings, "write_partition", write_and_record)
     changed = after_changes(founded, 0, new=4, replaced=3, deleted=2, renamed=2)
-    come, gone = samples_of(changed) - samples_of(founded), samples_of(founded) - samples_of(changed)
-    assert (len(come), len(gone)) == (4 + 3 + 2, 3 + 2 + 2)
+    added, removed = samples_of(changed) - samples_of(founded), samples_of(founded) - samples_of(changed)
+    assert (len(added), len(removed)) == (4 + 3 + 2, 3 + 2 + 2)
     before = {stage: latest(lake, stage) for stage in DATASET_STAGES}
     appended = ("shards", "embeddings", "reordered", "originals", "normalised")
-    there = tree(lake.root, *appended)
+    files_before = tree(lake.root, *appended)
     with DemoWikiServer(changed) as wiki:
-        assert run_road(demo_recipe, lake, wiki) == {"done"}
+        assert run_pipeline(demo_recipe, lake, wiki) == {"done"}
         written = tree(lake.root, *appended)
-        assert {path: written[path] for path in there} == there, "what was written is not written again"
+        assert {path: written[path] for path in files_before} == files_before, "no file is written again"
 
         sharded = latest(lake, "shard")
         old, new = shards_of(before["shard"]), shards_of(sharded)[len(shards_of(before["shard"])) :]
         assert shards_of(sharded)[: len(old)] == old
-        assert [shard["number"] for shard in new] == [old[-1]["number"] + 1 + place for place in range(len(new))]
+        assert [shard["number"] for shard in new] == [old[-1]["number"] + 1 + index for index in range(len(new))]
         assert embedded_shards == [shard["number"] for shard in new]
         layout = KeyLayout.parse(sharded.details["layout"])
-        named = [layout.shard_name(shard["number"]) for shard in new]
-        assert sorted(sample for name in named for sample in samples_in(lake, name).values()) == sorted(come)
-        names = [layout.shard_name(shard["number"]) for shard in old]
-        keys = {key: sample for name in names for key, sample in samples_in(lake, name).items()}
-        assert sorted(keys[key] for key in sharded.details["tombstones"]) == sorted(gone)
+        new_names = [layout.shard_name(shard["number"]) for shard in new]
+        assert sorted(sample for name in new_names for sample in samples_in(lake, name).values()) == sorted(added)
+        old_names = [layout.shard_name(shard["number"]) for shard in old]
+        keys = {key: sample for name in old_names for key, sample in samples_in(lake, name).items()}
+        assert sorted(keys[key] for key in sharded.details["tombstones"]) == sorted(removed)
         for stage in ("shard", "embed", "reorder"):
             assert set(before[stage].files) <= set(latest(lake, stage).files), stage
-        assert sharded.counts.out == before["shard"].counts.out + len(come) - len(gone)
+        assert sharded.counts.out == before["shard"].counts.out + len(added) - len(removed)
 
         run_stage("verify", demo_recipe, lake, options=VerifyOptions(deep=True))
 
         before_idle = tree(lake.root)
-        assert run_road(demo_recipe, lake, wiki) == {"unchanged"}
+        assert run_pipeline(demo_recipe, lake, wiki) == {"unchanged"}
         assert tree(lake.root) == before_idle, "an idle run writes nothing"
 
 

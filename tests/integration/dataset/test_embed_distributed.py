@@ -1,4 +1,4 @@
-"""Embeddings by clip-retrieval's own command: the rows of the stage's own way, and words for what goes wrong."""
+"""Embeddings by clip-retrieval's own command: the same rows as without it, and an error for each failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_embed(recipe: Recipe, **fields: Any) -> Recipe:
 
 
 def without_the_last(lake: Lake, num_shards: int) -> Lake:
-    """The lake as if its last shards were not embedded yet."""
+    """The lake with its last shards not embedded."""
     for path in [path for path in lake.list("manifests/embed") if "/parts/" not in path]:
         lake.remove(path)
     for path in [*lake.list("manifests/embed/parts"), *lake.list("embeddings")]:
@@ -34,16 +34,20 @@ def files_of(lake: Lake) -> dict[str, bytes]:
 
 def test_the_command_makes_the_rows_of_the_stage(demo_recipe: Recipe, lake_copy: Lake) -> None:
     run_stage("embed", with_embed(demo_recipe, precision="fp32"), without_the_last(lake_copy, 7))
-    here, rows = manifests.latest(lake_copy, "embed"), files_of(lake_copy)
+    embedded, rows = manifests.latest(lake_copy, "embed"), files_of(lake_copy)
     assert len(files_of(without_the_last(lake_copy, 2))) == len(rows) - 6
-    done = run_stage("embed", with_embed(demo_recipe, distributor="sequential"), lake_copy)
-    assert here is not None
-    assert (done.state, done.manifest.identity, done.manifest.digest) == ("done", here.identity, here.digest)
+    result = run_stage("embed", with_embed(demo_recipe, distributor="sequential"), lake_copy)
+    assert embedded is not None
+    assert (result.state, result.manifest.identity, result.manifest.digest) == (
+        "done",
+        embedded.identity,
+        embedded.digest,
+    )
     assert files_of(lake_copy) == rows
-    assert done.manifest.versions["precision"] == here.versions["precision"] == "float32 computed, float16 stored"
+    assert result.manifest.versions["precision"] == embedded.versions["precision"] == "float32 computed, float16 stored"
 
 
-def test_a_command_that_ends_without_a_word_is_found_out(
+def test_a_command_that_ends_without_embeddings_is_an_error(
     demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = embed_distributed.python_child
@@ -55,7 +59,7 @@ def test_a_command_that_ends_without_a_word_is_found_out(
 
 
 @pytest.mark.proof
-def test_a_shard_that_does_not_come_is_named_and_the_others_are_kept(
+def test_a_missing_shard_is_named_and_the_others_are_kept(
     demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = embed_distributed._arguments
@@ -63,11 +67,11 @@ def test_a_shard_that_does_not_come_is_named_and_the_others_are_kept(
     lake = without_the_last(lake_copy, 2)
     with pytest.raises(StageError, match=r"clip-retrieval ended \(exit 0\) without the embeddings of .*00006\.tar"):
         run_stage("embed", with_embed(demo_recipe, distributor="sequential"), lake)
-    # The one that came is not made again.
+    # The other shard is embedded and keeps its part.
     assert any("00005" in path for path in lake.list("manifests/embed/parts"))
 
 
-def test_what_cannot_be_asked_for_is_said_before_anything_runs(
+def test_impossible_settings_are_refused_before_anything_runs(
     demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = without_the_last(lake_copy, 2)

@@ -1,7 +1,7 @@
-"""A stage that is killed after its first file goes on where it was, to the digests of an undisturbed run.
+"""A stage killed after its first file goes on where it stopped, and ends with the digests of an undisturbed run.
 
-Thirty moments are drawn, six in each stage from scrape to reorder; the second, when img2dataset's processes are at
-work, is `make test`'s. To repeat one:
+Thirty moments are drawn, six in each stage from scrape to reorder. `make test` runs the second, at which img2dataset's
+processes are at work. To repeat one:
 
     pytest tests/integration/dataset/test_kill.py -m proof -k "random and 17-embed"
 """
@@ -33,22 +33,22 @@ FIRST_FILES = {
     "shard": "shards/",
     "embed": "embeddings/",
     "reorder": "reordered/",
-    # Verify publishes nothing but its manifest: the first of the two files that make it, `latest` being the second.
+    # Verify publishes only its manifest: this is the first of its two files, `latest.json` is the second.
     "verify": "manifests/verify/",
 }
 
 
 STEPS = {"scrape": 1040, "curate": 630, "shard": 265, "embed": 335, "reorder": 255}
-"""How many steps (tests/kill.py) each of these stages takes from its first file to its end, about."""
+"""About how many steps (tests/kill.py) each of these stages takes from its first file to its end."""
 LOCKS = (".writer", ".writer-recipe")
 QUICK, SLOW = (0, 0, 0, 1, 5), (0, 0, 1, 20, 400)
 DELAYS_MS = {"scrape": QUICK, "curate": QUICK, "shard": SLOW, "embed": SLOW, "reorder": QUICK}
-"""Between two steps of some a child or a model works for half a second; others would be over."""
+"""Milliseconds. In shard and embed a child or a model works for half a second between two steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a command dies, counted from its first file."""
+    """When a command is killed, counted from its first file."""
 
     stage: str
     steps: int
@@ -56,7 +56,7 @@ class Moment:
 
 
 def random_moments(seed: int, rounds: int) -> list[Moment]:
-    """A moment of each stage a round, the stages in another order each time."""
+    """One moment a stage in each round; every round has the stages in another order."""
     dice = random.Random(seed)
     return [
         Moment(stage, dice.randrange(STEPS[stage]), dice.choice(DELAYS_MS[stage]))
@@ -69,17 +69,17 @@ MOMENTS = random_moments(seed=4, rounds=6)
 
 
 def digests(lake: Lake) -> dict[str, str | None]:
-    found = {stage: manifests.latest(lake, stage) for stage in DATASET_STAGES}
-    return {stage: manifest.digest if manifest else None for stage, manifest in found.items()}
+    by_stage = {stage: manifests.latest(lake, stage) for stage in DATASET_STAGES}
+    return {stage: manifest.digest if manifest else None for stage, manifest in by_stage.items()}
 
 
 def with_stages(demo_lake: Lake, root: Path, before: str) -> Lake:
-    """A lake as it was before a stage ran for the first time."""
+    """A copy of the lake as it was before the stage `before` first ran."""
     lake = Lake(str(root / "lake"), demo_lake.dataset)
-    keep = {"scrape": ("originals", "catalogue"), "curate": ("curated", "normalised"), "shard": ("shards",)}
-    keep |= {"embed": ("embeddings",), "reorder": ("reordered",)}
+    folders = {"scrape": ("originals", "catalogue"), "curate": ("curated", "normalised"), "shard": ("shards",)}
+    folders |= {"embed": ("embeddings",), "reorder": ("reordered",)}
     for stage in DATASET_STAGES[: DATASET_STAGES.index(before)]:
-        for folder in (*keep[stage], f"manifests/{stage}"):
+        for folder in (*folders[stage], f"manifests/{stage}"):
             shutil.copytree(demo_lake.full(folder), lake.full(folder))
     return lake
 
@@ -96,22 +96,22 @@ def kill_in(stage: str, recipe: Recipe, lake: Lake, after: int, steps: int = 0, 
 
 
 def left_behind(lake: Lake) -> list[int]:
-    """Processes that still have this lake in their environment or their command, three seconds after a kill."""
+    """Processes that still name this lake in their environment or command three seconds after a kill."""
     deadline = time.monotonic() + 3
     while True:
         processes = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        found = [pid for pid in processes if knows(pid, lake.root)]
-        if not found or time.monotonic() > deadline:
-            return found
+        pids = [pid for pid in processes if names_lake(pid, lake.root)]
+        if not pids or time.monotonic() > deadline:
+            return pids
         time.sleep(0.1)
 
 
-def knows(pid: int, root: str) -> bool:
+def names_lake(pid: int, root: str) -> bool:
     try:
-        said = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+        environment_and_command = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return pid != os.getpid() and root.encode() in said
+    return pid != os.getpid() and root.encode() in environment_and_command
 
 
 def paths_of(lake: Lake) -> set[str]:
@@ -120,8 +120,8 @@ def paths_of(lake: Lake) -> set[str]:
 
 
 def check_nothing_is_left(lake: Lake, demo_lake: Lake) -> None:
-    """No temporary file or folder anywhere, whoever made it, and nothing that an undisturbed run does not leave."""
-    assert not list(Path(lake.root, ".scratch").iterdir()), "what the killed run left was swept"
+    """No temporary file or folder is left, nor any file that an undisturbed run would not leave."""
+    assert not list(Path(lake.root, ".scratch").iterdir()), "the killed run's scratch files are removed"
     hidden = {path for path in paths_of(lake) if Path(path).name.startswith(".")}
     assert hidden <= {".scratch", *LOCKS}
     assert paths_of(lake) - paths_of(demo_lake) - {*LOCKS, "recipe.json"} == set(), "left over"
@@ -130,12 +130,12 @@ def check_nothing_is_left(lake: Lake, demo_lake: Lake) -> None:
 def kill_and_go_on(
     stage: str, recipe: Recipe, demo_lake: Lake, root: Path, after: int, steps: int = 0, delay_ms: int = 0
 ) -> None:
-    # As many processes as there are in earnest: none of them may outlive the run.
+    # More than one process, as in a real run: none of them may outlive it.
     recipe = recipe.model_copy(update={"shard": recipe.shard.model_copy(update={"processes": 2})})
     lake = with_stages(demo_lake, root, stage)
-    said = kill_in(stage, recipe, lake, after, steps, delay_ms)
-    assert f"killed after {FIRST_FILES[stage]}" in said
-    assert delay_ms or "at its end" not in said, "this moment never came"
+    output = kill_in(stage, recipe, lake, after, steps, delay_ms)
+    assert f"killed after {FIRST_FILES[stage]}" in output
+    assert delay_ms or "at its end" not in output, "this moment never came"
     assert not left_behind(lake), "processes that outlived the run"
     if stage != "verify" and not (steps or delay_ms):
         assert manifests.latest(lake, stage) is None, "killed before its manifest"
@@ -194,10 +194,10 @@ def test_the_whole_demo_in_another_place_has_the_same_digests(tmp_path: Path) ->
 def test_a_killed_run_does_not_do_finished_shards_again(demo_recipe: Recipe, demo_lake: Lake, tmp_path: Path) -> None:
     lake = with_stages(demo_lake, tmp_path, "reorder")
     kill_in("reorder", demo_recipe, lake, after=3)
-    there = {path: path.stat().st_ino for path in Path(lake.full("reordered")).rglob("*.npy")}
-    # Two threads write: the other one may have published its file in the moment between.
-    assert 3 <= len(there) < 14
+    inodes = {path: path.stat().st_ino for path in Path(lake.full("reordered")).rglob("*.npy")}
+    # Two threads write: the other one may have published a file just before the kill.
+    assert 3 <= len(inodes) < 14
     run_stage("reorder", demo_recipe, lake)
-    # The one in hand has no receipt yet; it is made again, with equal bytes, and left as it is.
-    assert {path: path.stat().st_ino for path in there} == there
+    # The shard in work has no part yet; it is made again with equal bytes, so its files are left as they are.
+    assert {path: path.stat().st_ino for path in inodes} == inodes
     assert set(STAGES["reorder"].inputs) == {"shard", "embed"}

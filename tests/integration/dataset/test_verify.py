@@ -1,4 +1,4 @@
-"""Verify catches what is wrong in meaning, with every size, digest and manifest made to agree with it."""
+"""Verify finds wrong content even when every size, digest and manifest is made to agree with it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def problems(recipe: Recipe, lake: Lake, *, deep: bool = False) -> list[Problem]
 
 
 def forge(lake: Lake) -> None:
-    """Make every manifest agree with the files as they are now: sizes, sha256, digests, and the inputs after them."""
+    """Make every manifest agree with the files as they are now: sizes, sha256, digests, and the later inputs."""
     digests: dict[str, str] = {}
     for stage in EARLIER_STAGES:
         manifest = manifests.latest(lake, stage)
@@ -63,8 +63,8 @@ def _entry(lake: Lake, entry: FileEntry) -> FileEntry:
     return lake.entry(entry.path, timed=entry.timed) if lake.exists(entry.path) else entry
 
 
-def change(lake: Lake, path: str, how: Callable[[np.ndarray], np.ndarray]) -> None:
-    rows = how(np.load(lake.full(path)))
+def change(lake: Lake, path: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:
+    rows = edit(np.load(lake.full(path)))
     np.save(lake.full(path), rows)
 
 
@@ -82,13 +82,13 @@ def zero(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
-def test_a_sound_dataset_holds_deep_too(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_a_sound_dataset_passes_a_deep_check(demo_recipe: Recipe, lake_copy: Lake) -> None:
     forge(lake_copy)
     assert run_stage("verify", demo_recipe, lake_copy, options=VerifyOptions(deep=True)).manifest.counts.out >= 95
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("edit", "message"),
     [
         (swap, "does not hold the embedding of its picture; it is that of key 0000001"),
         (shift, "does not hold the embedding of its picture; it is that of key 0000019"),
@@ -100,23 +100,23 @@ def test_a_sound_dataset_holds_deep_too(demo_recipe: Recipe, lake_copy: Lake) ->
     ],
 )
 def test_wrong_rows_are_named_though_every_digest_agrees(
-    demo_recipe: Recipe, lake_copy: Lake, how: Callable[[np.ndarray], np.ndarray], said: str
+    demo_recipe: Recipe, lake_copy: Lake, edit: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:
-    change(lake_copy, IMG, how)
+    change(lake_copy, IMG, edit)
     forge(lake_copy)
     first = problems(demo_recipe, lake_copy)[0]
     assert (first.check, first.file) == ("rows", IMG)
-    assert said in first.message
+    assert message in first.message
 
 
-def test_a_change_that_left_every_size_is_found_when_someone_asks(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """No digest was made to agree: a run takes what was verified before, the command looks."""
+def test_a_change_that_keeps_every_size_is_found_by_the_command(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """The digests do not agree: a run of the pipeline trusts the earlier verification, the command checks again."""
     change(lake_copy, IMG, swap)
     assert run_stage("verify", demo_recipe, lake_copy).state == "unchanged"
     assert problems(demo_recipe, lake_copy)[0].key == "0000000"
 
 
-def test_a_file_lost_since_it_was_verified_is_noticed_without_being_asked(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_a_file_lost_since_verification_is_noticed_by_a_run(demo_recipe: Recipe, lake_copy: Lake) -> None:
     assert run_stage("verify", demo_recipe, lake_copy).state == "unchanged"
     Path(lake_copy.full("shards/00000_stats.json")).unlink()
     with pytest.raises(VerifyFailed, match=r"shards/00000_stats\.json"):
@@ -133,9 +133,7 @@ def test_widths_of_3_and_4_instead_of_5_and_2_are_named(demo_recipe: Recipe, lak
     assert "the keys seem to have been cut as 3+4 instead of 5+2" in first.message
 
 
-def test_a_file_that_no_manifest_names_is_found_where_loaders_would_read_it(
-    demo_recipe: Recipe, lake_copy: Lake
-) -> None:
+def test_an_unnamed_file_is_found_where_loaders_would_read_it(demo_recipe: Recipe, lake_copy: Lake) -> None:
     shutil.copy(lake_copy.full(IMG), lake_copy.full(IMG).replace("00000.npy", "000.npy"))
     first = problems(demo_recipe, lake_copy)[0]
     assert first.file == IMG.replace("00000.npy", "000.npy")
@@ -143,16 +141,19 @@ def test_a_file_that_no_manifest_names_is_found_where_loaders_would_read_it(
 
 
 def test_rows_exchanged_before_reordering_are_found_by_embedding_again(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """Both the embeddings and what was reordered from them are wrong in the same way: only the pictures know."""
+    """Embeddings and reordered rows are wrong in the same way: only the pictures show it."""
     for path in (f"embeddings/{CLIP}/img_emb/img_emb_00000.npy", IMG):
         change(lake_copy, path, swap)
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy, deep=True)
-    assert {(problem.check, problem.key) for problem in found} == {("pictures", "0000000"), ("pictures", "0000001")}
-    assert "the row of 0000001 is nearest" in found[0].message
+    problems_found = problems(demo_recipe, lake_copy, deep=True)
+    assert {(problem.check, problem.key) for problem in problems_found} == {
+        ("pictures", "0000000"),
+        ("pictures", "0000001"),
+    }
+    assert "the row of 0000001 is nearest" in problems_found[0].message
 
 
-def test_one_changed_byte_of_a_tar_is_named_by_a_deep_look(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_one_changed_byte_of_a_tar_is_named_by_a_deep_check(demo_recipe: Recipe, lake_copy: Lake) -> None:
     path = Path(lake_copy.full("shards/00002.tar"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -160,10 +161,10 @@ def test_one_changed_byte_of_a_tar_is_named_by_a_deep_look(demo_recipe: Recipe, 
     assert problems(demo_recipe, lake_copy, deep=True)[0].file == "shards/00002.tar"
 
 
-def rewrite_tar(lake: Lake, how: Callable[[list[tuple[str, dict[str, bytes]]]], None]) -> None:
+def rewrite_tar(lake: Lake, edit: Callable[[list[tuple[str, dict[str, bytes]]]], None]) -> None:
     path = Path(lake.full("shards/00000.tar"))
     samples = list(read_tar(path))
-    how(samples)
+    edit(samples)
     write_tar(samples, path)
 
 
@@ -173,8 +174,11 @@ def test_a_picture_replaced_in_its_tar_is_found_by_embedding_again(demo_recipe: 
 
     rewrite_tar(lake_copy, exchange)
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy, deep=True)
-    assert {(problem.check, problem.key) for problem in found} == {("pictures", "0000004"), ("pictures", "0000005")}
+    problems_found = problems(demo_recipe, lake_copy, deep=True)
+    assert {(problem.check, problem.key) for problem in problems_found} == {
+        ("pictures", "0000004"),
+        ("pictures", "0000005"),
+    }
 
 
 def test_a_caption_moved_to_its_neighbour_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -183,11 +187,11 @@ def test_a_caption_moved_to_its_neighbour_is_found(demo_recipe: Recipe, lake_cop
 
     rewrite_tar(lake_copy, exchange)
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy, deep=True)
-    assert ("captions", "0000004") in {(problem.check, problem.key) for problem in found}
+    problems_found = problems(demo_recipe, lake_copy, deep=True)
+    assert ("captions", "0000004") in {(problem.check, problem.key) for problem in problems_found}
 
 
-def test_a_sample_that_left_its_tar_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_a_sample_missing_from_its_tar_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
     rewrite_tar(lake_copy, lambda samples: samples.__delitem__(7))
     forge(lake_copy)
     first = problems(demo_recipe, lake_copy)[0]
@@ -209,9 +213,9 @@ def test_metadata_of_another_shard_is_found(demo_recipe: Recipe, lake_copy: Lake
     folder = Path(lake_copy.full(f"embeddings/{CLIP}/metadata"))
     shutil.copy(folder / "metadata_00001.parquet", folder / "metadata_00000.parquet")
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy)
-    assert (found[0].check, found[0].key) == ("keys", "0000000")
-    assert "has a picture but no embedding" in found[0].message
+    problems_found = problems(demo_recipe, lake_copy)
+    assert (problems_found[0].check, problems_found[0].key) == ("keys", "0000000")
+    assert "has a picture but no embedding" in problems_found[0].message
 
 
 def test_a_page_in_two_splits_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -230,9 +234,9 @@ def test_a_page_in_two_splits_is_found(demo_recipe: Recipe, lake_copy: Lake) -> 
     assert repr(page) in first.message
 
 
-def set_column(lake: Lake, path: str, name: str, how: Callable[[list[Any]], list[Any]]) -> None:
+def set_column(lake: Lake, path: str, name: str, edit: Callable[[list[Any]], list[Any]]) -> None:
     table = pq.read_table(lake.full(path))
-    values = pa.array(how(table[name].to_pylist()), table.schema.field(name).type)
+    values = pa.array(edit(table[name].to_pylist()), table.schema.field(name).type)
     pq.write_table(table.set_column(table.schema.get_field_index(name), name, values), lake.full(path))
 
 
@@ -251,8 +255,8 @@ def test_wrong_text_rows_are_found_too(demo_recipe: Recipe, lake_copy: Lake) -> 
     assert first_problem(demo_recipe, lake_copy)[:2] == ("rows", TEXT)
 
 
-def test_a_row_where_no_picture_is_must_be_zero(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """Sample 5 leaves the tar, the parquet's successes and the embeddings; its reordered row stays."""
+def test_a_row_without_a_picture_must_be_zero(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """Sample 5 is removed from the tar, the parquet's successes and the embeddings; its reordered row stays."""
     rewrite_tar(lake_copy, lambda samples: samples.__delitem__(5))
     failed = ["success"] * 5 + ["failed_to_resize"] + ["success"] * 14
     set_column(lake_copy, "shards/00000.parquet", "status", lambda _: failed)
@@ -261,8 +265,8 @@ def test_a_row_where_no_picture_is_must_be_zero(demo_recipe: Recipe, lake_copy: 
     for kind in ("img_emb", "text_emb"):
         change(lake_copy, f"embeddings/{CLIP}/{kind}/{kind}_00000.npy", lambda rows: rows[kept])
     forge(lake_copy)
-    found = {(problem.check, problem.file, problem.key) for problem in problems(demo_recipe, lake_copy)}
-    assert ("rows", IMG, "0000005") in found
+    problems_found = {(problem.check, problem.file, problem.key) for problem in problems(demo_recipe, lake_copy)}
+    assert ("rows", IMG, "0000005") in problems_found
 
 
 def test_embeddings_that_are_not_of_unit_length_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -285,7 +289,7 @@ def test_a_parquet_out_of_key_order_is_found(demo_recipe: Recipe, lake_copy: Lak
 
 
 def test_a_sample_without_its_text_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """dalle2-pytorch's loader would drop it without a word."""
+    """dalle2-pytorch's loader would drop it silently."""
     path = Path(lake_copy.full("shards/00000.tar"))
     with tarfile.open(path) as tar:
         members = [(info, tar.extractfile(info)) for info in tar]
@@ -313,15 +317,15 @@ def test_a_stage_that_was_made_from_another_snapshot_is_found(demo_recipe: Recip
     sound["embed"] = sound["embed"].model_copy(update={"inputs": {"shard": "another"}})
     context = inspect(sound, demo_recipe, demo_lake, VerifyOptions(reembed=0))
     assert [problem.message for problem in context.problems] == [
-        "embed was not made from this shard; run `sp-data embed` again"
+        f"embed was not made from this shard; run {demo_lake.command('embed')} again"
     ]
 
 
-@pytest.mark.parametrize(("kind", "what"), [("img_emb", "picture"), ("text_emb", "caption")])
-def test_rows_that_no_other_is_nearer_to_but_that_are_wrong_are_found(
-    demo_recipe: Recipe, lake_copy: Lake, kind: str, what: str
+@pytest.mark.parametrize(("kind", "content"), [("img_emb", "picture"), ("text_emb", "caption")])
+def test_wrong_rows_are_found_though_no_other_row_is_nearer(
+    demo_recipe: Recipe, lake_copy: Lake, kind: str, content: str
 ) -> None:
-    """Every row of the shard turned by the same angle: no neighbour is nearer, only the cosine tells."""
+    """Every row of the shard is turned by the same angle: no neighbour is nearer, only the cosine shows it."""
 
     def turned(rows: np.ndarray) -> np.ndarray:
         wide = rows.astype(np.float32)
@@ -331,14 +335,14 @@ def test_rows_that_no_other_is_nearer_to_but_that_are_wrong_are_found(
     for path in (f"embeddings/{CLIP}/{kind}/{kind}_00000.npy", IMG.replace("img_emb", kind)):
         change(lake_copy, path, turned)
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy, deep=True)
-    assert {problem.check for problem in found} == {"pictures"}
-    assert len(found) == 20
-    assert all(f"its {what}, embedded again, has cosine" in problem.message for problem in found)
+    problems_found = problems(demo_recipe, lake_copy, deep=True)
+    assert {problem.check for problem in problems_found} == {"pictures"}
+    assert len(problems_found) == 20
+    assert all(f"its {content}, embedded again, has cosine" in problem.message for problem in problems_found)
 
 
-def test_a_swap_with_a_near_twin_is_found_by_who_is_nearest() -> None:
-    """Two rows so alike that each passes for the other by cosine alone."""
+def test_a_swap_with_a_near_twin_is_found_by_the_nearest_row() -> None:
+    """Two rows so alike that by cosine alone each would pass for the other."""
     first = np.zeros(128, np.float32)
     first[0] = 1
     twin = first.copy()
@@ -350,7 +354,7 @@ def test_a_swap_with_a_near_twin_is_found_by_who_is_nearest() -> None:
     assert not is_own(np.array([0.99, 0.5]), 0, 0.999)
 
 
-def test_counts_that_do_not_meet_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_counts_that_do_not_match_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
     curated = manifests.latest(lake_copy, "curate")
     assert curated is not None
     edited = json.loads(lake_copy.read_bytes("manifests/curate/latest.json"))
@@ -366,18 +370,20 @@ def test_counts_that_do_not_meet_are_found(demo_recipe: Recipe, lake_copy: Lake)
 def test_a_cut_npy_is_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
     path = Path(lake_copy.full(IMG))
     path.write_bytes(path.read_bytes()[:-2])
-    found = problems(demo_recipe, lake_copy)
-    assert (found[0].check, found[0].file) == ("files", IMG)
+    problems_found = problems(demo_recipe, lake_copy)
+    assert (problems_found[0].check, problems_found[0].file) == ("files", IMG)
     forge(lake_copy)
     assert "img_emb_00000.npy is no whole .npy file" in problems(demo_recipe, lake_copy)[0].message
 
 
-def test_a_problem_is_found_by_manifests_without_problems_only(lake_copy: Lake) -> None:
-    """`forge` itself changes nothing that verify looks at: else the tests above would prove nothing."""
+def test_forge_alone_changes_no_digest(lake_copy: Lake) -> None:
+    """`forge` itself changes nothing that verify checks; otherwise the tests above would prove nothing."""
     before = {stage: manifests.latest(lake_copy, stage) for stage in EARLIER_STAGES}
     forge(lake_copy)
     after = {stage: manifests.latest(lake_copy, stage) for stage in EARLIER_STAGES}
-    assert [m.digest for m in before.values() if m] == [m.digest for m in after.values() if m]
+    assert [manifest.digest for manifest in before.values() if manifest] == [
+        manifest.digest for manifest in after.values() if manifest
+    ]
     assert isinstance(before["scrape"], Manifest)
     assert io.BytesIO(lake_copy.read_bytes(IMG)).read(6) == b"\x93NUMPY"
 
@@ -391,8 +397,8 @@ def curated_path(lake: Lake) -> str:
 def test_a_picture_that_was_not_kept_needs_a_tombstone(demo_recipe: Recipe, lake_copy: Lake) -> None:
     shard = pq.read_table(lake_copy.full("shards/00000.parquet"))
     kept = pq.read_table(lake_copy.full(curated_path(lake_copy)))
-    gone = shard["title"][2].as_py()
-    pq.write_table(kept.filter(pc.not_equal(kept["title"], gone)), lake_copy.full(curated_path(lake_copy)))
+    title = shard["title"][2].as_py()
+    pq.write_table(kept.filter(pc.not_equal(kept["title"], title)), lake_copy.full(curated_path(lake_copy)))
     forge(lake_copy)
     first = problems(demo_recipe, lake_copy)[0]
     assert (first.check, first.key) == ("samples", shard["key"][2].as_py())
@@ -410,8 +416,8 @@ def test_a_tombstone_of_a_picture_that_was_kept_is_found(demo_recipe: Recipe, la
     assert (first.check, first.message) == ("samples", f"{title} was kept by curate, but is alive in no shard")
 
 
-def test_a_caption_changed_wherever_it_is_said_is_not_the_planned_one(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """Shard and embeddings agree on it; only what the sample was planned from does not."""
+def test_a_caption_changed_in_every_file_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """Shard and embeddings agree on it; only curate's table, from which the sample was planned, differs."""
     parquet = pq.read_table(lake_copy.full("shards/00000.parquet"))
     key = parquet["key"][0].as_py()
     set_column(lake_copy, "shards/00000.parquet", "caption", lambda captions: ["another", *captions[1:]])
@@ -420,7 +426,9 @@ def test_a_caption_changed_wherever_it_is_said_is_not_the_planned_one(demo_recip
         lake_copy,
         METADATA,
         "caption",
-        lambda captions: ["another" if one == key else said for one, said in zip(keys, captions, strict=True)],
+        lambda captions: [
+            "another" if other == key else caption for other, caption in zip(keys, captions, strict=True)
+        ],
     )
     assert first_problem(demo_recipe, lake_copy) == ("samples", "shards/00000.parquet", key)
 
@@ -428,13 +436,15 @@ def test_a_caption_changed_wherever_it_is_said_is_not_the_planned_one(demo_recip
 def test_near_duplicates_in_two_splits_are_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
     kept = pq.read_table(lake_copy.full(curated_path(lake_copy))).to_pylist()
     train = next(row for row in kept if row["split"] == "train")
-    held_out = next(place for place, row in enumerate(kept) if row["split"] != "train")
+    held_out = next(row_number for row_number, row in enumerate(kept) if row["split"] != "train")
     for name in ("phash", "thumb"):
         set_column(
             lake_copy,
             curated_path(lake_copy),
             name,
-            lambda values, name=name: [train[name] if at == held_out else one for at, one in enumerate(values)],
+            lambda values, name=name: [
+                train[name] if index == held_out else value for index, value in enumerate(values)
+            ],
         )
     forge(lake_copy)
     first = problems(demo_recipe, lake_copy)[0]
@@ -447,10 +457,14 @@ def test_a_sample_that_is_in_its_tar_only_is_found(demo_recipe: Recipe, lake_cop
     samples = list(read_tar(path))
     write_tar([*samples, ("0000099", samples[-1][1])], path)
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy)
-    assert ("keys", "shards/00000.tar", "0000099") not in [(one.check, one.file, one.key) for one in found]
-    assert ("keys", "shards/00000.parquet", "0000099") in [(one.check, one.file, one.key) for one in found]
-    assert any("holds 21 samples, the shard manifest says 20" in one.message for one in found)
+    problems_found = problems(demo_recipe, lake_copy)
+    assert ("keys", "shards/00000.tar", "0000099") not in [
+        (problem.check, problem.file, problem.key) for problem in problems_found
+    ]
+    assert ("keys", "shards/00000.parquet", "0000099") in [
+        (problem.check, problem.file, problem.key) for problem in problems_found
+    ]
+    assert any("holds 21 samples, the shard manifest says 20" in problem.message for problem in problems_found)
 
 
 def test_a_sample_that_is_twice_in_its_tar_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
@@ -458,12 +472,14 @@ def test_a_sample_that_is_twice_in_its_tar_is_found(demo_recipe: Recipe, lake_co
     samples = list(read_tar(path))
     write_tar([*samples, samples[0]], path)
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy)
-    assert {(one.check, one.key) for one in found} == {("keys", "0000000")}
-    assert {one.message for one in found} == {f"holds 0000000.{name} 2 times" for name in ("jpg", "txt", "json")}
+    problems_found = problems(demo_recipe, lake_copy)
+    assert {(problem.check, problem.key) for problem in problems_found} == {("keys", "0000000")}
+    assert {problem.message for problem in problems_found} == {
+        f"holds 0000000.{name} 2 times" for name in ("jpg", "txt", "json")
+    }
 
 
-def test_a_licence_changed_in_the_tar_is_found_by_deep(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_a_licence_changed_in_the_tar_is_found_by_a_deep_check(demo_recipe: Recipe, lake_copy: Lake) -> None:
     path = Path(lake_copy.full("shards/00000.tar"))
     samples = list(read_tar(path))
     key, parts = samples[3]
@@ -471,13 +487,13 @@ def test_a_licence_changed_in_the_tar_is_found_by_deep(demo_recipe: Recipe, lake
     write_tar(samples, path)
     forge(lake_copy)
     run_stage("verify", demo_recipe, lake_copy, options=VerifyOptions(reembed=0))
-    (one,) = problems(demo_recipe, lake_copy, deep=True)
-    assert (one.check, one.file, one.key) == ("samples", "shards/00000.tar", key)
-    assert "its .json says licence 'CC0'" in one.message
+    (problem,) = problems(demo_recipe, lake_copy, deep=True)
+    assert (problem.check, problem.file, problem.key) == ("samples", "shards/00000.tar", key)
+    assert "its .json says licence 'CC0'" in problem.message
 
 
 def test_a_picture_that_lives_under_two_keys_is_found(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """Row 1 of a shard becomes row 0 once more, in every file that says so."""
+    """Row 1 of a shard repeats row 0 in every column that identifies a sample."""
     path = Path(lake_copy.full("shards/00000.parquet"))
     table = pq.read_table(path)
     for name in ("title", "sha1", "caption", "variants", "split", "sample"):
@@ -487,18 +503,18 @@ def test_a_picture_that_lives_under_two_keys_is_found(demo_recipe: Recipe, lake_
         )
     pq.write_table(table, path)
     forge(lake_copy)
-    found = problems(demo_recipe, lake_copy)
-    same = [one for one in found if one.message == "is the same sample as key 0000000"]
-    assert [(one.check, one.key) for one in same] == [("samples", "0000001")]
+    problems_found = problems(demo_recipe, lake_copy)
+    same = [problem for problem in problems_found if problem.message == "is the same sample as key 0000000"]
+    assert [(problem.check, problem.key) for problem in same] == [("samples", "0000001")]
 
 
 def test_a_missing_reordered_file_is_named_once(demo_recipe: Recipe, lake_copy: Lake) -> None:
     lake_copy.remove(IMG)
-    found = problems(demo_recipe, lake_copy)
-    assert [one.message for one in found if one.file == IMG] == ["is missing (reorder)"]
+    problems_found = problems(demo_recipe, lake_copy)
+    assert [problem.message for problem in problems_found if problem.file == IMG] == ["is missing (reorder)"]
 
 
-def test_pictures_that_a_clip_finds_alike_are_listed_and_nothing_is_wrong(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_pictures_that_a_clip_finds_alike_are_listed_and_are_no_problem(demo_recipe: Recipe, lake_copy: Lake) -> None:
     closer = demo_recipe.model_copy(update={"verify": demo_recipe.verify.model_copy(update={"close_cosine": 0.5})})
     run_stage("verify", closer, lake_copy, options=VerifyOptions(reembed=0))
     reordered = manifests.latest(lake_copy, "reorder")
@@ -517,20 +533,20 @@ def test_pictures_that_a_clip_finds_alike_are_listed_and_nothing_is_wrong(demo_r
             assert (row[title], row[split]) == (of_key[row[key]]["title"], of_key[row[key]]["split"])
 
 
-def test_the_pictures_that_are_embedded_again_are_of_any_shard(
+def test_the_pictures_to_embed_again_come_from_any_shard(
     demo_recipe: Recipe, demo_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[int, set[str]] = {}
+    keys_by_shard: dict[int, set[str]] = {}
 
-    def noted(job: PictureJob) -> list[Problem]:
-        asked.update({shard["number"]: set(keys or ()) for shard, keys in job.shards})
+    def record(job: PictureJob) -> list[Problem]:
+        keys_by_shard.update({shard["number"]: set(keys or ()) for shard, keys in job.shards})
         return []
 
-    monkeypatch.setattr("sp_data.dataset.verify.stage.check_pictures", noted)
+    monkeypatch.setattr("sp_data.dataset.verify.stage.check_pictures", record)
     sound = {stage: manifest for stage in EARLIER_STAGES if (manifest := manifests.latest(demo_lake, stage))}
     inspect(sound, demo_recipe, demo_lake, VerifyOptions(reembed=30))
-    assert sum(map(len, asked.values())) == 30
-    assert len(asked) >= 4
+    assert sum(map(len, keys_by_shard.values())) == 30
+    assert len(keys_by_shard) >= 4
 
 
 def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe, demo_lake: Lake) -> None:
@@ -541,23 +557,26 @@ def test_a_stage_that_took_in_less_than_was_let_out_is_found(demo_recipe: Recipe
     assert [problem.message for problem in context.problems] == ["embed let out 106, reorder took in 103"]
 
 
-@pytest.mark.parametrize("what", ["tombstones", "shards"])
-def test_an_edited_dataset_manifest_is_named(demo_recipe: Recipe, lake_copy: Lake, what: str) -> None:
-    """It is what training and export take; its digest is left as it was."""
+@pytest.mark.parametrize("field", ["tombstones", "shards"])
+def test_an_edited_dataset_manifest_is_named(demo_recipe: Recipe, lake_copy: Lake, field: str) -> None:
+    """Training and export read it; its digest is left unchanged."""
     for path in [path for path in lake_copy.list("manifests/verify") if path.endswith(".json")]:
-        said = json.loads(lake_copy.read_bytes(path))
-        first, second = said["details"]["shards"][:2]
-        if what == "shards":
+        manifest = json.loads(lake_copy.read_bytes(path))
+        first, second = manifest["details"]["shards"][:2]
+        if field == "shards":
             first["img_emb"], second["img_emb"] = second["img_emb"], first["img_emb"]
         else:
-            said["details"]["tombstones"] = ["0000001"]
-        lake_copy.write_bytes(path, json.dumps(said).encode())
-    found = problems(demo_recipe, lake_copy)
-    assert {one.check for one in found} == {"files"}
-    assert all(f"it was edited; delete it and run {lake_copy.command('verify')}" in one.message for one in found)
+            manifest["details"]["tombstones"] = ["0000001"]
+        lake_copy.write_bytes(path, json.dumps(manifest).encode())
+    problems_found = problems(demo_recipe, lake_copy)
+    assert {problem.check for problem in problems_found} == {"files"}
+    assert all(
+        f"it was edited; delete it and run {lake_copy.command('verify')}" in problem.message
+        for problem in problems_found
+    )
     with pytest.raises(VerifyFailed):
         run_stage("verify", demo_recipe, lake_copy)
-    assert len(found) == 2
-    for one in found:
-        lake_copy.remove(one.file)
+    assert len(problems_found) == 2
+    for problem in problems_found:
+        lake_copy.remove(problem.file)
     assert run_stage("verify", demo_recipe, lake_copy).manifest.is_as_made

@@ -1,7 +1,7 @@
-"""Exports, read back by those whom they are for.
+"""Exports, read back by the programs they are made for.
 
 The dataset is made by hand so that a wrong pairing shows: a picture's colour, its caption and both its embeddings name
-its key. Five shards; in each an index that failed, in some a tombstone or a picture without embedding.
+its key. Five shards; each has an index that failed, some have a tombstone or a picture without embedding.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def colour(shard: int, index: int) -> tuple[int, int, int]:
 
 
 def row(shard: int, index: int, kind: str) -> np.ndarray:
-    """An embedding that says whose it is; a text embedding is the image embedding's negative."""
-    made = np.zeros(DIM, np.float16)
-    made[:3] = shard + 1, index + 1, 1
-    return made if kind == "img_emb" else -made
+    """An embedding that encodes its key; a text embedding is the negative of the image embedding."""
+    embedding = np.zeros(DIM, np.float16)
+    embedding[:3] = shard + 1, index + 1, 1
+    return embedding if kind == "img_emb" else -embedding
 
 
-def whose(embedding: Any) -> str:
+def key_of_embedding(embedding: Any) -> str:
     numbers = np.abs(np.asarray(embedding, np.float32))
     return LAYOUT.key(int(numbers[0]) - 1, int(numbers[1]) - 1)
 
@@ -112,7 +112,7 @@ def make_shard(lake: Lake, number: int, split: str) -> dict[str, Any]:
     samples, rows = [], []
     for index in range(SIZE):
         key = LAYOUT.key(number, index)
-        said = {
+        fields = {
             "key": key,
             "status": "failed_to_download" if index == FAILED else "success",
             "caption": f"a picture\nof {key}",
@@ -125,11 +125,11 @@ def make_shard(lake: Lake, number: int, split: str) -> dict[str, Any]:
             "url": f"https://example.org/{key}.png",
             "sha1": f"{number:039d}{index:x}",
         }
-        rows.append(said)
+        rows.append(fields)
         if index != FAILED:
             picture = io.BytesIO()
             Image.new("RGB", (16, 16), colour(number, index)).save(picture, "JPEG", quality=95)
-            parts = {"jpg": picture.getvalue(), "txt": said["caption"].encode(), "json": json.dumps(said).encode()}
+            parts = {"jpg": picture.getvalue(), "txt": fields["caption"].encode(), "json": json.dumps(fields).encode()}
             samples.append((key, parts))
     with lake.scratch("hand") as folder:
         write_tar(samples, folder / "tar")
@@ -137,27 +137,27 @@ def make_shard(lake: Lake, number: int, split: str) -> dict[str, Any]:
         lake.publish(folder / "tar", f"shards/{name}.tar")
         lake.publish(folder / "parquet", f"shards/{name}.parquet")
         for kind in ("img_emb", "text_emb"):
-            made = np.stack([row(number, index, kind) for index in range(SIZE)])
-            made[[FAILED, LOST] if number == 4 else [FAILED]] = 0
-            np.save(folder / "rows.npy", made)
+            embeddings = np.stack([row(number, index, kind) for index in range(SIZE)])
+            embeddings[[FAILED, LOST] if number == 4 else [FAILED]] = 0
+            np.save(folder / "rows.npy", embeddings)
             lake.publish(folder / "rows.npy", f"reordered/hand/{kind}/{kind}_{name}.npy")
     paths = {"tar": f"shards/{name}.tar", "parquet": f"shards/{name}.parquet"}
     paths |= {kind: f"reordered/hand/{kind}/{kind}_{name}.npy" for kind in ("img_emb", "text_emb")}
-    listed = {kind: {"path": path, "sha256": ""} for kind, path in paths.items()}
-    return {"number": number, "split": split, "num_rows": SIZE, "num_samples": SIZE - 1, **listed}
+    files = {kind: {"path": path, "sha256": ""} for kind, path in paths.items()}
+    return {"number": number, "split": split, "num_rows": SIZE, "num_samples": SIZE - 1, **files}
 
 
-def exported(to: str, verified: Manifest, recipe: Recipe, lake: Lake, target: Path, **how: Any) -> ExportResult:
-    form = form_of(to, verified, recipe, embeddings_in_tars=how.pop("embeddings_in_tars", False))
-    return export(verified, form, lake, target, to=to, **how)
+def exported(to: str, verified: Manifest, recipe: Recipe, lake: Lake, target: Path, **options: Any) -> ExportResult:
+    form = form_of(to, verified, recipe, embeddings_in_tars=options.pop("embeddings_in_tars", False))
+    return export(verified, form, lake, target, to=to, **options)
 
 
 @pytest.fixture(scope="module")
 def dalle2(verified: Manifest, recipe: Recipe, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("dalle2") / "export"
-    done = exported("dalle2-pytorch", verified, recipe, lake, target)
-    assert done.splits == {split: len(keys) for split, keys in ALIVE.items()}
-    assert done.dropped == {"tombstone": 2 + SIZE - 1, "no embedding": 1}
+    result = exported("dalle2-pytorch", verified, recipe, lake, target)
+    assert result.splits == {split: len(keys) for split, keys in ALIVE.items()}
+    assert result.dropped == {"tombstone": 2 + SIZE - 1, "no embedding": 1}
     return target
 
 
@@ -196,12 +196,15 @@ def tar_urls(data: Any) -> list[str]:
 
 
 def test_the_decoders_loader_pairs_every_live_picture_with_its_own_embedding_and_caption(decoder_config: Any) -> None:
-    """Without being told to go on after an error: not one sample is without its row."""
+    """The loader is not told to go on after an error: every sample has its row."""
     data = decoder_config.data
-    seen = [(key_of(picture), whose(emb["img"]), text) for picture, emb, text in decoder_samples(data, tar_urls(data))]
-    assert [picture for picture, _, _ in seen] == [embedding for _, embedding, _ in seen]
-    assert [text for _, _, text in seen] == [f"a picture\nof {key}" for key, _, _ in seen]
-    assert sorted(key for key, _, _ in seen) == EVERY
+    samples = [
+        (key_of(picture), key_of_embedding(emb["img"]), text)
+        for picture, emb, text in decoder_samples(data, tar_urls(data))
+    ]
+    assert [picture for picture, _, _ in samples] == [embedding for _, embedding, _ in samples]
+    assert [text for _, _, text in samples] == [f"a picture\nof {key}" for key, _, _ in samples]
+    assert sorted(key for key, _, _ in samples) == EVERY
 
 
 def test_the_decoders_dataloader_gives_each_sample_once_as_configured(decoder_config: Any) -> None:
@@ -217,17 +220,17 @@ def test_the_decoders_dataloader_gives_each_sample_once_as_configured(decoder_co
         img_preproc=data.img_preproc,
         extra_keys=["txt"],
     )
-    seen = []
+    pairs = []
     for pictures, emb, texts in loader:
         assert pictures.shape[1:] == (3, 32, 32)
-        seen += [(key_of(one), whose(row)) for one, row in zip(pictures, emb["img"], strict=True)]
-        assert [f"a picture\nof {key_of(one)}" for one in pictures] == list(texts)
-    assert all(picture == embedding for picture, embedding in seen)
-    assert sorted(picture for picture, _ in seen) == EVERY
+        pairs += [(key_of(picture), key_of_embedding(row)) for picture, row in zip(pictures, emb["img"], strict=True)]
+        assert [f"a picture\nof {key_of(picture)}" for picture in pictures] == list(texts)
+    assert all(picture == embedding for picture, embedding in pairs)
+    assert sorted(picture for picture, _ in pairs) == EVERY
 
 
-def test_the_split_that_the_decoders_script_draws_is_ours(decoder_config: Any) -> None:
-    """As create_dataloaders of its train_decoder.py does it."""
+def test_the_decoders_script_draws_our_split(decoder_config: Any) -> None:
+    """The split is drawn as create_dataloaders in dalle2-pytorch's train_decoder.py draws it."""
     import torch
 
     data, splits = decoder_config.data, decoder_config.data.splits
@@ -260,8 +263,8 @@ def test_the_priors_loaders_pair_every_live_row_with_its_caption_and_split_as_we
     data = prior_config.data
     images = get_reader(text_conditioned=True, img_url=data.image_url, meta_url=data.meta_url)
     assert images.count == data.num_data_points == len(EVERY)
-    for embeddings, said in images(batch_size=7, show_progress=False):
-        assert [f"a picture\nof {whose(row)}" for row in embeddings] == said["caption"].to_list()
+    for embeddings, metadata in images(batch_size=7, show_progress=False):
+        assert [f"a picture\nof {key_of_embedding(row)}" for row in embeddings] == metadata["caption"].to_list()
 
     images, texts = get_reader(
         text_conditioned=False, img_url=data.image_url, txt_url=data.image_url.replace("img_emb", "text_emb")
@@ -276,11 +279,11 @@ def test_the_priors_loaders_pair_every_live_row_with_its_caption_and_split_as_we
         text_reader=texts,
     )
     for split, loader in zip(("train", "val", "test"), loaders, strict=True):
-        seen = []
+        keys = []
         for image, text in loader:
             np.testing.assert_array_equal(image, -text)
-            seen += [whose(row) for row in image]
-        assert sorted(seen) == ALIVE[split]
+            keys += [key_of_embedding(row) for row in image]
+        assert sorted(keys) == ALIVE[split]
 
 
 def test_the_configurations_make_models_of_the_datasets_width(decoder_config: Any, prior_config: Any) -> None:
@@ -294,7 +297,7 @@ def test_the_configurations_make_models_of_the_datasets_width(decoder_config: An
 def test_with_embeddings_in_the_tars_each_lies_beside_its_picture(
     verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read by dalle2-pytorch's own dataset, in both ways there are."""
+    """Read by dalle2-pytorch's own dataset, in both ways it offers."""
     from dalle2_pytorch.dataloaders import ImageEmbeddingDataset
     from dalle2_pytorch.train_configs import TrainDecoderConfig
     from webdataset import autodecode
@@ -304,16 +307,16 @@ def test_with_embeddings_in_the_tars_each_lies_beside_its_picture(
     data = TrainDecoderConfig.from_json_path(str(target / "train_decoder_config.json")).data
     assert data.img_embeddings_url is None
     assert not (target / "decoder").exists()
-    made = ImageEmbeddingDataset(
+    dataset = ImageEmbeddingDataset(
         tar_urls(data), img_preproc=data.img_preproc, extra_keys=["npy", "txt"], shuffle_shards=False
     )
-    seen = [(key_of(picture), whose(embedding), text) for picture, _, embedding, text in made]
-    assert seen == [(key, key, f"a picture\nof {key}") for key, _, _ in seen]
-    assert sorted(key for key, _, _ in seen) == EVERY
+    samples = [(key_of(picture), key_of_embedding(embedding), text) for picture, _, embedding, text in dataset]
+    assert samples == [(key, key, f"a picture\nof {key}") for key, _, _ in samples]
+    assert sorted(key for key, _, _ in samples) == EVERY
     for extension in ("img_emb", "text_emb"):
         monkeypatch.setitem(autodecode.decoders, extension, autodecode.decoders["npy"])
     for picture, emb, _ in decoder_samples(data, tar_urls(data)):
-        assert key_of(picture) == whose(emb["img"]) == whose(emb["text"])
+        assert key_of(picture) == key_of_embedding(emb["img"]) == key_of_embedding(emb["text"])
         assert emb["img"][0] > 0 > emb["text"][0]
 
 
@@ -336,16 +339,16 @@ def test_an_imagefolder_names_each_picture_with_its_caption_and_where_it_is_from
 def test_kohyas_folders_hold_a_caption_of_one_line_beside_each_picture(
     verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path
 ) -> None:
-    done = exported("kohya", verified, recipe, lake, tmp_path / "kohya", splits=("train",))
-    assert done.splits == {"train": len(ALIVE["train"])}
+    result = exported("kohya", verified, recipe, lake, tmp_path / "kohya", splits=("train",))
+    assert result.splits == {"train": len(ALIVE["train"])}
     folder = tmp_path / "kohya" / "train" / "1_hand"
     assert sorted(path.stem for path in folder.glob("*.jpg")) == ALIVE["train"]
     assert {path.stem: path.read_text() for path in folder.glob("*.txt")} == {
         key: f"a picture of {key}" for key in ALIVE["train"]
     }
-    said = [json.loads(line) for line in (tmp_path / "kohya" / "attribution.jsonl").open()]
-    assert sorted(Path(line["file_name"]).stem for line in said) == ALIVE["train"]
-    assert all((tmp_path / "kohya" / line["file_name"]).exists() and line["licence"] for line in said)
+    attributions = [json.loads(line) for line in (tmp_path / "kohya" / "attribution.jsonl").open()]
+    assert sorted(Path(line["file_name"]).stem for line in attributions) == ALIVE["train"]
+    assert all((tmp_path / "kohya" / line["file_name"]).exists() and line["licence"] for line in attributions)
 
 
 def test_a_folder_of_someone_elses_is_left_alone_and_an_earlier_export_is_replaced(
@@ -362,18 +365,20 @@ def test_a_folder_of_someone_elses_is_left_alone_and_an_earlier_export_is_replac
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
 
 
-def test_what_fails_half_way_leaves_nothing(verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path) -> None:
-    gone = Path(lake.full("shards/00007.tar"))
-    aside = gone.rename(tmp_path / "aside.tar")
+def test_an_export_that_fails_half_way_leaves_nothing(
+    verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path
+) -> None:
+    tar = Path(lake.full("shards/00007.tar"))
+    aside = tar.rename(tmp_path / "aside.tar")
     try:
         with pytest.raises(FileNotFoundError):
             exported("imagefolder", verified, recipe, lake, tmp_path / "out")
     finally:
-        aside.rename(gone)
+        aside.rename(tar)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_word_is_bad_usage(verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path) -> None:
+def test_a_wrong_argument_is_a_usage_error(verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected one of dalle2-pytorch, imagefolder, kohya"):
         exported("webdataset", verified, recipe, lake, tmp_path)
     with pytest.raises(UsageError, match="imagefolder has no embeddings"):
@@ -387,15 +392,15 @@ def test_shares_add_up_to_one_and_come_back_as_the_counts(counts: tuple[int, int
     split, total = shares(*counts), sum(counts)
     assert split["train"] + split["val"] + split["test"] == split["train"] + split["test"] + split["val"] == 1
     assert (round(split["train"] * total), round(split["test"] * total)) == (counts[0], counts[2])
-    if all(counts):  # the prior's loader wants all three
+    if all(counts):  # the prior's loader needs all three
         assert split["train"] + split["val"] < 1
         assert (int(split["train"] * total), int(split["val"] * total)) == counts[:2]
 
 
 def test_an_unchanged_shard_is_not_copied_where_a_link_can_be_made(dalle2: Path, lake: Lake) -> None:
-    shards = {one["shard"]: one["number"] for one in json.loads((dalle2 / MARK).read_text())["shards"]}
-    same = dalle2 / f"shards/{shards['00000']:05d}.tar"
-    assert same.samefile(lake.full("shards/00000.tar"))
+    shards = {shard["shard"]: shard["number"] for shard in json.loads((dalle2 / MARK).read_text())["shards"]}
+    linked = dalle2 / f"shards/{shards['00000']:05d}.tar"
+    assert linked.samefile(lake.full("shards/00000.tar"))
     with tarfile.open(dalle2 / f"shards/{shards['00004']:05d}.tar") as tar:
         assert f"{LAYOUT.key(4, TOMBSTONE)}.jpg" not in tar.getnames()
 
@@ -404,23 +409,23 @@ def test_an_unchanged_shard_is_not_copied_where_a_link_can_be_made(dalle2: Path,
 def test_a_shard_that_is_written_again_is_the_same(
     to: str, verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path
 ) -> None:
-    """As when a machine is lost in the middle, and its job is done on another one."""
-    form, listed = form_of(to, verified, recipe), verified.details["shards"][0]
+    """As when a machine is lost during its job and another machine does the job again."""
+    form, shard = form_of(to, verified, recipe), verified.details["shards"][0]
     layout = KeyLayout.parse(verified.details["layout"])
     dim = int(verified.details["dim"])
-    job = ExportJob(lake.url, lake.dataset, layout, dim, listed, frozenset(), form.writer, tmp_path)
+    job = ExportJob(lake.url, lake.dataset, layout, dim, shard, frozenset(), form.writer, tmp_path)
     first = write_shard(job)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert write_shard(job) == first
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_an_export_that_was_taken_away_for_one_that_never_came_is_put_back(
+def test_an_earlier_export_is_put_back_after_a_kill_during_its_replacement(
     verified: Manifest, recipe: Recipe, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "kids"
     exported("kohya", verified, recipe, lake, target)
-    # A kill between two renames: nobody has this process number.
+    # What a kill between two renames leaves; no process has this number.
     target.rename(tmp_path / ".kids.before-99999999")
     (tmp_path / ".kids.export-99999999").mkdir()
 
@@ -431,7 +436,7 @@ def test_an_export_that_was_taken_away_for_one_that_never_came_is_put_back(
         patch.setattr("sp_data.exchange.export.run.write_shard", full)
         exported("imagefolder", verified, recipe, lake, target)
     assert [path.name for path in tmp_path.iterdir()] == ["kids"]
-    assert (target / "attribution.jsonl").exists(), "the one before"
+    assert (target / "attribution.jsonl").exists(), "the earlier export"
     exported("imagefolder", verified, recipe, lake, target)
     assert [path.name for path in tmp_path.iterdir()] == ["kids"]
     assert (target / "train/metadata.jsonl").exists()

@@ -1,7 +1,7 @@
-"""A folder of img2dataset's and embeddings of clip-retrieval's, made elsewhere, become a dataset of ours.
+"""Import of a folder of img2dataset's and embeddings of clip-retrieval's that were made elsewhere.
 
-They are the demo's, stripped of all that sp-data adds, with the embeddings shuffled over two partitions that know
-nothing of shards, and with one of each thing that goes wrong in practice.
+They are the demo's, without anything that sp-data adds (tests/foreign_dataset.py): the embeddings are shuffled over two
+partitions that do not follow the shards, and there is one sample of each kind that goes wrong in practice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
-from sp_data.upkeep.why import fates
+from sp_data.upkeep.why import Fate, fate_of, fates
 
 LAYOUT = KeyLayout(5, 2)
 
@@ -61,14 +61,14 @@ def test_every_row_is_accounted_for(imported: tuple[Lake, Manifest, Tally], demo
     assert (counts["curate"].in_, counts["curate"].dropped) == (num_rows - 1, {"no-caption": 1})
     assert counts["shard"].out == num_rows - 2
     assert (counts["embed"].in_, counts["embed"].out) == (num_rows - 1, num_rows - 3)
-    assert tally.num_strays == 2, "one without a row in the shards, one whose download failed"
+    assert tally.num_strays == 2, "one has no row in the shards, the download of the other failed"
     assert tally.splits.total() == num_rows - 3
     assert verified.details["tombstones"] == [NO_CAPTION]
     reasons = {fate.title: fate.reason for fate in fates(lake) if fate.reason}
     assert reasons == {FAILED: "img2dataset: HTTP Error 404: Not Found", NO_CAPTION: "no-caption"}
 
 
-def test_the_tars_are_theirs_to_the_byte_and_each_row_is_its_keys(
+def test_the_tars_are_unchanged_and_each_row_belongs_to_its_key(
     imported: tuple[Lake, Manifest, Tally], given: ImportRequest
 ) -> None:
     lake, verified, _ = imported
@@ -79,19 +79,19 @@ def test_the_tars_are_theirs_to_the_byte_and_each_row_is_its_keys(
             rows |= zip(keys, np.load(given.embeddings / kind / f"{kind}_{number}.npy"), strict=True)
     for shard in verified.details["shards"]:
         tar = Path(lake.full(shard["tar"]["path"]))
-        theirs = given.shards / tar.name
-        assert tar.read_bytes() == theirs.read_bytes()
-        assert not tar.samefile(theirs)
+        source = given.shards / tar.name
+        assert tar.read_bytes() == source.read_bytes()
+        assert not tar.samefile(source)
         in_tar = {key for key, _ in read_tar(tar)}
         for kind, rows in row_of.items():
             reordered = np.load(lake.full(shard[kind]["path"]))
             for index, row in enumerate(reordered):
                 key = LAYOUT.key(shard["number"], index)
-                here = key in in_tar and key not in (NO_ROW, NO_CAPTION)
-                np.testing.assert_array_equal(row, rows[key] if here else np.zeros_like(row))
+                is_embedded = key in in_tar and key not in (NO_ROW, NO_CAPTION)
+                np.testing.assert_array_equal(row, rows[key] if is_embedded else np.zeros_like(row))
 
 
-def test_the_stages_stand_and_the_dataset_is_used_like_any_other(
+def test_the_stages_are_done_and_the_dataset_is_used_like_any_other(
     imported: tuple[Lake, Manifest, Tally], tmp_path: Path
 ) -> None:
     lake, verified, tally = imported
@@ -103,12 +103,12 @@ def test_the_stages_stand_and_the_dataset_is_used_like_any_other(
     assert {shard["split"] for shard in verified.details["shards"]} == {"train", "val", "test"}
     assert recipe.shard.image_size_px == 64
     form = form_of("imagefolder", verified, recipe)
-    done = export(verified, form, lake, tmp_path / "out", to="imagefolder")
-    assert done.splits == dict(tally.splits)
-    assert done.dropped == {"tombstone": 1, "no embedding": 1}
+    result = export(verified, form, lake, tmp_path / "out", to="imagefolder")
+    assert result.splits == dict(tally.splits)
+    assert result.dropped == {"tombstone": 1, "no embedding": 1}
 
 
-def test_a_lost_shard_is_not_made_by_our_own_stages(imported: tuple[Lake, Manifest, Tally], tmp_path: Path) -> None:
+def test_a_lost_shard_is_not_made_by_the_shard_stage(imported: tuple[Lake, Manifest, Tally], tmp_path: Path) -> None:
     lake, _, _ = imported
     shutil.copytree(Path(lake.root).parent, tmp_path / "lake")
     copy = Lake(str(tmp_path / "lake"), lake.dataset)
@@ -117,15 +117,13 @@ def test_a_lost_shard_is_not_made_by_our_own_stages(imported: tuple[Lake, Manife
         pipeline.run_stage("shard", recipe_of(copy), copy)
 
 
-def test_a_dataset_that_is_there_is_not_imported_over(
-    imported: tuple[Lake, Manifest, Tally], given: ImportRequest
-) -> None:
+def test_an_existing_dataset_is_not_overwritten(imported: tuple[Lake, Manifest, Tally], given: ImportRequest) -> None:
     with pytest.raises(UsageError, match="holds a dataset 'theirs' already"):
         import_dataset(given, imported[0])
 
 
 def swap_two_rows(theirs: Path) -> None:
-    """Two pictures get each other's embeddings: no count, key or file tells."""
+    """Exchange the embeddings of two pictures: no count, key or file shows it."""
     metadata = pq.read_table(theirs / "embeddings/metadata/metadata_0.parquet")["image_path"].to_pylist()
     first, second = (metadata.index(key) for key in sorted(metadata)[:2])
     rows = np.load(theirs / "embeddings/img_emb/img_emb_0.npy")
@@ -147,7 +145,7 @@ def cut_the_tar(theirs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "said"),
+    ("spoil", "error", "message"),
     [
         (swap_two_rows, VerifyFailed, r"embedded again, has cosine"),
         (repeat_a_key, SpDataError, r"comes twice"),
@@ -158,34 +156,34 @@ def cut_the_tar(theirs: Path) -> None:
         (lambda theirs: shutil.rmtree(theirs / "shards"), StageNotDone, r"holds no NNNNN\.tar"),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(
-    given: ImportRequest, tmp_path: Path, spoil: Callable[[Path], object], error: type[SpDataError], said: str
+def test_a_damaged_folder_is_refused_with_the_reason(
+    given: ImportRequest, tmp_path: Path, spoil: Callable[[Path], object], error: type[SpDataError], message: str
 ) -> None:
     theirs = tmp_path / "theirs"
     shutil.copytree(given.shards.parent, theirs)
     spoil(theirs)
     lake = Lake(str(tmp_path / "lake"), "theirs")
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         import_dataset(ImportRequest(theirs / "shards", theirs / "embeddings", "theirs", "demo", reembed=1000), lake)
     assert manifests.latest(lake, "verify") is None
 
 
-def test_a_layout_that_the_names_do_not_bear_out_is_refused(given: ImportRequest, tmp_path: Path) -> None:
+def test_a_layout_that_the_names_contradict_is_refused(given: ImportRequest, tmp_path: Path) -> None:
     wrong = ImportRequest(given.shards, given.embeddings, "theirs", "demo", KeyLayout(3, 4))
     with pytest.raises(LayoutError, match=r"--layout 3\+4: .* has keys of layout 5\+2"):
         import_dataset(wrong, Lake(str(tmp_path), "theirs"))
 
 
 def test_a_picture_that_is_in_two_splits_is_dropped_from_train(given: ImportRequest, tmp_path: Path) -> None:
-    """The same bytes under another address: only img2dataset's own hash tells."""
+    """The same bytes under another address: only img2dataset's own hash shows it."""
     shards = tmp_path / "shards"
     shutil.copytree(given.shards, shards)
     tables = {path: pq.read_table(path) for path in sorted(shards.glob("*.parquet"))}
     digests = {path: table["sha256"].to_pylist() for path, table in tables.items()}
-    one = digests[next(iter(tables))][0]
+    digest = digests[next(iter(tables))][0]
     for path, table in tables.items():
-        place = table.schema.get_field_index("sha256")
-        pq.write_table(table.set_column(place, "sha256", pa.array([one, *digests[path][1:]])), path)
+        column = table.schema.get_field_index("sha256")
+        pq.write_table(table.set_column(column, "sha256", pa.array([digest, *digests[path][1:]])), path)
     lake = Lake(str(tmp_path / "lake"), "theirs")
     result, tally = import_dataset(ImportRequest(shards, given.embeddings, "theirs", "demo", reembed=0), lake)
     split_of = {shard["number"]: shard["split"] for shard in result.manifest.details["shards"]}
@@ -193,3 +191,13 @@ def test_a_picture_that_is_in_two_splits_is_dropped_from_train(given: ImportRequ
     assert set(dead) <= {"train", "test", "val"}
     assert dead.count("train") == list(split_of.values()).count("train")
     assert tally.dropped["duplicate"] == len(dead) == len(split_of) - 1
+
+
+def test_why_takes_the_key_of_an_imported_picture(imported: tuple[Lake, Manifest, Tally]) -> None:
+    lake = imported[0]
+    assert isinstance(failed := fate_of(FAILED, lake), Fate)
+    assert (failed.stage, failed.reason) == ("scrape", "img2dataset: HTTP Error 404: Not Found")
+    assert isinstance(kept := fate_of("0000001", lake), Fate)
+    assert (kept.key, kept.reason) == ("0000001", "")
+    with pytest.raises(UsageError, match=r"no catalogue of 'theirs' has '0009999'.*`sp-data why --recipe theirs"):
+        fate_of("0009999", lake)

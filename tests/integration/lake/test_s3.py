@@ -1,4 +1,4 @@
-"""A lake on S3 (a real server): the digests of a local one, one writer, nothing half written, errors in one line."""
+"""A lake on S3 (a real server): a local lake's digests, one writer, no half-written file, errors in one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def lake(url: str) -> Lake:
 
 def digests(lake: Lake) -> dict[str, tuple[str, str]]:
     by_stage = load_manifests(lake, DATASET_STAGES)
-    return {stage: (made.identity, made.digest) for stage, made in by_stage.items()}
+    return {stage: (manifest.identity, manifest.digest) for stage, manifest in by_stage.items()}
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,12 @@ def s3_lake(demo_recipe: Recipe, s3: ObjectStore) -> Lake:
     return lake
 
 
-def test_every_stage_comes_to_the_digests_of_a_local_lake(s3_lake: Lake, demo_lake: Lake) -> None:
+def test_every_stage_has_the_digest_of_a_local_lake(s3_lake: Lake, demo_lake: Lake) -> None:
     assert digests(s3_lake).keys() == set(DATASET_STAGES)
     assert digests(s3_lake) == digests(demo_lake)
 
 
-def test_an_idle_run_writes_nothing_and_asks_little_however_many_pictures(
-    s3_lake: Lake, demo_recipe: Recipe, s3: ObjectStore
-) -> None:
+def test_an_idle_run_writes_nothing_and_sends_few_requests(s3_lake: Lake, demo_recipe: Recipe, s3: ObjectStore) -> None:
     before = {name: info["LastModified"] for name, info in s3.fs.find(s3_lake.root, detail=True).items()}
 
     def run() -> None:
@@ -73,13 +71,13 @@ def test_an_idle_run_writes_nothing_and_asks_little_however_many_pictures(
     assert {name: info["LastModified"] for name, info in s3.fs.find(s3_lake.root, detail=True).items()} == before
 
 
-def test_what_is_there_is_known_from_listings(lake: Lake, s3: ObjectStore) -> None:
+def test_existing_files_are_found_by_listing(lake: Lake, s3: ObjectStore) -> None:
     files = tuple(lake.write_bytes(f"shards/{number:05d}.tar", b"kid") for number in range(50))
     assert s3.num_requests(lambda: manifests.missing_files(lake, files)) == 1
     for number, entry in enumerate(files[:20]):
         part = manifests.ShardPart(name=f"{number:05d}", identity="i", files=(entry,))
         manifests.publish_part(lake, "shard", part)
-    assert s3.num_requests(lambda: manifests.ShardParts(lake, "shard")) == 22  # two listings, and each part
+    assert s3.num_requests(lambda: manifests.ShardParts(lake, "shard")) == 22  # two listings and one request a part
 
 
 def test_a_lost_file_comes_back_with_the_same_bytes(s3_lake: Lake, demo_recipe: Recipe) -> None:
@@ -92,8 +90,8 @@ def test_a_lost_file_comes_back_with_the_same_bytes(s3_lake: Lake, demo_recipe: 
 
 
 def test_status_why_and_the_report_read_a_lake_on_s3(s3_lake: Lake, demo_recipe: Recipe) -> None:
-    done = subprocess.run([COMMAND, "status", "--lake", s3_lake.url], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([COMMAND, "status", "--lake", s3_lake.url], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert {fate.title: fate.reason for fate in fates(s3_lake)}["File:Theme song.ogg"].startswith("mime-not-wanted")
     page = write_report(demo_recipe, s3_lake, load_manifests(s3_lake, DATASET_STAGES))
     assert b"<img" in s3_lake.read_bytes(page)
@@ -125,17 +123,17 @@ def child(script: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_a_kill_while_a_file_is_put_leaves_it_whole_or_absent(lake: Lake, url: str, tmp_path: Path) -> None:
     process = child(PUT, url, str(tmp_path / "made"))
-    seen = set()
+    sizes = set()
     try:
-        until = time.monotonic() + 2
-        while time.monotonic() < until:
-            seen.add(lake.size("shards/00000.tar"))
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            sizes.add(lake.size("shards/00000.tar"))
     finally:
         process.kill()
         process.wait()
-    seen |= sizes_until_it_rests(lake, "shards/00000.tar")
-    assert seen <= {None, 150 * 2**20}
-    # The dead process's lock is no obstacle on its own machine.
+    sizes |= sizes_until_it_rests(lake, "shards/00000.tar")
+    assert sizes <= {None, 150 * 2**20}
+    # A dead process's lock does not block a writer on the same machine.
     with lake.writer():
         assert lake.write_bytes("shards/00000.tar", b"whole").bytes == 5
     assert lake.size("shards/00000.tar") == 5
@@ -143,15 +141,15 @@ def test_a_kill_while_a_file_is_put_leaves_it_whole_or_absent(lake: Lake, url: s
 
 
 def sizes_until_it_rests(lake: Lake, path: str, rest_s: float = 3) -> set[int | None]:
-    """A server goes on with the request of a client that died; what it shows meanwhile counts as well."""
-    seen = [lake.size(path)]
-    rests_since = time.monotonic()
-    while time.monotonic() - rests_since < rest_s:
-        seen.append(lake.size(path))
-        if seen[-1] != seen[-2]:
-            rests_since = time.monotonic()
+    """A server goes on with the request of a client that died; the sizes it shows meanwhile count too."""
+    sizes = [lake.size(path)]
+    unchanged_since = time.monotonic()
+    while time.monotonic() - unchanged_since < rest_s:
+        sizes.append(lake.size(path))
+        if sizes[-1] != sizes[-2]:
+            unchanged_since = time.monotonic()
         time.sleep(0.02)
-    return set(seen)
+    return set(sizes)
 
 
 HOLD = """
@@ -168,7 +166,7 @@ def test_a_second_writer_is_refused_and_the_first_is_named(lake: Lake, url: str)
     try:
         with pytest.raises(LakeBusy, match=rf"dataset 'kids' in .* process {process.pid} on .*wait"), lake.writer():
             pass
-        with lake.writer("reports"):  # written by nobody else
+        with lake.writer("reports"):  # nobody else writes to this one
             pass
     finally:
         os.kill(process.pid, signal.SIGKILL)
@@ -192,7 +190,7 @@ def test_a_lock_that_nobody_renews_is_taken_over_by_one(lake: Lake, monkeypatch:
     stale = first._read()
     assert stale is not None
     assert stale.is_stale
-    # Both found it stale; the store lets one of them have it.
+    # Both found it stale; the store lets one of them take it over.
     assert [first._take_over(stale), second._take_over(stale)] == [True, False]
 
 
@@ -223,8 +221,8 @@ def test_a_writer_whose_lock_was_taken_writes_no_more_and_leaves_it(
     assert not lake.exists("a")
 
 
-def test_what_others_wrote_and_removed_is_seen_at_once(lake: Lake) -> None:
-    # Not the instance that s3fs keeps for this process: its own writes it would know of.
+def test_files_that_others_write_and_remove_are_noticed_at_once(lake: Lake) -> None:
+    # Not the instance that s3fs caches for this process, which would know of its own writes.
     other = S3FileSystem(skip_instance_cache=True)
     assert lake.list("shards") == []
     other.pipe_file(lake.full("shards/00000.tar"), b"a")
@@ -233,7 +231,7 @@ def test_what_others_wrote_and_removed_is_seen_at_once(lake: Lake) -> None:
     assert not lake.exists("shards/00000.tar")
 
 
-def test_a_bucket_that_is_not_there_is_said_and_not_made(s3: ObjectStore) -> None:
+def test_a_missing_bucket_is_reported_and_not_created(s3: ObjectStore) -> None:
     nowhere = Lake("s3://no-such-bucket/lake", "kids")
     for work in (
         lambda: nowhere.write_bytes("a", b""),
@@ -249,7 +247,7 @@ def test_a_bucket_that_is_not_there_is_said_and_not_made(s3: ObjectStore) -> Non
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         (
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"},
@@ -258,17 +256,17 @@ def test_a_bucket_that_is_not_there_is_said_and_not_made(s3: ObjectStore) -> Non
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, r"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     ],
 )
-def test_a_store_that_cannot_be_asked_is_one_sentence(url: str, environment: dict[str, str], said: str) -> None:
-    done = subprocess.run(
+def test_an_unreachable_store_is_reported_in_one_line(url: str, environment: dict[str, str], message: str) -> None:
+    process = subprocess.run(
         [COMMAND, "scrape", "demo", "--lake", url], capture_output=True, text=True, env={**os.environ, **environment}
     )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sp-data: ")]
-    assert re.search(said, line)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("sp-data: ")]
+    assert re.search(message, line)
 
 
-def test_a_refusal_says_whose_keys_to_look_at(
+def test_a_refusal_names_the_keys_to_check(
     s3: ObjectStore, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
@@ -289,9 +287,9 @@ def test_a_refusal_says_whose_keys_to_look_at(
 
 def test_nothing_is_left_in_the_temporary_place(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left = tmp_path / "sp-data-shard-killed"
-    left.mkdir()
-    os.utime(left, (0, 0))
+    leftover = tmp_path / "sp-data-shard-killed"
+    leftover.mkdir()
+    os.utime(leftover, (0, 0))
     with lake.writer():
         lake.write_bytes("a", b"a")
         with lake.local("a"), lake.scratch("b"):

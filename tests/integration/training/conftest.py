@@ -1,9 +1,9 @@
-"""A lake that was trained on.
+"""A lake with trained models.
 
 quick_recipe    the demo's recipe with 100 kids and some ten seconds of training
 trained_lake    (once a run) demo_lake after prior, decoder and judge; never written to by a test
 trained_copy    a copy of it that a test may damage
-in_process      trainings run in this process: for tests of what is trained, not of the process that does it
+in_process      training runs in this process, for tests of its result and not of the child process
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def trained_copy(trained_lake: Lake, tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child process spends ten seconds on imports that this one has done."""
+    """A child process spends ten seconds on imports; this process has done them already."""
 
     def run(job: dict[str, Any], *_: object) -> None:
-        worker.train(worker.Job.model_validate(job))
+        worker.train(worker.TrainingJob.model_validate(job))
 
     monkeypatch.setattr(stage, "_run_child", run)

@@ -1,4 +1,4 @@
-"""What the prior learns is what the dataset says: rows shifted by one after verify are another meaning."""
+"""The prior learns the pairs of the dataset: from rows shifted by one after verify it learns wrong ones."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def rows_of(lake: Lake) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32
     assert verified is not None
     with Samples(verified, lake, "train") as samples:
         pairs = [
-            (one["text_embed"].numpy(), one["image_embed"].numpy())
-            for one in map(samples.__getitem__, range(len(samples)))
+            (sample["text_embed"].numpy(), sample["image_embed"].numpy())
+            for sample in map(samples.__getitem__, range(len(samples)))
         ]
     return np.stack([text for text, _ in pairs]), np.stack([image for _, image in pairs])
 
 
 def shift_by_one(lake: Lake) -> None:
-    """Every shard's image rows one place on, as a wrong index width or an off-by-one would leave them."""
+    """Move every shard's image rows on by one, as a wrong index width or an off-by-one error would."""
     verified = manifests.latest(lake, "verify")
     assert verified is not None
     for shard in verified.details["shards"]:
@@ -46,17 +46,17 @@ def shift_by_one(lake: Lake) -> None:
 def cosines(
     lake: Lake, recipe: Recipe, text: npt.NDArray[np.float32], image: npt.NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Train; then the mean cosine of what is guessed from each text to its right picture, and to the wrong ones."""
-    made = run_stage("prior", recipe, lake).manifest
-    best = checkpoints.read(lake, f"{made.details['best']['folder']}/checkpoint.json")
+    """Train; give the mean cosine of the embedding guessed from each text to its own picture and to the others."""
+    trained = run_stage("prior", recipe, lake).manifest
+    best = checkpoints.read(lake, f"{trained.details['best']['folder']}/checkpoint.json")
     model = build("prior", best.model).eval()
     checkpoints.load_weights(lake, best, model)
     with torch.inference_mode(), NoiseByPicture("prior", range(len(text))):
-        guessed = guess(model, {"text_embed": torch.from_numpy(text)}, text.shape[1]).numpy()
-    found = guessed @ image.T
-    count = len(found)
-    right = float(found.diagonal().mean())
-    return right, float((found.sum() - found.diagonal().sum()) / (count * (count - 1)))
+        guesses = guess(model, {"text_embed": torch.from_numpy(text)}, text.shape[1]).numpy()
+    similarities = guesses @ image.T
+    count = len(similarities)
+    right = float(similarities.diagonal().mean())
+    return right, float((similarities.sum() - similarities.diagonal().sum()) / (count * (count - 1)))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The demo's own proof, at its full size: pictures mean their words, and shifted rows make them mean anything."""
+"""The demo at its full size: its pictures match their prompts, and after training on shifted rows they do not."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def test_the_judge_tells_a_dataset_in_order_from_one_that_is_shifted_by_a_row(tm
     lake, recipe = Lake(str(tmp_path), "demo"), demo()
     for stage in (*DATASET_STAGES, *TRAINING_STAGES):
         run_stage(stage, recipe, lake)
-    made = manifests.latest(lake, "judge")
-    assert made is not None
+    judged = manifests.latest(lake, "judge")
+    assert judged is not None
     for pairs in ("seen", "unseen"):
-        assert made.details["table"][pairs]["n"] == 32
-        assert made.details["table"][pairs]["coat"] >= 0.8
-        assert made.details["table"][pairs]["hat"] >= 0.8
+        assert judged.details["table"][pairs]["n"] == 32
+        assert judged.details["table"][pairs]["coat"] >= 0.8
+        assert judged.details["table"][pairs]["hat"] >= 0.8
     verified = manifests.latest(lake, "verify")
     assert verified is not None
     for shard in verified.details["shards"]:

@@ -1,4 +1,4 @@
-"""Training as a user meets it: done once, resumed after a kill, refused with a reason."""
+"""Training as a user sees it: done once, resumed after a kill, refused with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def latest(lake: Lake, stage: str) -> Manifest:
 
 
 def losses(lake: Lake, kind: str) -> list[tuple[Any, ...]]:
-    """What of the metrics does not depend on the machine's speed."""
+    """The metrics that do not depend on the machine's speed."""
     rows = read_metrics(lake, latest(lake, kind).details["run"])
     return [tuple(value for name, value in row.items() if name != "samples_per_second") for row in rows]
 
@@ -55,21 +55,23 @@ def test_every_sample_is_learnt_from_or_held_out(trained_lake: Lake) -> None:
 def test_training_lowers_the_validation_loss(trained_lake: Lake) -> None:
     for kind in ("prior", "decoder"):
         rows = read_metrics(trained_lake, latest(trained_lake, kind).details["run"])
-        evaluated = [row["val_loss"] for row in rows if "val_loss" in row]
-        assert len(evaluated) == 3
-        assert evaluated[-1] < evaluated[1] < evaluated[0]
+        val_losses = [row["val_loss"] for row in rows if "val_loss" in row]
+        assert len(val_losses) == 3
+        assert val_losses[-1] < val_losses[1] < val_losses[0]
 
 
 def test_a_manifest_names_the_best_checkpoint_and_its_weights(trained_lake: Lake) -> None:
     for kind in ("prior", "decoder"):
-        made = latest(trained_lake, kind)
-        there = checkpoints.of_run(trained_lake, made.details["run"])
-        best = checkpoints.best(there)
+        manifest = latest(trained_lake, kind)
+        saved = checkpoints.of_run(trained_lake, manifest.details["run"])
+        best = checkpoints.best(saved)
         assert (
-            made.details["best"]["digest"] == best.digest == trained_lake.sha256(f"{best.folder}/weights.safetensors")
+            manifest.details["best"]["digest"]
+            == best.digest
+            == trained_lake.sha256(f"{best.folder}/weights.safetensors")
         )
         assert best.dataset == latest(trained_lake, "verify").digest
-        assert not manifests.missing_files(trained_lake, made.files, deep=True)
+        assert not manifests.missing_files(trained_lake, manifest.files, deep=True)
 
 
 def test_a_second_run_is_unchanged_and_writes_nothing(trained_copy: Lake, quick_recipe: Recipe) -> None:
@@ -81,21 +83,21 @@ def test_a_second_run_is_unchanged_and_writes_nothing(trained_copy: Lake, quick_
     assert all(before[path] == after[path] for path in before if path.is_file())
 
 
-def test_lost_weights_are_seen_and_come_back_with_the_same_bytes(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    made = latest(trained_copy, "prior")
-    lost = f"{made.details['best']['folder']}/weights.safetensors"
+def test_lost_weights_are_noticed_and_come_back_with_the_same_bytes(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    manifest = latest(trained_copy, "prior")
+    lost = f"{manifest.details['best']['folder']}/weights.safetensors"
     Path(trained_copy.full(lost)).unlink()
     assert stand(quick_recipe, trained_copy)["prior"].state == "damaged"
     assert run_stage("prior", quick_recipe, trained_copy).state == "done"
-    assert trained_copy.sha256(lost) == made.details["best"]["digest"]
-    assert latest(trained_copy, "prior").digest == made.digest
+    assert trained_copy.sha256(lost) == manifest.details["best"]["digest"]
+    assert latest(trained_copy, "prior").digest == manifest.digest
 
 
 @pytest.mark.parametrize("kind", ["prior", pytest.param("decoder", marks=pytest.mark.proof)])
 def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
     kind: str, trained_copy: Lake, trained_lake: Lake, quick_recipe: Recipe, tmp_path: Path
 ) -> None:
-    """SIGKILL for the command between two checkpoints; the child must die with it; the same command goes on."""
+    """The command gets SIGKILL between two checkpoints; the child must die with it; the same command goes on."""
     for folder in ("runs", "manifests/prior", "manifests/decoder", "manifests/judge", "generated"):
         shutil.rmtree(trained_copy.full(folder))
     recipe_file = tmp_path / "quick.yaml"
@@ -109,36 +111,36 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
     process.kill()
     process.wait()
     wait_for(lambda: not Path(f"/proc/{child}").exists())
-    there = checkpoints.of_run(trained_copy, run)
-    last = getattr(quick_recipe, kind).steps
-    assert there[-1].step < last, "killed too late to prove anything"
-    said = on_a_terminal(command)
-    assert f"{kind}: goes on from step {there[-1].step} of {last}" in said
+    saved = checkpoints.of_run(trained_copy, run)
+    last_step = getattr(quick_recipe, kind).steps
+    assert saved[-1].step < last_step, "killed too late to prove anything"
+    output = on_a_terminal(command)
+    assert f"{kind}: goes on from step {saved[-1].step} of {last_step}" in output
     assert losses(trained_copy, kind) == losses(trained_lake, kind), "bit for bit"
     assert latest(trained_copy, kind).digest == latest(trained_lake, kind).digest
 
 
 def on_a_terminal(command: list[str]) -> str:
-    """What a person sees of a command that succeeds: its bars' colours and moves taken out, its lines joined."""
-    ours, theirs = pty.openpty()
+    """The output of a successful command on a terminal, without colours and cursor moves, its lines joined."""
+    reading_end, terminal = pty.openpty()
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "160"}
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, "COLUMNS": "160"}
     )
-    os.close(theirs)
-    seen = b""
-    # Reading a terminal that nobody writes to any more is an error of its own.
-    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as stream:
+    os.close(terminal)
+    output = b""
+    # Reading a terminal raises OSError once its last writer has closed it.
+    with contextlib.suppress(OSError), os.fdopen(reading_end, "rb", buffering=0) as stream:
         while data := stream.read(4096):
-            seen += data
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode("utf-8", "replace"))
+            output += data
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode("utf-8", "replace"))
     assert process.wait(30) == 0, text[-2000:]
     return " ".join(text.split())
 
 
-def wait_for(true: Any, process: subprocess.Popen[bytes] | None = None) -> None:
+def wait_for(condition: Any, process: subprocess.Popen[bytes] | None = None) -> None:
     deadline = time.monotonic() + 180
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen within 180 s"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold within 180 s"
         assert process is None or process.poll() is None, "the command ended first"
         time.sleep(0.02)
 
@@ -181,9 +183,11 @@ def test_going_on_from_a_named_checkpoint_goes_back_to_it(
     first = checkpoints.of_run(trained_copy, run)[0]
     assert first.step < quick_recipe.prior.steps
     # Processes that read ahead change nothing.
-    ahead = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"loader_processes": 2})})
+    reading_ahead = quick_recipe.model_copy(
+        update={"prior": quick_recipe.prior.model_copy(update={"loader_processes": 2})}
+    )
     with caplog.at_level(logging.INFO, "sp_data"):
-        assert run_stage("prior", ahead, trained_copy, resume=first.folder).state == "done"
+        assert run_stage("prior", reading_ahead, trained_copy, resume=first.folder).state == "done"
     assert f"goes on from step {first.step}" in caplog.text
     assert losses(trained_copy, "prior") == losses(trained_lake, "prior")
 
@@ -194,11 +198,11 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
 ) -> None:
     best = latest(trained_copy, "prior").details["last"]["folder"]
     longer = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"steps": 80})})
-    made = run_stage("prior", longer, trained_copy, resume=best).manifest
-    assert [row["step"] for row in read_metrics(trained_copy, made.details["run"])] == [65, 70, 75, 80]
-    assert made.details["last"]["step"] == 80
+    manifest = run_stage("prior", longer, trained_copy, resume=best).manifest
+    assert [row["step"] for row in read_metrics(trained_copy, manifest.details["run"])] == [65, 70, 75, 80]
+    assert manifest.details["last"]["step"] == 80
     assert run_stage("prior", longer, trained_copy, resume=best).state == "unchanged"
-    # As if it had been killed after its first checkpoint: the same command goes on from that one.
+    # Stopped after its first checkpoint, as by a kill: the same command goes on from there.
     later = longer.model_copy(update={"prior": longer.prior.model_copy(update={"steps": 100})})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Loop, "_check", stop_after(80))
@@ -234,7 +238,7 @@ def test_a_checkpoint_of_another_model_is_refused(trained_copy: Lake, quick_reci
 
 
 def test_a_refused_checkpoint_costs_nothing(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    """The prior's by mistake for the decoder's: every checkpoint of the decoder is still there."""
+    """The prior's checkpoint given for the decoder by mistake: every checkpoint of the decoder stays."""
     run = latest(trained_copy, "decoder").details["run"]
     before = checkpoints.of_run(trained_copy, run)
     wrong = latest(trained_copy, "prior").details["best"]["folder"]
@@ -255,28 +259,28 @@ def test_lost_weights_of_the_best_come_back_though_it_is_not_the_last(
 
     monkeypatch.setattr(loop.Loop, "_evaluate", rising)
     other = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"seed": 3})})
-    made = run_stage("prior", other, trained_copy).manifest
-    assert (made.details["best"]["step"], made.details["last"]["step"]) == (20, 60)
-    lost = f"{made.details['best']['folder']}/weights.safetensors"
+    manifest = run_stage("prior", other, trained_copy).manifest
+    assert (manifest.details["best"]["step"], manifest.details["last"]["step"]) == (20, 60)
+    lost = f"{manifest.details['best']['folder']}/weights.safetensors"
     trained_copy.remove(lost)
     worse_each_time = iter(range(1, 100))
     again = run_stage("prior", other, trained_copy).manifest
-    assert trained_copy.sha256(lost) == made.details["best"]["digest"]
-    assert again.digest == made.digest
+    assert trained_copy.sha256(lost) == manifest.details["best"]["digest"]
+    assert again.digest == manifest.digest
 
 
-def test_lost_metrics_are_made_of_what_the_checkpoints_know(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    made = latest(trained_copy, "prior")
-    path = f"runs/{made.details['run']}/metrics.jsonl"
+def test_lost_metrics_are_restored_from_the_checkpoints(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    manifest = latest(trained_copy, "prior")
+    path = f"runs/{manifest.details['run']}/metrics.jsonl"
     trained_copy.remove(path)
     assert run_stage("prior", quick_recipe, trained_copy).state == "done"
-    assert latest(trained_copy, "prior").digest == made.digest
-    assert [row["step"] for row in read_metrics(trained_copy, made.details["run"])] == [40, 60]
+    assert latest(trained_copy, "prior").digest == manifest.digest
+    assert [row["step"] for row in read_metrics(trained_copy, manifest.details["run"])] == [40, 60]
     assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged"
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_training_that_goes_astray_ends_before_it_is_saved(trained_copy: Lake, quick_recipe: Recipe) -> None:
+def test_a_training_that_diverges_ends_before_it_is_saved(trained_copy: Lake, quick_recipe: Recipe) -> None:
     wild = quick_recipe.prior.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 1e30, "warmup_steps": 0})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -284,7 +288,7 @@ def test_a_training_that_goes_astray_ends_before_it_is_saved(trained_copy: Lake,
         )
         with pytest.raises(StageError, match=r"is no number any more at step 5; lower prior\.learning_rate"):
             run_stage("prior", quick_recipe.model_copy(update={"prior": wild}), trained_copy)
-    assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged", "and nothing else is harmed"
+    assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged", "an earlier training is unharmed"
 
 
 @pytest.mark.usefixtures("in_process")
@@ -314,8 +318,8 @@ def test_a_checkpoint_beyond_the_last_step_is_refused(trained_copy: Lake, quick_
         run_stage("prior", other, trained_copy, resume=last)
 
 
-def test_what_ends_a_training_is_said_in_one_sentence(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    """A file of the dataset that lies about its width: the child's error is the command's."""
+def test_the_childs_error_is_the_commands_error(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    """A file of the dataset that is all zeros: the command raises the error of its child process."""
     emptied = Path(trained_copy.full(latest(trained_copy, "verify").details["shards"][0]["img_emb"]["path"]))
     size = emptied.stat().st_size
     emptied.write_bytes(b"\0" * size)
@@ -329,7 +333,7 @@ def test_without_a_verified_dataset_there_is_no_training(quick_recipe: Recipe, t
         run_stage("prior", quick_recipe, Lake(str(tmp_path), "demo"))
 
 
-def test_the_road_to_the_dataset_is_untouched_by_training(trained_lake: Lake, demo_lake: Lake) -> None:
+def test_training_leaves_the_dataset_stages_unchanged(trained_lake: Lake, demo_lake: Lake) -> None:
     for stage in DATASET_STAGES:
         assert latest(trained_lake, stage).digest == latest(demo_lake, stage).digest
 
@@ -350,20 +354,20 @@ def test_a_cascade_of_two_unets_trains_and_enlarges(trained_copy: Lake) -> None:
             f"decoder.unets=[{small}16}}, {small}32}}]",
         ],
     )
-    made = run_stage("decoder", cascade, trained_copy).manifest
-    assert made.details["last"]["step"] == 2
+    manifest = run_stage("decoder", cascade, trained_copy).manifest
+    assert manifest.details["last"]["step"] == 2
     from sp_data.generation.dream import Order, dream
     from sp_data.generation.models import load_models
 
     models = load_models(cascade, trained_copy)
-    (one,) = dream(models, [Order("a kid", 0)])
-    assert one.picture.size == (32, 32)
+    (dreamt,) = dream(models, [Order("a kid", 0)])
+    assert dreamt.picture.size == (32, 32)
     assert models.decoder.image_sizes == (16, 32)
 
 
 @pytest.mark.usefixtures("in_process")
 def test_models_that_look_at_words_train_and_dream(trained_copy: Lake, tmp_path: Path) -> None:
-    """On a CLIP in OpenAI's format whose text tower is as wide as its embeddings, as that of ViT-L/14 is."""
+    """With a CLIP in OpenAI's format whose text tower is as wide as its embeddings, like ViT-L/14."""
     import clip.model
 
     torch.manual_seed(0)
@@ -406,10 +410,10 @@ def test_models_that_look_at_words_train_and_dream(trained_copy: Lake, tmp_path:
     from sp_data.generation.models import load_models
 
     models = load_models(wordy, trained_copy)
-    (one,) = dream(models, [Order("a kid", 0)])
+    (plain,) = dream(models, [Order("a kid", 0)])
     (guided,) = dream(models, [Order("a kid", 0)], SamplingOptions(cond_scale=2.0))
-    assert one.picture.size == (16, 16)
-    assert one.png() != guided.png()
+    assert plain.picture.size == (16, 16)
+    assert plain.png() != guided.png()
 
 
 @pytest.mark.usefixtures("in_process")
@@ -419,8 +423,8 @@ def test_words_of_a_narrower_text_tower_are_refused(trained_copy: Lake, quick_re
         run_stage("prior", quick_recipe.model_copy(update={"prior": words}), trained_copy)
 
 
-def test_the_environment_is_not_needed(trained_lake: Lake) -> None:
-    """Nothing in a run's folder tells where it was made."""
+def test_a_runs_files_do_not_tell_where_it_was_made(trained_lake: Lake) -> None:
+    """Neither the lake's path nor the machine's name."""
     for path in Path(trained_lake.full("runs")).rglob("*.json*"):
         assert str(trained_lake.root) not in path.read_text("utf-8")
         assert os.uname().nodename not in path.read_text("utf-8")

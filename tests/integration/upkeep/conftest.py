@@ -1,6 +1,6 @@
 """A dataset with a history.
 
-weeks_lake      (once a run) demo_lake after three more weeks on the demo's wiki, so four snapshots; only read
+weeks_lake      (once a run) demo_lake after three more weeks of the demo's wiki, with four snapshots; only read
 weeks_copy      a copy of it that a test may change
 """
 
@@ -47,11 +47,11 @@ def weeks_copy(weeks_lake: Lake, tmp_path: Path) -> Lake:
 
 
 def checkpoint(lake: Lake, run: str, dataset: str, step: int = 4, ancestor: str = "") -> str:
-    """A checkpoint's record and its run's configuration, as far as they say what was learnt from; gives its folder."""
+    """Write a checkpoint's record and its run's configuration, without weights; give the checkpoint's folder."""
     folder = f"runs/{run}/checkpoints/step-{step:08d}"
     kind = run.partition("-")[0]
-    said = {"kind": kind, "run": run, "step": step, "dataset": dataset, "ancestor": ancestor}
-    lake.write_bytes(f"{folder}/checkpoint.json", json.dumps(said).encode())
+    record = {"kind": kind, "run": run, "step": step, "dataset": dataset, "ancestor": ancestor}
+    lake.write_bytes(f"{folder}/checkpoint.json", json.dumps(record).encode())
     configure(lake, run, dataset)
     return folder
 
@@ -63,12 +63,12 @@ def configure(lake: Lake, run: str, dataset: str) -> None:
 
 @contextlib.contextmanager
 def interrupted_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[None]:
-    """Whatever is done within is interrupted right after the `count`-th file it publishes."""
+    """Interrupt the body of the `with` statement right after the `count`-th file it publishes."""
     publish, published = Lake.publish, 0
 
-    def publish_and_stop(self: Lake, made: Path, path: str, *, timed: bool = False) -> FileEntry:
+    def publish_and_stop(self: Lake, file: Path, path: str, *, timed: bool = False) -> FileEntry:
         nonlocal published
-        entry = publish(self, made, path, timed=timed)
+        entry = publish(self, file, path, timed=timed)
         published += 1
         if published == count:
             raise KeyboardInterrupt
@@ -80,7 +80,7 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[N
 
 
 def put(lake: Lake, s3: ObjectStore) -> Lake:
-    """A copy of a dataset's folder, all of it, in a bucket of its own."""
+    """Copy a dataset's whole folder to a bucket of its own."""
     remote = Lake(s3.bucket(f"copy-{uuid.uuid4().hex}"), lake.dataset)
     for path in Path(lake.root).rglob("*"):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""Compaction: what lives in shards that are not worth keeping lives on in new ones, under new keys, the same pairs."""
+"""Compaction: live samples of shards not worth keeping move to new ones: new keys, the same embeddings."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def digests(lake: Lake) -> dict[str, str]:
 
 
 def numbers(lake: Lake) -> set[int]:
-    return {one["number"] for one in latest(lake, "shard").details["shards"]}
+    return {shard["number"] for shard in latest(lake, "shard").details["shards"]}
 
 
 def pairs(lake: Lake) -> dict[str, tuple[str, bytes, bytes]]:
-    """Caption and title -> split, image and text embedding of every sample that the loader gives."""
-    verified, found = latest(lake, "verify"), {}
+    """Title and caption -> split, image and text embedding of every sample that the loader gives."""
+    verified, by_caption = latest(lake, "verify"), {}
     titles = {fate.key: fate.title for fate in fates(lake)}
     for split in ("train", "val", "test"):
         with Samples(verified, lake, split) as samples:
             for index in range(len(samples)):
-                one = samples[index]
-                rows = (one["image_embed"].numpy().tobytes(), one["text_embed"].numpy().tobytes())
-                found[f"{titles[one['key']]}: {one['caption']}"] = (split, *rows)
-    return found
+                sample = samples[index]
+                rows = (sample["image_embed"].numpy().tobytes(), sample["text_embed"].numpy().tobytes())
+                by_caption[f"{titles[sample['key']]}: {sample['caption']}"] = (split, *rows)
+    return by_caption
 
 
 def check_done(recipe: Recipe, lake: Lake) -> None:
@@ -76,18 +76,18 @@ def check_done(recipe: Recipe, lake: Lake) -> None:
 
 
 def in_shard(lake: Lake, number: int) -> list[str]:
-    """Titles of what lives in a shard."""
+    """Titles of a shard's live samples."""
     return [fate.title for fate in fates(lake) if fate.key.startswith(f"{number:05d}") and not fate.reason]
 
 
 def bury(lake: Lake, number: int, count: int) -> None:
-    """Drop pictures of a shard, as a wiki does that deletes them: the catalogue is the same without their rows."""
+    """Mark pictures of a shard as deleted from the wiki: their rows of the catalogue become 'not-found'."""
     from sp_data.wiki.publish import republish_catalogue
 
-    gone = set(in_shard(lake, number)[:count])
+    deleted = set(in_shard(lake, number)[:count])
     newest = latest(lake, "scrape")
     rows = [
-        row.model_copy(update={"status": "not-found", "original": None}) if row.title in gone else row
+        row.model_copy(update={"status": "not-found", "original": None}) if row.title in deleted else row
         for row in catalogue_rows(read_catalogue(lake, newest))
     ]
     republish_catalogue(lake, newest, rows)
@@ -111,23 +111,23 @@ def undisturbed(demo_recipe: Recipe, forgotten_lake: Lake, tmp_path_factory: pyt
 
 def test_a_sound_dataset_is_left_alone(demo_recipe: Recipe, lake_copy: Lake) -> None:
     before = {path: lake_copy.size(path) for path in lake_copy.list("manifests")}
-    done = compact(demo_recipe, lake_copy)
-    assert (done.state, done.removed, str(done)) == ("unchanged", {}, "unchanged")
+    compacted = compact(demo_recipe, lake_copy)
+    assert (compacted.state, compacted.removed, str(compacted)) == ("unchanged", {}, "unchanged")
     assert {path: lake_copy.size(path) for path in lake_copy.list("manifests")} == before
 
 
 def test_a_shard_with_a_forgotten_picture_leaves_and_the_others_stay(demo_recipe: Recipe, lake_copy: Lake) -> None:
     outcome = forget([KID], demo_recipe, lake_copy)
-    before, there, was = latest(lake_copy, "shard"), pairs(lake_copy), numbers(lake_copy)
+    before, pairs_before, numbers_before = latest(lake_copy, "shard"), pairs(lake_copy), numbers(lake_copy)
     stamps = {path: Path(lake_copy.full(path)).stat().st_mtime_ns for path in lake_copy.list("embeddings")}
-    done = compact(demo_recipe, lake_copy)
-    assert (done.state, done.removed) == ("done", dict.fromkeys(outcome.shards, FORGOTTEN))
-    assert done.stages == ("embed", "reorder", "verify")
+    compacted = compact(demo_recipe, lake_copy)
+    assert (compacted.state, compacted.removed) == ("done", dict.fromkeys(outcome.shards, FORGOTTEN))
+    assert compacted.stages == ("embed", "reorder", "verify")
     after = latest(lake_copy, "shard")
     assert (after.identity, after.counts, after.details["tombstones"]) == (before.identity, before.counts, [])
     assert after.digest != before.digest
-    assert numbers(lake_copy) == was - set(outcome.shards) | {max(was) + 1}
-    assert pairs(lake_copy) == there, "the same pictures with the same embeddings, in the same splits"
+    assert numbers(lake_copy) == numbers_before - set(outcome.shards) | {max(numbers_before) + 1}
+    assert pairs(lake_copy) == pairs_before, "the same pictures with the same embeddings, in the same splits"
     assert {path: Path(lake_copy.full(path)).stat().st_mtime_ns for path in stamps} == stamps, (
         "nothing is written again"
     )
@@ -137,7 +137,7 @@ def test_a_shard_with_a_forgotten_picture_leaves_and_the_others_stay(demo_recipe
 
 
 def test_more_than_a_fifth_of_tombstones_is_too_many(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    full = next(one for one in latest(lake_copy, "shard").details["shards"] if one["num_rows"] == 20)
+    full = next(shard for shard in latest(lake_copy, "shard").details["shards"] if shard["num_rows"] == 20)
     bury(lake_copy, full["number"], 4)
     for stage in DATASET_STAGES[1:]:
         run_stage(stage, demo_recipe, lake_copy)
@@ -145,37 +145,37 @@ def test_more_than_a_fifth_of_tombstones_is_too_many(demo_recipe: Recipe, lake_c
     bury(lake_copy, full["number"], 1)
     for stage in DATASET_STAGES[1:]:
         run_stage(stage, demo_recipe, lake_copy)
-    there = pairs(lake_copy)
+    before = pairs(lake_copy)
     assert compact(demo_recipe, lake_copy).removed == {full["number"]: DEAD}
-    assert pairs(lake_copy) == there
+    assert pairs(lake_copy) == before
     check_done(demo_recipe, lake_copy)
 
 
 def test_four_tiny_shards_of_a_split_become_one(weeks_lake: Lake, weeks_copy: Lake) -> None:
-    """Three weeks left three; the fourth makes it worth while."""
-    of_train = [one for one in latest(weeks_copy, "shard").details["shards"] if one["split"] == "train"]
-    tiny = [one["number"] for one in of_train if one["num_rows"] < 5]
+    """Three weeks leave three tiny shards; the fourth is worth a compaction."""
+    of_train = [shard for shard in latest(weeks_copy, "shard").details["shards"] if shard["split"] == "train"]
+    tiny = [shard["number"] for shard in of_train if shard["num_rows"] < 5]
     assert len(tiny) == 3
     assert compact(recipe_after(3), weeks_copy).state == "unchanged"
-    weeks, there = 3, len(tiny)
-    while there < 4:
+    weeks, num_tiny = 3, len(tiny)
+    while num_tiny < 4:
         weeks += 1
         for stage in DATASET_STAGES:
             run_stage(stage, recipe_after(weeks), weeks_copy)
-        of_train = [one for one in latest(weeks_copy, "shard").details["shards"] if one["split"] == "train"]
-        tiny = [one["number"] for one in of_train if one["num_rows"] < 5]
-        there = len(tiny)
-    before, was = pairs(weeks_copy), numbers(weeks_copy)
-    done = compact(recipe_after(weeks), weeks_copy)
-    assert done.removed == dict.fromkeys(tiny, SMALL_ONES)
-    assert len(done.added) == 1
-    assert numbers(weeks_copy) == was - set(tiny) | set(done.added)
+        of_train = [shard for shard in latest(weeks_copy, "shard").details["shards"] if shard["split"] == "train"]
+        tiny = [shard["number"] for shard in of_train if shard["num_rows"] < 5]
+        num_tiny = len(tiny)
+    before, numbers_before = pairs(weeks_copy), numbers(weeks_copy)
+    compacted = compact(recipe_after(weeks), weeks_copy)
+    assert compacted.removed == dict.fromkeys(tiny, SMALL_ONES)
+    assert len(compacted.added) == 1
+    assert numbers(weeks_copy) == numbers_before - set(tiny) | set(compacted.added)
     assert pairs(weeks_copy) == before
     check_done(recipe_after(weeks), weeks_copy)
     assert compact(recipe_after(weeks), weeks_copy).state == "unchanged"
 
 
-# After the tar, the part, the manifest, the manifest as the latest, and some files of what follows.
+# After the tar, the part, the manifest, `latest.json`, and some files of the following stages.
 @pytest.mark.parametrize(
     "after", [5, *(pytest.param(other, marks=pytest.mark.proof) for other in (1, 2, 3, 4, 6, 8, 12))]
 )
@@ -201,15 +201,15 @@ def test_a_lost_shard_of_a_compacted_dataset_comes_back(
 ) -> None:
     lake = copied(undisturbed, tmp_path)
     collect(demo_recipe, lake, keep=1, delete=True)
-    there = sorted(numbers(lake))
-    lake.remove(f"shards/{there[0] if lost == 'first' else there[-1]:05d}.tar")
+    shards = sorted(numbers(lake))
+    lake.remove(f"shards/{shards[0] if lost == 'first' else shards[-1]:05d}.tar")
     for stage in DATASET_STAGES:
         run_stage(stage, demo_recipe, lake)
     assert digests(lake) == digests(undisturbed)
 
 
 def fetched(lake: Lake, into: Path) -> Path:
-    """Every object of a dataset as a file, whatever it is called."""
+    """Download every object of a dataset, whatever its name."""
     for name in lake.fs.find(lake.root):
         file = into / name.removeprefix(lake.fs._strip_protocol(lake.root) + "/")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -217,48 +217,50 @@ def fetched(lake: Lake, into: Path) -> Path:
     return into
 
 
-def holds(path: Path, wanted: set[str], name: str) -> bool:
-    """Whether a file is, or a tar has, one of these bytes (sha256), or a file is called by this name."""
-    if name in str(path) or hashlib.sha256(path.read_bytes()).hexdigest() in wanted:
+def holds(path: Path, sha256s: set[str], name: str) -> bool:
+    """Whether a file, or a file in a tar, has one of these sha256 digests, or the path contains the name."""
+    if name in str(path) or hashlib.sha256(path.read_bytes()).hexdigest() in sha256s:
         return True
     if path.suffix != ".tar":
         return False
     with tarfile.open(path) as tar:
-        found = (tar.extractfile(member) for member in tar)
-        return any(hashlib.sha256(one.read()).hexdigest() in wanted for one in found if one)
+        files = (tar.extractfile(member) for member in tar)
+        return any(hashlib.sha256(file.read()).hexdigest() in sha256s for file in files if file)
 
 
-@pytest.mark.parametrize(("seen", "remote"), [(False, False), (True, True)], ids=["on a disk", "on S3"])
+@pytest.mark.parametrize(("was_learnt_from", "remote"), [(False, False), (True, True)], ids=["on a disk", "on S3"])
 def test_after_forget_compact_and_gc_its_bytes_are_nowhere(
-    demo_recipe: Recipe, lake_copy: Lake, s3: ObjectStore, tmp_path: Path, seen: bool, remote: bool
+    demo_recipe: Recipe, lake_copy: Lake, s3: ObjectStore, tmp_path: Path, was_learnt_from: bool, remote: bool
 ) -> None:
-    """Not even for the sake of a checkpoint that learnt from it (`seen`)."""
+    """Not even a checkpoint that learnt from it keeps them (`was_learnt_from`)."""
     lake = lake_copy if not remote else put(lake_copy, s3)
     row = next(row for row in catalogue_rows(read_catalogue(lake, latest(lake, "scrape"))) if row.title == KID)
     (key,) = (fate.key for fate in fates(lake) if fate.title == KID)
     jpeg = dict(read_tar(Path(lake_copy.full(f"shards/{key[:5]}.tar"))))[key]["jpg"]
     wanted = {hashlib.sha256(data).hexdigest() for data in (jpeg, lake.read_bytes(row.original or ""))}
-    embedding = next(one for name, one in pairs(lake).items() if name.startswith(KID))[1]
+    embedding = next(pair for name, pair in pairs(lake).items() if name.startswith(KID))[1]
     half = np.frombuffer(embedding, np.float32).astype(np.float16).tobytes()
 
-    def where() -> Counter[str]:
+    def folders_that_hold_it() -> Counter[str]:
         root = Path(lake.root) if lake.is_local else fetched(lake, tmp_path / uuid.uuid4().hex)
         files = [path for path in root.rglob("*") if path.is_file()]
-        found = Counter(str(path.relative_to(root)).split("/")[0] for path in files if holds(path, wanted, row.sha1))
-        return found + Counter({"embedded": sum(half in path.read_bytes() for path in files if path.suffix == ".npy")})
+        counts = Counter(str(path.relative_to(root)).split("/")[0] for path in files if holds(path, wanted, row.sha1))
+        return counts + Counter({"embedded": sum(half in path.read_bytes() for path in files if path.suffix == ".npy")})
 
-    assert where() == {"originals": 1, "shards": 1, "embedded": 2}
-    if seen:
+    assert folders_that_hold_it() == {"originals": 1, "shards": 1, "embedded": 2}
+    if was_learnt_from:
         checkpoint(lake, "decoder-11111111", latest(lake, "verify").digest)
     forget([KID], demo_recipe, lake)
-    assert where() == {"shards": 1, "embedded": 2}
+    assert folders_that_hold_it() == {"shards": 1, "embedded": 2}
     compact(demo_recipe, lake)
     waste = collect(demo_recipe, lake, keep=1, delete=True)
-    assert where() == {}
-    assert any("holds forgotten pictures: it is not kept for that" in line for line in waste.warnings) is seen
+    assert folders_that_hold_it() == {}
+    assert (
+        any("holds forgotten pictures: it is not kept for that" in line for line in waste.warnings) is was_learnt_from
+    )
     check_done(demo_recipe, lake)
     assert len(read_kept(lake, latest(lake, "curate"))) == len(pairs(lake))
-    if seen:
+    if was_learnt_from:
         assert forget([KID], demo_recipe, lake).checkpoints_unknown != ()
 
 
@@ -283,21 +285,21 @@ def test_the_command(forgotten_lake: Lake, tmp_path: Path) -> None:
     def sp_data(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([COMMAND, "compact", *arguments, "--lake", lake.url], capture_output=True, text=True)
 
-    said = json.loads(sp_data("--json").stdout)
-    assert (said["state"], said["stages"]) == ("done", ["embed", "reorder", "verify"])
-    assert [one["reason"] for one in said["removed"]] == ["forgotten"]
-    assert said["moved"] > 0
+    output = json.loads(sp_data("--json").stdout)
+    assert (output["state"], output["stages"]) == ("done", ["embed", "reorder", "verify"])
+    assert [shard["reason"] for shard in output["removed"]] == ["forgotten"]
+    assert output["moved"] > 0
     assert sp_data("demo").stdout == "demo: unchanged\n"
 
 
 def test_a_parquet_lost_from_a_shard_that_stayed_rewrites_no_other_shard(weeks_copy: Lake) -> None:
     recipe = recipe_after(3)
     titles = set(in_shard(weeks_copy, 0))
-    before = {one: weeks_copy.read_bytes(f"shards/{one:05d}.tar") for one in numbers(weeks_copy)}
+    before = {number: weeks_copy.read_bytes(f"shards/{number:05d}.tar") for number in numbers(weeks_copy)}
     weeks_copy.remove("shards/00000.parquet")
     for stage in DATASET_STAGES:
         run_stage(stage, recipe, weeks_copy)
-    assert {one: weeks_copy.read_bytes(f"shards/{one:05d}.tar") for one in before} == before
+    assert {number: weeks_copy.read_bytes(f"shards/{number:05d}.tar") for number in before} == before
     new = numbers(weeks_copy) - before.keys()
     assert (numbers(weeks_copy) & before.keys(), min(new)) == (before.keys() - {0}, max(before) + 1)
     assert {title for number in new for title in in_shard(weeks_copy, number)} == titles

@@ -1,4 +1,4 @@
-"""A picture that is taken out: gone at once from what is used, never fetched again, and who saw it is named."""
+"""Forgetting a picture: it leaves the dataset at once, is never fetched again, and models that saw it are named."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe, Source
 from sp_data.upkeep.collect_garbage import collect
 from sp_data.upkeep.forget import _remove_reports, forget
-from sp_data.upkeep.why import fates
+from sp_data.upkeep.why import fate_of, fates
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import PATH, read_forgotten
 
@@ -70,7 +70,7 @@ def digests(lake: Lake) -> dict[str, str]:
 
 
 def in_train(lake: Lake) -> str:
-    """A picture that models learn from, and that no other one looks like."""
+    """A picture of the training split that no other picture resembles."""
     return in_split(lake, "train")
 
 
@@ -79,7 +79,7 @@ def in_split(lake: Lake, split: str) -> str:
     return next(row["title"] for row in table if row["split"] == split and row["title"] != KID)
 
 
-def test_it_is_gone_at_once_and_the_dataset_holds(
+def test_a_forgotten_picture_is_gone_at_once_and_the_dataset_stays_valid(
     demo_recipe: Recipe, demo_lake: Lake, lake_copy: Lake, tmp_path: Path
 ) -> None:
     before, alive = rows_of(demo_lake), titles_alive(demo_lake)
@@ -92,7 +92,7 @@ def test_it_is_gone_at_once_and_the_dataset_holds(
     outcome = forget(["Gus_Stone.png"], demo_recipe, lake_copy)
 
     assert outcome.is_new
-    assert outcome.titles == (TWIN, KID), "the same bytes under another name go too"
+    assert outcome.titles == (TWIN, KID), "the same bytes under another name are forgotten too"
     assert outcome.stages == ("curate", "shard", "embed", "reorder", "verify")
     assert (outcome.stale, outcome.checkpoints, outcome.stand_ins) == ("", (), {})
     (key,) = outcome.keys
@@ -115,10 +115,10 @@ def test_it_is_gone_at_once_and_the_dataset_holds(
     for split in ("train", "val", "test"):
         with Samples(verified, lake_copy, split) as samples:
             assert key not in {samples[index]["key"] for index in range(len(samples))}
-    done = export(
+    result = export(
         verified, form_of("imagefolder", verified, demo_recipe), lake_copy, tmp_path / "out", to="imagefolder"
     )
-    assert done.num_samples == len(alive) - 1
+    assert result.num_samples == len(alive) - 1
     assert not [path for path in (tmp_path / "out").rglob("metadata.jsonl") if KID in path.read_text()]
 
 
@@ -151,7 +151,7 @@ def test_a_fresh_scrape_with_the_list_has_the_same_digest(demo_recipe: Recipe, l
 
 
 def test_neither_its_title_nor_its_bytes_come_back(tmp_path: Path) -> None:
-    """Its title with other bytes, its bytes under another title: on a wiki that goes on."""
+    """The wiki later has other bytes under its title, and its bytes under another title."""
     world: World = build_world(24, 7)
     name = world.kids[0].name + ".png"
     lake = Lake(str(tmp_path / "lake"), "kids")
@@ -166,8 +166,10 @@ def test_neither_its_title_nor_its_bytes_come_back(tmp_path: Path) -> None:
     recipe = Recipe.model_validate({"name": "kids", "source": {"wiki": "http://paper-kids.localhost", "select": "all"}})
     forget([f"File:{name}"], recipe, lake)
     data = world.files[name].data
-    found = scraped(upload(upload(world, "Elsewhere.png", data), name, world.files[world.kids[1].name + ".png"].data))
-    assert (found[f"File:{name}"], found["File:Elsewhere.png"]) == ("forgotten", "forgotten")
+    statuses = scraped(
+        upload(upload(world, "Elsewhere.png", data), name, world.files[world.kids[1].name + ".png"].data)
+    )
+    assert (statuses[f"File:{name}"], statuses["File:Elsewhere.png"]) == ("forgotten", "forgotten")
     sha1 = hashlib.sha1(data).hexdigest()
     assert not any(sha1 in path for path in lake.list("originals"))
 
@@ -177,24 +179,25 @@ def test_a_list_of_addresses_forgets_too(httpserver: HTTPServer, lake_copy: Lake
     kids = [lake_copy.read_bytes(path) for path in lake_copy.list("originals")[:2]]
     for name, data in {"a.png": kids[0], "b.png": kids[1], "a-again.png": kids[0], "a-later.png": kids[0]}.items():
         httpserver.expect_request(f"/{name}").respond_with_data(data)
-    listed = tmp_path / "kids.txt"
+    list_file = tmp_path / "kids.txt"
 
     def source(*names: str) -> Source:
-        listed.write_text("\n".join(httpserver.url_for(f"/{name}") for name in names))
-        manners = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
-        return Source.model_validate({"addresses": str(listed), **manners})
+        list_file.write_text("\n".join(httpserver.url_for(f"/{name}") for name in names))
+        politeness = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
+        return Source.model_validate({"addresses": str(list_file), **politeness})
 
     lake, fresh = Lake(str(tmp_path / "lake"), "kids"), Lake(str(tmp_path / "fresh"), "kids")
     names = ["a.png", "b.png", "a-again.png"]
     scrape(source(*names), lake)
     recipe = Recipe.model_validate({"name": "kids", "source": source(*names).model_dump()})
+    assert str(fate_of(httpserver.url_for("/b.png"), lake)).startswith(f"{httpserver.url_for('/b.png')}: kept")
     outcome = forget([httpserver.url_for("/a.png")], recipe, lake)
     assert {title.rpartition("/")[2] for title in outcome.titles} == {"a.png", "a-again.png"}
     assert (len(lake.list("originals")), lake.list("quarantine")) == (1, [])
     after = latest(lake, "scrape").digest
-    asked = len(httpserver.log)
+    num_requests = len(httpserver.log)
     assert scrape(source(*names), lake).manifest.digest == after
-    assert len(httpserver.log) == asked, "not even asked for"
+    assert len(httpserver.log) == num_requests, "the forgotten picture is not requested"
     fresh.write_bytes(PATH, lake.read_bytes(PATH))
     assert scrape(source(*names), fresh).manifest.digest == after
     scrape(source(*names, "a-later.png"), lake)
@@ -209,27 +212,29 @@ def test_a_list_of_addresses_forgets_too(httpserver: HTTPServer, lake_copy: Lake
 
 def test_checkpoints_that_saw_it_are_named_with_their_descendants(demo_recipe: Recipe, lake_copy: Lake) -> None:
     title = in_train(lake_copy)
-    saw = latest(lake_copy, "verify").digest
-    checkpoint(lake_copy, "decoder-11111111", saw)
+    first_dataset = latest(lake_copy, "verify").digest
+    checkpoint(lake_copy, "decoder-11111111", first_dataset)
     forget([KID], demo_recipe, lake_copy)
-    still_there = latest(lake_copy, "verify").digest
-    assert still_there != saw
-    checkpoint(lake_copy, "decoder-22222222", still_there)
+    second_dataset = latest(lake_copy, "verify").digest
+    assert second_dataset != first_dataset
+    checkpoint(lake_copy, "decoder-22222222", second_dataset)
     outcome = forget([title], demo_recipe, lake_copy)
-    assert [str(one) for one in outcome.checkpoints] == ["decoder-11111111 step 4", "decoder-22222222 step 4"]
-    blind = latest(lake_copy, "verify").digest
-    checkpoint(lake_copy, "prior-33333333", blind)
-    checkpoint(lake_copy, "decoder-44444444", blind, ancestor="decoder-22222222/step-00000004/abc")
-    checkpoint(lake_copy, "decoder-55555555", blind, ancestor="decoder-44444444/step-00000004/abc")
+    assert [str(trained) for trained in outcome.checkpoints] == ["decoder-11111111 step 4", "decoder-22222222 step 4"]
+    third_dataset = latest(lake_copy, "verify").digest
+    checkpoint(lake_copy, "prior-33333333", third_dataset)
+    checkpoint(lake_copy, "decoder-44444444", third_dataset, ancestor="decoder-22222222/step-00000004/abc")
+    checkpoint(lake_copy, "decoder-55555555", third_dataset, ancestor="decoder-44444444/step-00000004/abc")
     checkpoint(lake_copy, "decoder-66666666", "f" * 64)
     again = forget([title], demo_recipe, lake_copy)
-    assert {one.run[-1] for one in again.checkpoints} == {"1", "2", "4", "5"}
-    assert [one.run for one in again.checkpoints_unknown] == ["decoder-66666666"]
-    assert {one.run[-1] for one in forget([KID], demo_recipe, lake_copy).checkpoints} == {"1"}, "2 began without it"
+    assert {trained.run[-1] for trained in again.checkpoints} == {"1", "2", "4", "5"}
+    assert [trained.run for trained in again.checkpoints_unknown] == ["decoder-66666666"]
+    assert {trained.run[-1] for trained in forget([KID], demo_recipe, lake_copy).checkpoints} == {"1"}, (
+        "run 2 began without the picture"
+    )
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_no_checkpoint_saw_what_it_was_only_measured_on(demo_recipe: Recipe, lake_copy: Lake, split: str) -> None:
+def test_a_checkpoint_did_not_see_a_held_out_picture(demo_recipe: Recipe, lake_copy: Lake, split: str) -> None:
     checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
     outcome = forget([in_split(lake_copy, split)], demo_recipe, lake_copy)
     assert outcome.keys
@@ -261,7 +266,7 @@ def test_a_lost_shard_that_held_it_comes_back_without_it(demo_recipe: Recipe, la
     run_stage("verify", demo_recipe, lake_copy, options=VerifyOptions(deep=True, reembed=4))
 
 
-def test_what_was_dropped_for_looking_like_it_is_named_when_it_comes_in(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_a_near_duplicate_that_takes_its_place_is_named(demo_recipe: Recipe, lake_copy: Lake) -> None:
     shadowed = {fate.title: fate.reason for fate in fates(lake_copy) if fate.reason.startswith("near-duplicate: of ")}
     stand_in, reason = next(iter(shadowed.items()))
     outcome = forget([reason.removeprefix("near-duplicate: of ")], demo_recipe, lake_copy)
@@ -271,7 +276,7 @@ def test_what_was_dropped_for_looking_like_it_is_named_when_it_comes_in(demo_rec
     assert any(line.startswith(f"{stand_in}, dropped before ({dropped_before}), is kept") for line in outcome.lines())
 
 
-def test_several_at_once_and_what_is_not_there(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_several_titles_are_forgotten_together_or_not_at_all(demo_recipe: Recipe, lake_copy: Lake) -> None:
     before = digests(lake_copy)
     with pytest.raises(UsageError, match=r"no catalogue of 'demo' has 'Gus Stonee.png'; did you mean .*File:Gus Stone"):
         forget([KID, "Gus Stonee.png"], demo_recipe, lake_copy)
@@ -281,7 +286,7 @@ def test_several_at_once_and_what_is_not_there(demo_recipe: Recipe, lake_copy: L
     assert set(forget([KID, title], demo_recipe, lake_copy).titles) == {KID, TWIN, title}
 
 
-def test_only_stages_that_had_been_done_are_run(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_only_stages_that_were_done_run_again(demo_recipe: Recipe, lake_copy: Lake) -> None:
     for stage in ("reorder", "verify"):
         shutil.rmtree(lake_copy.full(f"manifests/{stage}"))
     changed = demo_recipe.model_copy(update={"embed": demo_recipe.embed.model_copy(update={"batch_size": 8})})
@@ -291,7 +296,7 @@ def test_only_stages_that_had_been_done_are_run(demo_recipe: Recipe, lake_copy: 
 
 
 @pytest.mark.parametrize("after", range(1, 9))
-def test_a_killed_forgetting_is_ended_by_the_same_command(
+def test_the_same_command_finishes_a_killed_forget(
     demo_recipe: Recipe, lake_copy: Lake, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     with interrupted_after(monkeypatch, after):
@@ -303,21 +308,21 @@ def test_a_killed_forgetting_is_ended_by_the_same_command(
     assert KID not in titles_alive(lake_copy)
 
 
-def test_a_list_that_cannot_be_read_ends_a_scrape(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_an_unreadable_list_ends_a_scrape(demo_recipe: Recipe, lake_copy: Lake) -> None:
     lake_copy.write_bytes(PATH, b"[{]")
     with pytest.raises(CorruptFile, match=r"forgotten\.json.* cannot be read .* pictures would be fetched again"):
         run_stage("scrape", demo_recipe, lake_copy)
 
 
-def test_a_list_that_a_person_changes_holds_from_the_next_scrape_on(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """Nothing changed on the wiki, and yet what is taken off the list comes back, and what is put on it goes."""
+def test_a_list_edited_by_hand_takes_effect_at_the_next_scrape(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    """The wiki is unchanged: a picture taken off the list comes back, and one put on it goes."""
     before = latest(lake_copy, "scrape").digest
     forget([KID], demo_recipe, lake_copy)
-    after, listed = latest(lake_copy, "scrape").digest, lake_copy.read_bytes(PATH)
+    after, list_bytes = latest(lake_copy, "scrape").digest, lake_copy.read_bytes(PATH)
     lake_copy.remove(PATH)
     assert run_stage("scrape", demo_recipe, lake_copy).manifest.digest == before
     assert lake_copy.exists(rows_of(lake_copy)[KID].original or "")
-    lake_copy.write_bytes(PATH, listed)
+    lake_copy.write_bytes(PATH, list_bytes)
     assert run_stage("scrape", demo_recipe, lake_copy).manifest.digest == after
     assert run_stage("scrape", demo_recipe, lake_copy).state == "unchanged"
 
@@ -338,13 +343,13 @@ def test_an_imported_picture_is_forgotten_too(demo_lake: Lake, tmp_path: Path) -
     assert (after["curate"].in_, after["curate"].out) == (before["curate"].in_ - 2, before["curate"].out - 1)
     assert after["shard"].out == before["shard"].out - 1
     assert set(latest(lake, "verify").details["tombstones"]) == {title, uncaptioned}
-    said = {fate.title: fate.reason for fate in fates(lake)}
-    assert [said[one] for one in (title, failed, uncaptioned)] == ["forgotten"] * 3
+    reasons = {fate.title: fate.reason for fate in fates(lake)}
+    assert [reasons[name] for name in (title, failed, uncaptioned)] == ["forgotten"] * 3
     run_stage("verify", recipe, lake, options=VerifyOptions(deep=True, reembed=4))
     again = forget([title], recipe, lake)
     assert (again.is_new, again.stages) == (False, ())
     assert {run_stage(stage, recipe, lake).state for stage in DATASET_STAGES} == {"unchanged"}
-    assert "import" in again.cure(recipe)
+    assert "import" in again.cure(recipe, lake)
     collect(recipe, lake, keep=1, delete=True)
     assert states(recipe, lake) == dict.fromkeys(DATASET_STAGES, "done")
 
@@ -355,11 +360,13 @@ def test_the_command(demo_recipe: Recipe, lake_copy: Lake) -> None:
 
     folder = checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
     title = in_train(lake_copy)
-    said = json.loads(sp_data("forget", title, "--json").stdout)
-    assert said["titles"] == [title]
-    assert said["is_new"]
-    assert said["checkpoints"] == [folder]
-    assert re.search(r"compact demo`, then `sp-data gc demo --keep 1 --delete`", said["next"])
+    output = json.loads(sp_data("forget", title, "--json").stdout)
+    assert output["titles"] == [title]
+    assert output["is_new"]
+    assert output["checkpoints"] == [folder]
+    assert re.search(
+        r"compact demo( --lake \S+)?`, then `sp-data gc demo --keep 1 --delete( --lake \S+)?`", output["next"]
+    )
     again = sp_data("forget", title)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"demo: {title} was forgotten already\n")
@@ -367,7 +374,7 @@ def test_the_command(demo_recipe: Recipe, lake_copy: Lake) -> None:
     assert sp_data("forget", "Nobody.png").returncode == 2
 
 
-def test_a_title_with_quotes_is_found_in_a_report_that_is_a_table(tmp_path: Path) -> None:
+def test_a_title_with_quotes_is_found_in_a_csv_report(tmp_path: Path) -> None:
     lake, title, out = Lake(str(tmp_path), "kids"), 'File:The "Coon".png', io.StringIO()
     csv.writer(out).writerow(["0.99", "0000001", title, "train"])
     lake.write_bytes("reports/close-pairs-1.csv", out.getvalue().encode())

@@ -1,4 +1,4 @@
-"""gc: what goes is what nothing names, and everything that was done is still done afterwards."""
+"""gc removes the files that nothing names; every stage that was done is still done afterwards."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ NOW = recipe_after(NUM_WEEKS)
 
 
 def files_of(lake: Lake) -> set[str]:
-    """Every file but locks."""
+    """Every file except locks."""
     root = Path(lake.root)
-    found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-    return {path for path in found if not path.startswith(".writer")}
+    paths = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return {path for path in paths if not path.startswith(".writer")}
 
 
 def snapshots(lake: Lake, stage: str) -> list[Manifest]:
-    return sorted(manifests.all_of(lake, stage), key=lambda one: one.made_at)
+    return sorted(manifests.all_of(lake, stage), key=lambda manifest: manifest.made_at)
 
 
 def first(lake: Lake, stage: str) -> Manifest:
-    """The oldest snapshot: the one that none is before."""
-    (found,) = (one for one in manifests.all_of(lake, stage) if one.previous is None)
-    return found
+    """The oldest snapshot: it has no previous one."""
+    (oldest,) = (manifest for manifest in manifests.all_of(lake, stage) if manifest.previous is None)
+    return oldest
 
 
 def latest(lake: Lake, stage: str) -> Manifest:
@@ -56,9 +56,9 @@ def latest(lake: Lake, stage: str) -> Manifest:
 
 
 def lost(lake: Lake) -> list[str]:
-    """Files that a manifest of the lake names and that are not there."""
-    every = [one for stage in DATASET_STAGES for one in manifests.all_of(lake, stage)]
-    return [entry.path for one in every for entry, _ in manifests.missing_files(lake, one.files)]
+    """Missing files that a manifest of the lake names."""
+    all_manifests = [manifest for stage in DATASET_STAGES for manifest in manifests.all_of(lake, stage)]
+    return [entry.path for manifest in all_manifests for entry, _ in manifests.missing_files(lake, manifest.files)]
 
 
 def check_done(recipe: Recipe, lake: Lake) -> None:
@@ -67,23 +67,23 @@ def check_done(recipe: Recipe, lake: Lake) -> None:
     assert lost(lake) == []
 
 
-def test_a_first_dataset_has_nothing_to_let_go(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_a_first_dataset_has_nothing_to_remove(demo_recipe: Recipe, lake_copy: Lake) -> None:
     waste = collect(demo_recipe, lake_copy, keep=1)
     assert (waste.folders, waste.warnings) == ({}, [])
 
 
-def test_the_fourth_snapshot_goes_and_all_that_was_done_is_done(weeks_copy: Lake) -> None:
+def test_the_fourth_snapshot_goes_and_every_stage_stays_done(weeks_copy: Lake) -> None:
     oldest = {stage: first(weeks_copy, stage).identity for stage in DATASET_STAGES}
     before = files_of(weeks_copy)
-    found = collect(NOW, weeks_copy)
+    waste = collect(NOW, weeks_copy)
     assert files_of(weeks_copy) == before, "a dry run removes nothing"
     removed = collect(NOW, weeks_copy, delete=True)
-    assert removed.folders == found.folders
+    assert removed.folders == waste.folders
     assert len(before - files_of(weeks_copy)) == removed.num_files > len(DATASET_STAGES)
     for stage in DATASET_STAGES:
-        there = {one.identity for one in manifests.all_of(weeks_copy, stage)}
-        assert len(there) == 3
-        assert oldest[stage] not in there
+        identities = {manifest.identity for manifest in manifests.all_of(weeks_copy, stage)}
+        assert len(identities) == 3
+        assert oldest[stage] not in identities
     check_done(NOW, weeks_copy)
     assert collect(NOW, weeks_copy, delete=True).folders == {}
     run_stage("verify", NOW, weeks_copy, options=VerifyOptions(deep=True))
@@ -97,7 +97,7 @@ def test_originals_stay_as_long_as_a_catalogue_or_a_shard_needs_them(weeks_copy:
     ]
     in_shards = {row["path"] for row in rows if row["path"].startswith("originals/")}
     replaced = in_shards - named
-    assert replaced, "some picture was drawn again or deleted in these weeks"
+    assert replaced, "some pictures were drawn again or deleted in these weeks"
     collect(NOW, weeks_copy, keep=1, delete=True)
     assert set(weeks_copy.list("originals")) == named | in_shards
     check_done(NOW, weeks_copy)
@@ -105,7 +105,7 @@ def test_originals_stay_as_long_as_a_catalogue_or_a_shard_needs_them(weeks_copy:
 
 @pytest.mark.parametrize("path", ["shards/00001.tar", "embeddings/{clip}/img_emb/img_emb_00001.npy"])
 def test_a_lost_file_still_comes_back_after_gc(weeks_copy: Lake, path: str) -> None:
-    """A snapshot needs none before it, and no catalogue, to be made again with the same bytes."""
+    """A snapshot can be made again with the same bytes without earlier snapshots and their catalogues."""
     collect(NOW, weeks_copy, keep=1, delete=True)
     before = {stage: latest(weeks_copy, stage).digest for stage in DATASET_STAGES}
     weeks_copy.remove(path.format(clip=CLIP))
@@ -124,13 +124,13 @@ def test_a_checkpoints_dataset_stays_whole(weeks_copy: Lake) -> None:
     waste = collect(NOW, weeks_copy, keep=1, delete=True)
     assert [line for line in waste.warnings if "prior-00000000 step 4" in line and "no manifest any more" in line]
     for stage in DATASET_STAGES:
-        there = {one.identity for one in manifests.all_of(weeks_copy, stage)}
-        assert first(weeks_copy, stage).identity in there
-        assert len(there) == 2
+        identities = {manifest.identity for manifest in manifests.all_of(weeks_copy, stage)}
+        assert first(weeks_copy, stage).identity in identities
+        assert len(identities) == 2
     with Samples(oldest, weeks_copy, "train") as samples:
         assert [samples[index]["key"] for index in range(len(samples))] == keys
     assert set(oldest.inputs.values()) <= {
-        one.digest for stage in DATASET_STAGES for one in snapshots(weeks_copy, stage)
+        manifest.digest for stage in DATASET_STAGES for manifest in snapshots(weeks_copy, stage)
     }
     check_done(NOW, weeks_copy)
 
@@ -144,7 +144,7 @@ TRAINING = """
 """
 
 
-def test_a_training_without_a_checkpoint_keeps_its_dataset_as_long_as_it_lives(weeks_copy: Lake) -> None:
+def test_a_training_without_a_checkpoint_keeps_its_dataset_while_it_runs(weeks_copy: Lake) -> None:
     oldest = first(weeks_copy, "verify")
     configure(weeks_copy, "prior-1f0c55ab", oldest.digest)
     training = subprocess.Popen(
@@ -163,11 +163,11 @@ def test_a_training_without_a_checkpoint_keeps_its_dataset_as_long_as_it_lives(w
         training.kill()
         training.communicate()
     collect(NOW, weeks_copy, keep=1, delete=True)
-    assert oldest.digest not in {one.digest for one in manifests.all_of(weeks_copy, "verify")}
+    assert oldest.digest not in {manifest.digest for manifest in manifests.all_of(weeks_copy, "verify")}
 
 
 @pytest.mark.parametrize("after", [1, 4, 12, 20])
-def test_a_kill_in_the_middle_leaves_no_manifest_that_names_what_is_gone(
+def test_a_kill_in_the_middle_leaves_no_manifest_that_names_a_removed_file(
     weeks_copy: Lake, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     remove, removed = Lake.remove, 0
@@ -189,30 +189,34 @@ def test_a_kill_in_the_middle_leaves_no_manifest_that_names_what_is_gone(
     run_stage("verify", NOW, weeks_copy, options=VerifyOptions())
 
 
-def test_temporary_names_go_unless_somebody_uses_them(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    root, gone = Path(lake_copy.root), 999_999_999
-    left = [f".scratch/shard-{gone}-abc/00001.tar", "shards/.00001.tar.6f1d", f".out.export-{gone}/metadata.jsonl"]
+def test_temporary_files_go_unless_a_process_uses_them(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    root, dead_pid = Path(lake_copy.root), 999_999_999
+    leftover = [
+        f".scratch/shard-{dead_pid}-abc/00001.tar",
+        "shards/.00001.tar.6f1d",
+        f".out.export-{dead_pid}/metadata.jsonl",
+    ]
     used = [f".scratch/shard-{os.getpid()}-abc/00001.tar", f".out.export-{os.getpid()}/metadata.jsonl"]
-    for path in (*left, *used):
+    for path in (*leftover, *used):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"kid")
     waste = collect(demo_recipe, lake_copy, delete=True)
     assert waste.folders == {TEMPORARY: (3, 9)}
-    assert not any((root / path).exists() for path in left)
+    assert not any((root / path).exists() for path in leftover)
     assert all((root / path).exists() for path in used)
     assert collect(demo_recipe, lake_copy).folders == {}
 
 
-def test_what_a_killed_stage_has_made_stays_for_the_next_run(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_files_of_a_killed_stage_stay_for_the_next_run(demo_recipe: Recipe, lake_copy: Lake) -> None:
     for stage in ("embed", "reorder", "verify"):
         for path in lake_copy.list(f"manifests/{stage}"):
             if "/parts/" not in path:
                 lake_copy.remove(path)
-    there = lake_copy.list("embeddings")
+    embeddings = lake_copy.list("embeddings")
     waste = collect(demo_recipe, lake_copy, delete=True)
     assert waste.warnings == ["not done: embed, reorder, verify; what was made so far stays for the next run"]
-    assert lake_copy.list("embeddings") == there
-    # It is worth nothing to a stage that is done.
+    assert lake_copy.list("embeddings") == embeddings
+    # A stage that is done has no use for a part.
     manifests.publish_part(lake_copy, "shard", manifests.ShardPart(name="00099", identity="x", files=()))
     assert collect(demo_recipe, lake_copy, delete=True).folders["manifests"][0] == 1
 
@@ -226,7 +230,7 @@ def test_an_interrupted_scrape_keeps_what_it_fetched(demo_recipe: Recipe, lake_c
     assert collect(demo_recipe, lake_copy).folders == {"originals": (1, 3)}
 
 
-def test_what_is_not_its_own_is_left_alone(demo_recipe: Recipe, lake_copy: Lake) -> None:
+def test_files_that_gc_does_not_manage_are_left_alone(demo_recipe: Recipe, lake_copy: Lake) -> None:
     for path in ("quarantine/sha1-mismatch-x.png", "generated/a.png", "reports/a.html", "runs/prior-x/a", "mine/a.txt"):
         lake_copy.write_bytes(path, b"kid")
     before = files_of(lake_copy)
@@ -246,31 +250,33 @@ def test_less_than_one_snapshot_is_refused(demo_recipe: Recipe, lake_copy: Lake)
 
 
 def test_a_recipe_that_was_changed_and_changed_back_keeps_both_snapshots(demo_recipe: Recipe, lake_copy: Lake) -> None:
-    """The line of the newest does not lead to the one in between; it is young all the same."""
+    """The newest snapshot does not descend from the one in between, which is recent all the same."""
     strict = demo_recipe.model_copy(update={"verify": demo_recipe.verify.model_copy(update={"min_cosine": 0.99})})
     run_stage("verify", strict, lake_copy)
     run_stage("verify", demo_recipe, lake_copy)
-    assert len({one.digest for one in manifests.all_of(lake_copy, "verify")}) == 1, "of equal digests"
+    assert len({manifest.digest for manifest in manifests.all_of(lake_copy, "verify")}) == 1, (
+        "both have the same digest"
+    )
     assert collect(demo_recipe, lake_copy).folders == {}
     assert collect(demo_recipe, lake_copy, keep=1, delete=True).folders["manifests"][0] == 1
     check_done(demo_recipe, lake_copy)
 
 
-def test_the_command_tells_programs_what_it_found(weeks_copy: Lake) -> None:
+def test_the_command_reports_the_waste_as_json(weeks_copy: Lake) -> None:
     def gc(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([COMMAND, "gc", "--lake", weeks_copy.url, *arguments], capture_output=True, text=True)
 
     shutil.rmtree(Path(weeks_copy.root) / "index", ignore_errors=True)
-    found = json.loads(gc("--json", "--recipe", "demo").stdout)
-    assert (found["dataset"], found["deleted"]) == ("demo", False)
-    assert found["files"] == sum(one["files"] for one in found["folders"].values()) > 6
-    shown = gc("--delete")
-    assert shown.returncode == 0, shown.stderr
-    assert f"{found['files']:,} files" in shown.stdout.splitlines()[-1]
+    output = json.loads(gc("--json", "--recipe", "demo").stdout)
+    assert (output["dataset"], output["deleted"]) == ("demo", False)
+    assert output["files"] == sum(folder["files"] for folder in output["folders"].values()) > 6
+    process = gc("--delete")
+    assert process.returncode == 0, process.stderr
+    assert f"{output['files']:,} files" in process.stdout.splitlines()[-1]
     assert json.loads(gc("--json").stdout)["files"] == 0
 
 
-def test_a_lake_on_s3_lets_go_of_the_same(weeks_copy: Lake, s3: ObjectStore) -> None:
+def test_a_lake_on_s3_loses_the_same_files(weeks_copy: Lake, s3: ObjectStore) -> None:
     lake = put(weeks_copy, s3)
     assert collect(NOW, lake, delete=True).folders == collect(NOW, weeks_copy, delete=True).folders
     assert set(lake.list("manifests")) == set(weeks_copy.list("manifests"))

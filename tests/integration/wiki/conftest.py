@@ -1,7 +1,8 @@
 """Fixtures of the scraper's tests, besides those of tests/mediawiki/fixture.py (a real MediaWiki, or skipped).
 
-subject    a wiki with what is known to be true of it: the demo's own and the real MediaWiki, one after the other
+subject    a wiki and the facts that its API must tell: a test runs on the demo's wiki and on the real MediaWiki
 lake       an empty lake
+world      (session) the demo's wiki that `subject` serves
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NUM_KIDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A wiki, and what is true of it whatever its API says."""
+    """A wiki, and the facts that its API must tell."""
 
     address: str
     proxy: str | None
@@ -93,12 +94,12 @@ def _demo(wiki: DemoWikiServer, world: World) -> Subject:
 
 
 def _sample(wiki: MediaWiki) -> Subject:
-    drawn = wiki.root / "sample"
-    originals = {path.name: path for path in drawn.iterdir()}
+    folder = wiki.root / "sample"
+    originals = {path.name: path for path in folder.iterdir()}
     # What sample.py does to them: one is revised, one deleted, one uploaded again under a name that was then changed.
     originals["Revised.png"] = originals.pop("Revised-v2.png")
     del originals["Doomed.png"]
-    originals["New name.png"] = drawn / "Kid-001.png"
+    originals["New name.png"] = folder / "Kid-001.png"
     kids = {name for name in originals if name.startswith("Kid-") and name != "Kid-000-copy.png"}
     return Subject(
         address=wiki.url,

@@ -40,7 +40,7 @@ PORTAL = ("Portal:Characters", GALLERY.format("Logo.png") + "\n{{Cast}}\n" + GAL
 
 
 def png(colour: str) -> bytes:
-    """'r', 'g' or 'b'."""
+    """A PNG in the colour 'r', 'g' or 'b'."""
     out = io.BytesIO()
     Image.new("RGB", (3, 2), {"r": "red", "g": "lime", "b": "blue"}[colour]).save(out, "PNG")
     return out.getvalue()
@@ -64,6 +64,6 @@ def source(select: str, **fields: object) -> Source:
 
 
 def later(world: World, **span: float) -> World:
-    """The same wiki, so much later: timedelta(**span)."""
+    """The same wiki, `timedelta(**span)` later."""
     clock = datetime.strptime(world.clock, TIMESTAMP) + timedelta(**span)
     return replace(world, clock=clock.strftime(TIMESTAMP))

@@ -1,4 +1,4 @@
-"""A list of addresses as a source, from a real HTTP server: each picture once, each line a row."""
+"""A list of addresses as a source, served by a real HTTP server: one fetch a picture, one row a line."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_line_is_a_row_and_every_picture_is_fetched_once(server, lake, tmp
     assert rows["jpeg.png"].original.endswith(".jpg")
     assert sorted(requested(server)) == sorted(set(requested(server)))
 
-    # Only what may come another time is asked for again.
+    # Only an address that may succeed another time is requested again.
     server.clear_log()
     assert scrape(source(path), lake).state == "unchanged"
     assert requested(server) == ["/gone.png"]
@@ -125,17 +125,17 @@ def test_a_killed_run_asks_for_no_address_twice(server, lake, tmp_path):
 
 
 class _Interrupts:
-    """A progress that ends the run after so many pictures."""
+    """A progress that interrupts the run after so many pictures."""
 
     def __init__(self, after: int) -> None:
-        self.left = after
+        self.remaining = after
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
         pass
 
     def advance(self, count: int = 1) -> None:
-        self.left -= count
-        if self.left == 0:
+        self.remaining -= count
+        if self.remaining == 0:
             raise KeyboardInterrupt
 
 

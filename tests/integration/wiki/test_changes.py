@@ -1,7 +1,7 @@
 """After any sequence of changes, an update from the wiki's lists of changes ends with the facts of a fresh gathering.
 
-On the demo's wiki, over HTTP: it can be changed thousands of times a minute, and test_contract.py keeps it like a real
-MediaWiki. test_changes_mediawiki.py goes through one long list of changes on the real one.
+These tests run on the demo's wiki, over HTTP: it can be changed thousands of times a minute, and test_contract.py
+checks that it answers like a real MediaWiki. test_changes_mediawiki.py makes one long list of changes on a real one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def changed(world: World, step: Step) -> World:
             case "upload":
                 return history.upload(world, args[0], png(args[1]), args[2])
             case "edit":
-                # A page of a file cannot be written without its file here, and not become a redirect by hand.
+                # On this wiki a file's page cannot be written without its file, and an edit cannot make it a redirect.
                 if args[0].startswith("File:") and args[0].removeprefix("File:") not in world.files:
                     return world
                 return history.edit(world, args[0], args[1])
@@ -141,8 +141,8 @@ def test_a_list_that_does_not_reach_back_says_so(wiki):
         # The wiki keeps its list for fewer days than have passed since the last poll.
         wiki.world = history.upload(later(wiki.world, days=8), "A.png", png("b"))
         assert ask_changes(client, mark).doubt == ""
-        kept = [change for change in wiki.world.changes if change.timestamp > later(founded(), days=1).clock]
-        wiki.world = replace(wiki.world, changes=tuple(kept))
+        recent = [change for change in wiki.world.changes if change.timestamp > later(founded(), days=1).clock]
+        wiki.world = replace(wiki.world, changes=tuple(recent))
         assert "does not reach back" in ask_changes(client, mark).doubt
 
 

@@ -1,4 +1,4 @@
-"""One long list of changes on a real MediaWiki: a scrape of what changed ends as a fresh scrape does."""
+"""One long list of changes on a real MediaWiki: a scrape of the changes ends with the result of a fresh scrape."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def test_a_scrape_of_what_changed_ends_as_a_fresh_one(fresh_mediawiki, tmp_path)
         fresh = scrape(source, fresh_lake).manifest
         wiki.clear_log()
         assert rows_of(lakes[name], changed) == rows_of(fresh_lake, fresh)
-        # Not the rows alone: the whole catalogue is the same bytes, whatever was scraped before.
+        # Not only the rows: the bytes of the whole catalogue are equal, whatever was scraped before.
         assert (changed.identity, changed.digest) == (fresh.identity, fresh.digest)
         assert changed.previous == first[name].identity
-        # Each picture that is new, once, and no other; what was moved, restored or reverted is there already.
+        # Each new picture is fetched once, and no other: moved, restored and reverted ones are in the lake already.
         assert num_requests["image"] == len(set(lakes[name].list("originals")) - before)
         if name == "all":
-            # A newcomer, another drawing, one that was deleted before the first scrape.
+            # A newcomer, another drawing, and one that was deleted before the first scrape.
             assert num_requests["image"] == 3
         assert num_requests["api"] <= 12
 
-        # Idle again: one request.
+        # Nothing has changed since: one request.
         assert scrape(source, lakes[name]).state == "unchanged"
         assert requests(wiki) == {"api": 1}
 
@@ -98,10 +98,10 @@ def test_a_scrape_of_what_changed_ends_as_a_fresh_one(fresh_mediawiki, tmp_path)
 
     # A file that comes back has no tombstone any more.
     wiki.undelete("File:Kid-008.png")
-    back = scrape(source, lake).manifest
-    assert "File:Kid-008.png" in rows_of(lake, back)
-    assert "File:Kid-008.png" not in {grave.title for grave in read_tombstones(lake, back)}
-    assert "File:Kid-010.png" in {grave.title for grave in read_tombstones(lake, back)}
+    restored = scrape(source, lake).manifest
+    assert "File:Kid-008.png" in rows_of(lake, restored)
+    assert "File:Kid-008.png" not in {grave.title for grave in read_tombstones(lake, restored)}
+    assert "File:Kid-010.png" in {grave.title for grave in read_tombstones(lake, restored)}
 
 
 def test_files_that_were_in_the_lake_are_asked_for_again_only_if_their_bytes_are_new(fresh_mediawiki, tmp_path):
@@ -117,8 +117,8 @@ def test_files_that_were_in_the_lake_are_asked_for_again_only_if_their_bytes_are
     wiki.clear_log()
     for number, colour in enumerate(("two", "one", "two")):
         # MediaWiki keeps one old version a second.
-        second = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() - 60 + number))
-        wiki.upload(folder / f"{colour}.png", "Kid.png", comment="again", ts=second)
+        timestamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(time.time() - 60 + number))
+        wiki.upload(folder / f"{colour}.png", "Kid.png", comment="again", ts=timestamp)
         digests.append(scrape(source, lake).manifest.digest)
     assert len(lake.list("originals")) == 2
     assert requests(wiki)["image"] == 1
@@ -152,14 +152,14 @@ def test_pictures_that_only_a_template_shows_are_read_from_the_html_of_one_page_
     first = rows_of(lake, scrape(source, lake).manifest)
     parses = [access for access in wiki.log() if "action=parse" in access.uri]
     assert len(parses) == 2  # one page for each picture, not one for each page
-    shown = first["File:By template.png"]
-    assert (shown.owner_title, shown.subject, shown.caption) == ("Kid", "Ada", "Ada: coat red")
-    assert [(attribute.field, attribute.value) for attribute in shown.attributes] == [("coat", "red")]
+    row = first["File:By template.png"]
+    assert (row.owner_title, row.subject, row.caption) == ("Kid", "Ada", "Ada: coat red")
+    assert [(attribute.field, attribute.value) for attribute in row.attributes] == [("coat", "red")]
     assert first["File:In a gallery.png"].caption == "Ada in a gallery"
     assert first["File:Told.png"].caption == "Told here"
     assert first["File:Nowhere.png"].caption == "Nowhere"
 
-    # MediaWiki keeps parsed pages by the second: one parsed in the second of an edit would be taken for newer than it.
+    # MediaWiki dates parsed pages by the second: a page parsed in the second of an edit would count as newer than it.
     time.sleep(1.1)
     # The template shows another picture now: the page's own text did not change.
     wiki.edit("Template:Kid", BOX.format(picture="Nowhere.png"))

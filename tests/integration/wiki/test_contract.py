@@ -1,4 +1,4 @@
-"""The same facts, asserted of the demo's wiki and of a real MediaWiki, so that the made-up one cannot drift."""
+"""The same facts asserted of the demo's wiki and of a real MediaWiki, so that the demo's cannot drift from it."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def test_what_the_scraper_asks_for_is_all_known(subject, caplog, select):
         mark = Mark.of(client.greet())
         facts = gather(client)
         changes = ask_changes(client, mark)
-        everything = [Title(6, file.title) for file in facts.files.values()]
+        file_titles = [Title(6, file.title) for file in facts.files.values()]
         again = update(
-            client, facts, frozenset([*everything, Title(10, "Template:Fairuse"), Title(0, subject.article)])
+            client, facts, frozenset([*file_titles, Title(10, "Template:Fairuse"), Title(0, subject.article)])
         )
     assert caplog.text == ""
     assert (changes.touched, changes.doubt) == (frozenset(), "")
@@ -148,7 +148,7 @@ def test_the_lists_of_changes_tell_what_happened_by_the_wikis_own_clock(subject)
     assert answer["curtimestamp"] >= greeting.clock
     assert len({event["logid"] for event in answer["logevents"]}) == len(answer["logevents"])
     uploads = {event["title"].removeprefix("File:") for event in answer["logevents"] if event["type"] == "upload"}
-    # What was moved was uploaded under another name.
+    # A moved file was uploaded under its old name.
     assert len(uploads) >= len(subject.originals)
     for entries in (answer["logevents"], answer["recentchanges"]):
         assert [entry["timestamp"] for entry in entries] == sorted(entry["timestamp"] for entry in entries)
@@ -169,10 +169,10 @@ def test_an_export_says_what_the_api_says(subject):
         listed = list(client.pages({**params, "gaplimit": 50, **CONTENT}))
     assert names(exported) == sorted(set(names(exported)), key=names(exported).index)
     assert set(names(exported)) == set(names(listed))
-    others = {page["title"]: page for page in listed}
+    listed_by_title = {page["title"]: page for page in listed}
     for page in exported:
-        other = others[page["title"]]
-        (revision,) = other["revisions"]
+        listed_page = listed_by_title[page["title"]]
+        (revision,) = listed_page["revisions"]
         assert page["revisions"][0]["revid"] == revision["revid"]
         assert page["revisions"][0]["slots"]["main"]["content"] == revision["slots"]["main"]["content"]
 
@@ -242,8 +242,8 @@ def test_html_and_wikitext_of_an_article_say_the_same(subject):
     assert page["title"] == subject.article
     (box_text,), (box_html,) = by_text.infoboxes, by_html.infoboxes
     assert {use.name for use in box_html.pictures} == {subject.portrait} == {use.name for use in box_text.pictures}
-    unpictured = {field: value for field, value in box_text.fields.items() if field != "caption"}
-    assert dict(box_html.fields) == unpictured
+    fields = {field: value for field, value in box_text.fields.items() if field != "caption"}
+    assert dict(box_html.fields) == fields
     assert by_html.lead == by_text.lead != ""
     assert [(u.name, u.kind, u.caption) for u in by_html.uses] == [(u.name, u.kind, u.caption) for u in by_text.uses]
 
@@ -272,8 +272,8 @@ def test_the_original_comes_whatever_the_cdn_would_rather_give(subject):
     webp = session.get(url, headers=like_a_browser, proxies=proxies, timeout=10)
     assert webp.headers["Content-Type"] == "image/webp"
     assert webp.content != original
-    asked_for = session.get(f"{url}&format=original", headers=like_a_browser, proxies=proxies, timeout=10)
-    assert asked_for.content == original
+    requested = session.get(f"{url}&format=original", headers=like_a_browser, proxies=proxies, timeout=10)
+    assert requested.content == original
 
 
 def test_robots_txt_keeps_out_of_special_pages_only(subject):

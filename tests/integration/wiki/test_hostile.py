@@ -1,6 +1,6 @@
 """A hostile wiki: nothing is written outside the lake, nothing fills it, and one bad file never ends a run.
 
-Only a server of our own gives such answers, so one stands in for the wiki here.
+A real wiki gives no such answers, so a server of our own stands in for it.
 """
 
 from __future__ import annotations
@@ -103,12 +103,12 @@ def rows_of(lake: Lake, result) -> dict[str, CatalogueRow]:
 
 @pytest.fixture
 def outside(tmp_path: Path, lake: Lake) -> Iterator[None]:
-    """Nothing but the lake may be there afterwards."""
+    """Check after the test that nothing was written outside the lake."""
     before = {path for path in tmp_path.rglob("*") if "lake" not in path.parts}
     yield
     assert {path for path in tmp_path.rglob("*") if "lake" not in path.parts} == before
-    inside = tmp_path / "lake" / "kids"
-    assert {path.name for path in inside.iterdir()} <= {"originals", "catalogue", "manifests", "wiki", "quarantine"} | {
+    folder = tmp_path / "lake" / "kids"
+    assert {path.name for path in folder.iterdir()} <= {"originals", "catalogue", "manifests", "wiki", "quarantine"} | {
         ".writer",
         ".scratch",
     }
@@ -182,11 +182,11 @@ def test_bodies_without_end_and_bombs_are_cut_at_the_limit(httpserver, lake, out
         "Huge.png": "too-large",
         "Good.png": "ok",
     }
-    assert fetched["endless"] < 8 << 20  # what sockets hold, and a little more than the limit
+    assert fetched["endless"] < 8 << 20  # a little more than the limit, and what the sockets' buffers hold
     assert lake.list("quarantine") == []
 
 
-def test_an_answer_that_is_a_bomb_ends_the_run_in_a_sentence(httpserver, lake, outside, monkeypatch):
+def test_an_answer_that_is_a_bomb_ends_the_run_with_one_sentence(httpserver, lake, outside, monkeypatch):
     monkeypatch.setattr(transport, "MAX_TEXT_BYTES", 1 << 20)
     httpserver.expect_request("/robots.txt").respond_with_data("", status=404)
     bomb = gzip.compress(b'{"query": "' + bytes(8 << 20) + b'"}')
@@ -196,7 +196,7 @@ def test_an_answer_that_is_a_bomb_ends_the_run_in_a_sentence(httpserver, lake, o
         scrape(source(httpserver), lake)
 
 
-def test_an_export_with_entities_says_no_more_than_it_holds(tmp_path):
+def test_entities_in_an_export_are_not_expanded(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("do not read")
     bomb = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 9))
@@ -214,7 +214,7 @@ def test_an_export_with_entities_says_no_more_than_it_holds(tmp_path):
 
 
 def test_a_picture_host_may_not_send_us_into_this_network(httpserver, lake, outside):
-    elsewhere = {
+    fields = {
         "wiki": "http://wiki.example",
         "select": "all",
         "requests_per_second": 50,
@@ -225,7 +225,7 @@ def test_a_picture_host_may_not_send_us_into_this_network(httpserver, lake, outs
     wiki.files["Worse.png"] = {"url": "http://169.254.169.254/latest/meta-data", "sha1": "b" * 40}
     location = {"Location": "http://127.0.0.1:1/secret"}
     httpserver.expect_request("/a.png").respond_with_data("", status=302, headers=location)
-    result = scrape(Source.model_validate(elsewhere), lake, proxy=httpserver.url_for("/"))
+    result = scrape(Source.model_validate(fields), lake, proxy=httpserver.url_for("/"))
     assert {row.status for row in rows_of(lake, result).values()} == {"address-refused (private address)"}
 
 
@@ -238,7 +238,7 @@ def test_a_picture_host_may_not_send_us_into_this_network(httpserver, lake, outs
     ],
     ids=["a web page", "another JSON", "half an answer"],
 )
-def test_an_answer_that_is_none_of_mediawikis_ends_the_run_in_a_sentence(httpserver, lake, outside, answer, error):
+def test_an_answer_that_is_not_mediawikis_ends_the_run_with_one_sentence(httpserver, lake, outside, answer, error):
     httpserver.expect_request("/robots.txt").respond_with_data("", status=404)
     httpserver.expect_request("/api.php").respond_with_response(answer)
     with pytest.raises(error, match=r"[Ww]hat was fetched is kept"):

@@ -1,4 +1,4 @@
-"""A scrape that is killed at any write or continued late: the next ones end with the result of a fresh one."""
+"""A scrape that is killed at any write, or continued late: the next scrapes end with the result of a fresh one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def a_week(world: World) -> World:
 
 
 def killed_at_write(number: int, work: Callable[[], object]) -> bool:
-    """Do the work in another process that is killed at the write of this number. Returns whether it got that far."""
+    """Do the work in another process and kill it at write `number`. Returns whether it got that far."""
     child = os.fork()
     if child == 0:
         remaining = [number]
@@ -66,7 +66,7 @@ def killed_at_write(number: int, work: Callable[[], object]) -> bool:
 
             setattr(Lake, name, counting)
 
-        for name in ("publish", "remove"):  # every write is a publication
+        for name in ("publish", "remove"):  # every write goes through `publish`
             count_calls(name)
         try:
             work()
@@ -90,7 +90,7 @@ def test_a_scrape_of_changes_that_is_killed_at_any_write_loses_nothing(wiki, tmp
         shutil.copytree(base, place)
         lake = Lake(str(place), "kids")
         was_killed = killed_at_write(number, lambda lake=lake: digest(wiki, lake, select))
-        # The wiki goes on meanwhile, with the very pictures that the killed run asked for.
+        # Meanwhile the wiki changes the very pictures that the killed run asked for.
         wiki.world = history.edit(history.upload(week, "A.png", png("r")), "Kid one", "A page.")
         assert digest(wiki, lake, select) == fresh(wiki, tmp_path, select), f"after a kill at write {number}"
         assert scrape(source(select), lake, proxy=wiki.url).state == "unchanged"
@@ -110,7 +110,7 @@ def test_a_first_scrape_that_is_killed_at_any_write_loses_nothing(wiki, tmp_path
         lake = Lake(str(place), "kids")
         was_killed = killed_at_write(number, lambda lake=lake: digest(wiki, lake))
         wiki.world = a_week(wiki.world)
-        # The listing is not made again, so what changed since is found by the run after.
+        # The listing is not made again, so the run after this one finds what has changed since.
         digest(wiki, lake)
         assert digest(wiki, lake) == fresh(wiki, tmp_path), f"after a kill at write {number}"
         number += 1
@@ -134,7 +134,7 @@ def interrupted(wiki: DemoWikiServer, lake: Lake, **options: bool) -> None:
 
 @pytest.fixture
 def clock(monkeypatch) -> Callable[[float], None]:
-    """Moves this machine's clock on by so many hours."""
+    """A function that moves this machine's clock forward by so many hours."""
     ahead = [0.0]
     real = time.time
     monkeypatch.setattr(journal.time, "time", lambda: real() + ahead[0])
@@ -162,12 +162,12 @@ def test_a_listing_that_is_a_day_old_is_made_again(wiki, tmp_path, lake, clock):
     assert digest(wiki, lake) == fresh(wiki, tmp_path)
 
 
-def test_what_a_dry_run_or_an_interrupted_reconcile_was_told_is_not_taken_for_todays(wiki, tmp_path, lake):
+def test_answers_to_a_dry_run_or_an_interrupted_reconcile_are_not_reused_later(wiki, tmp_path, lake):
     wiki.world = founded()
     digest(wiki, lake)
     plan(source("all"), lake, reconcile=True, proxy=wiki.url)
-    interrupted_world = wiki.world
-    wiki.world = a_week(interrupted_world)
+    planned_world = wiki.world
+    wiki.world = a_week(planned_world)
     assert digest(wiki, lake) == fresh(wiki, tmp_path)
     plan(source("all"), lake, reconcile=True, proxy=wiki.url)
     wiki.world = later(history.upload(wiki.world, "A.png", png("r")), days=1)
@@ -175,7 +175,7 @@ def test_what_a_dry_run_or_an_interrupted_reconcile_was_told_is_not_taken_for_to
     assert digest(wiki, lake, reconcile=True) == fresh(wiki, tmp_path)
 
 
-def test_a_page_that_is_gone_before_its_html_is_asked_for_ends_no_run(wiki, lake, caplog):
+def test_a_page_deleted_before_its_html_is_requested_does_not_end_the_run(wiki, lake, caplog):
     wiki.world = founded()
     wiki.fault = lambda path: (
         (200, {"Content-Type": "application/json"}, b'{"error": {"code": "missingtitle", "info": "gone"}}')
@@ -199,15 +199,15 @@ def test_an_api_that_moved_is_found_again(wiki, tmp_path, lake):
     assert digest(wiki, lake) == fresh(wiki, tmp_path)
 
 
-def test_what_a_template_changed_is_requested_again_once_the_wiki_had_time_for_it(wiki, tmp_path, lake):
-    """The pages that include a template follow its edit by jobs, minutes or hours later."""
+def test_pages_of_an_edited_template_are_requested_again_once_the_wiki_had_time_to_update_them(wiki, tmp_path, lake):
+    """MediaWiki updates the pages that include an edited template by jobs, minutes or hours later."""
     wiki.world = founded()
     digest(wiki, lake, "categories")
     edited = later(history.edit(wiki.world, "Template:Mark", TEMPLATE_TEXTS[1]), minutes=1)
-    behind = {title: page for title, page in founded().pages.items() if title.startswith("File:")}
+    outdated = {title: page for title, page in founded().pages.items() if title.startswith("File:")}
     from dataclasses import replace
 
-    wiki.world = replace(edited, pages=edited.pages | behind)
+    wiki.world = replace(edited, pages=edited.pages | outdated)
     first = digest(wiki, lake, "categories")
     wiki.world = later(edited, hours=2)
     second = digest(wiki, lake, "categories")
@@ -232,7 +232,7 @@ def test_tombstones_outlive_a_catalogue_that_cannot_be_read(wiki, lake):
     assert {grave.title for grave in kept} >= {grave.title for grave in graves}
 
 
-def test_a_wiki_that_talks_nonsense_is_told_in_a_sentence_and_not_believed_again(wiki, lake):
+def test_an_answer_that_is_not_mediawikis_is_one_sentence_and_is_not_reused(wiki, lake):
     from sp_data.errors import WikiApiError
 
     wiki.world = founded()
@@ -260,7 +260,7 @@ def test_many_changes_are_listed_rather_than_asked_for_one_by_one(wiki, tmp_path
     assert "300 pages changed" in caplog.text
 
 
-def test_a_picture_that_does_not_come_is_tried_again_and_then_left_until_everything_is_listed(wiki, lake):
+def test_a_missing_picture_is_requested_in_some_runs_and_then_only_when_everything_is_listed(wiki, lake):
     wiki.world = founded()
     wiki.fault = lambda path: (404, {}, b"gone") if "/A.png" in path else None
     try:

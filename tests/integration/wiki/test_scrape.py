@@ -1,4 +1,4 @@
-"""The scrape stage on a real MediaWiki: every file one row, every original checked, and what faults and kills do."""
+"""The scrape stage on a real MediaWiki: one row a file, every original checked, and the effect of faults and kills."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Watcher:
     """A progress that does something after so many pictures."""
 
     def __init__(self, after: int, action) -> None:
-        self.left, self.action, self.unit = after, action, ""
+        self.remaining, self.action, self.unit = after, action, ""
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
         assert (stage, unit) == (("list", "requests") if not self.unit else ("scrape", "pictures"))
@@ -46,8 +46,8 @@ class Watcher:
     def advance(self, count: int = 1) -> None:
         if self.unit != "pictures":
             return
-        self.left -= count
-        if self.left == 0:
+        self.remaining -= count
+        if self.remaining == 0:
             self.action()
 
 
@@ -60,13 +60,13 @@ def pictures(wiki: MediaWiki) -> list[str]:
     return [urlsplit(access.uri).path for access in wiki.log() if access.kind == "image" and access.status == 200]
 
 
-def everything(lake: Lake) -> dict[str, int]:
+def modification_times(lake: Lake) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in Path(lake.root).rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(session_mediawiki: MediaWiki, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Manifest]:
-    """A whole scrape of the sample wiki, shared: tests copy nothing into it and take nothing away."""
+    """A whole scrape of the sample wiki, shared by the tests of this module: they must not change it."""
     session_mediawiki.clear_log()
     lake = Lake(str(tmp_path_factory.mktemp("undisturbed")), "kids")
     result = scrape(source_of(session_mediawiki.url), lake)
@@ -96,7 +96,7 @@ def test_the_awkward_files_and_what_became_of_them(undisturbed):
         name: f"mime-not-wanted ({mime})" for name, mime in NOT_WANTED.items()
     }
     assert undisturbed[1].counts.dropped == {f"mime-not-wanted ({mime})": 1 for mime in NOT_WANTED.values()}
-    # Deleted; a redirect; a red link: no files.
+    # A deleted file, a redirect and a red link are no files.
     assert not {"Doomed.png", "Old name.png", "Does not exist.png"} & set(rows)
     assert rows["New name.png"].sha1 == rows["Kid-001.png"].sha1
     assert rows["New name.png"].original == rows["Kid-001.png"].original
@@ -130,7 +130,7 @@ def test_captions_come_with_their_places_and_only_the_owner_lends_its_words(undi
         ("categories", "Female characters", "Kid 004"),
         ("name", "Kid 004", "File:Kid-004.png"),
     ]
-    # Used on pages that are about somebody else, and owned by none.
+    # Pages about somebody else show these pictures, and no page owns them.
     assert rows["Kid-000-copy.png"].owner_title is None
     assert {caption.source for caption in rows["Revised.png"].captions} == {"thumb", "name"}
 
@@ -151,13 +151,13 @@ def test_each_original_is_asked_for_once_as_an_honest_guest(mediawiki, lake):
 def test_a_second_run_asks_for_no_picture_and_writes_nothing(mediawiki, lake):
     source = source_of(mediawiki.url)
     first = scrape(source, lake)
-    before = everything(lake)
+    before = modification_times(lake)
     mediawiki.clear_log()
     second = scrape(source, lake)
     assert (first.state, second.state) == ("done", "unchanged")
     assert second.manifest == first.manifest
     assert pictures(mediawiki) == []
-    assert everything(lake) == before
+    assert modification_times(lake) == before
     assert [access.kind for access in mediawiki.log()] == ["api"]
 
 
@@ -236,7 +236,7 @@ def test_lasting_faults_of_pictures_are_rows_with_a_reason(undisturbed, mediawik
     assert healed.manifest.previous == manifest.identity
     assert rows_of(lake, healed.manifest)["Kid-010.png"].status == "ok"
 
-    # The wiki as it was before: the first snapshot is the newest again, with the history it had.
+    # The wiki is as it was before: the first snapshot is the newest again, with its old history.
     for name in ("Kid-010.png", "Kid-011.png"):
         lake.remove(rows_of(lake, healed.manifest)[name].original)
     mediawiki.faults(corrupt=["Kid-010.png"], missing=["Kid-011.png"])
@@ -251,7 +251,7 @@ def test_a_body_that_is_always_cut_off_is_a_reason(mediawiki, lake):
     assert lake.list("originals") == []
 
 
-def test_a_web_page_where_json_was_due_says_so(mediawiki, lake):
+def test_a_web_page_instead_of_json_is_an_error_that_says_so(mediawiki, lake):
     mediawiki.faults(html_api=True)
     with pytest.raises(WikiBlocked, match="HTTP 200 with a web page instead of JSON"):
         scrape(source_of(mediawiki.url), lake)
@@ -325,7 +325,7 @@ def portal(session_mediawiki, tmp_path_factory) -> Manifest:
 
 
 def killed_after(wiki: MediaWiki, lake: Lake, num_requests: int) -> None:
-    """A scrape that is killed as soon as the wiki has seen so many of its requests."""
+    """Start a scrape and kill it as soon as the wiki has received `num_requests` requests."""
     wiki.faults(latency_ms=20)
     process = subprocess.Popen([sys.executable, "-c", KILLED, wiki.url, lake.url])
     while len(wiki.log()) < num_requests and process.poll() is None:
@@ -340,12 +340,12 @@ def goes_on_after_a_kill(wiki: MediaWiki, lake: Lake, portal: Manifest, num_requ
     assert latest(lake, "scrape") is None
     assert scrape(source_of(wiki.url, select="pages"), lake).manifest.digest == portal.digest
     requested = [access.uri for access in wiki.log() if access.kind != "robots"]
-    # At most the request in hand is made again: no page is listed twice, no picture fetched twice.
+    # At most the request under way is made again: no page is listed twice, no picture is fetched twice.
     assert len(requested) <= len(set(requested)) + 1
     assert not list(Path(lake.full(".scratch")).glob("*"))
 
 
-# In the listing, at the first picture, among the others: 4 requests to the API and 81 pictures.
+# A kill in the listing, at the first picture and among the others: 4 requests to the API and 81 pictures.
 @pytest.mark.parametrize("num_requests", [3, 6, 60])
 def test_after_kill_9_the_next_run_asks_for_nothing_twice(mediawiki, lake, portal, num_requests):
     goes_on_after_a_kill(mediawiki, lake, portal, num_requests)
@@ -391,8 +391,8 @@ def test_a_month_later_or_after_so_many_runs_everything_is_listed_again(mediawik
     assert "3 runs asked for changes only" in later(runs=3)
     assert "the last run was on 2020-01-01" in later(mark={"clock": "2020-01-01T00:00:00Z"})
     assert "it was listed on 2020-01-01" in later(reconciled_at="2020-01-01T00:00:00Z")
-    lost = {"clock": clock, "anchors": [{"number": 10**9, "at": clock}]}
-    assert "does not reach back to the last run" in later(mark=lost)
+    mark = {"clock": clock, "anchors": [{"number": 10**9, "at": clock}]}
+    assert "does not reach back to the last run" in later(mark=mark)
 
 
 def test_a_dry_run_says_what_would_be_fetched_and_the_run_lists_nothing_again(undisturbed, mediawiki, lake):

@@ -23,6 +23,6 @@ def test_every_kid_gets_its_picture_and_a_caption_from_its_infobox(lake):
         "mime-not-wanted (image/svg+xml)": 1,
     }
 
-    # Another port, the same wiki: addresses and digests are equal.
+    # The same wiki on another port: addresses and digests are equal.
     again = scrape(source, lake)
     assert (again.state, again.manifest) == ("unchanged", result.manifest)

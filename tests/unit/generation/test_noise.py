@@ -1,4 +1,4 @@
-"""A picture's noise is its own: by its seed, not by its neighbours."""
+"""A picture's noise depends on its own seed, not on the pictures beside it."""
 
 from __future__ import annotations
 

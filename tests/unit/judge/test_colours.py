@@ -53,7 +53,7 @@ def test_a_coat_and_a_hat_of_one_colour_are_both_seen() -> None:
     assert share_right([(kid, draw(kid, 32)) for kid in same]) >= 0.99
 
 
-def test_where_nothing_is_there_nothing_is_read() -> None:
+def test_an_empty_picture_has_neither_coat_nor_hat() -> None:
     assert read(Image.new("RGB", (32, 32), (206, 210, 222))) == CoatAndHat(None, None)
 
 
@@ -71,12 +71,14 @@ def test_a_prompt_is_understood() -> None:
 
 
 def test_half_of_the_questions_are_of_pairs_that_nobody_drew() -> None:
-    asked_for = questions(64, 0)
-    assert len({one.prompt for one in asked_for}) == 64
-    unseen = [one for one in asked_for if not one.seen]
+    all_questions = questions(64, 0)
+    assert len({question.prompt for question in all_questions}) == 64
+    unseen = [question for question in all_questions if not question.seen]
     assert len(unseen) == 32
-    assert {(one.coat, one.hat) for one in unseen} == set(HELD_OUT)
-    assert not {(one.coat, one.hat) for one in asked_for if one.seen} & set(HELD_OUT)
-    assert all(colours_of_prompt(one.prompt) == CoatAndHat(one.coat, one.hat) for one in asked_for)
-    assert asked_for == questions(64, 0)
-    assert asked_for != questions(64, 1)
+    assert {(question.coat, question.hat) for question in unseen} == set(HELD_OUT)
+    assert not {(question.coat, question.hat) for question in all_questions if question.seen} & set(HELD_OUT)
+    assert all(
+        colours_of_prompt(question.prompt) == CoatAndHat(question.coat, question.hat) for question in all_questions
+    )
+    assert all_questions == questions(64, 0)
+    assert all_questions != questions(64, 1)

@@ -1,4 +1,4 @@
-"""The judge's count: what is right counts, what is exchanged or missing does not, and seen is told from unseen."""
+"""The judge's scores: right colours count, exchanged or missing ones do not; seen and unseen pairs are apart."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ CROWD = [kid for kid in kids(60, 21) if kid.coat != kid.hat][:24]
 
 
 def verdicts(pictures_of: list[Kid]) -> list[Verdict]:
-    """Ask for CROWD, get pictures of others."""
+    """The verdicts where CROWD was asked for and these kids were drawn."""
     pictures = [draw(kid, 64) for kid in pictures_of]
     opinions = second_opinion(load_clip("demo", 128), pictures)
-    asked = [Question(caption(kid), kid.coat, kid.hat, seen=True) for kid in CROWD]
-    rows = zip(asked, pictures, opinions, strict=True)
+    questions = [Question(caption(kid), kid.coat, kid.hat, seen=True) for kid in CROWD]
+    rows = zip(questions, pictures, opinions, strict=True)
     return [Verdict(question, read(picture), opinion, "") for question, picture, opinion in rows]
 
 
-def test_pictures_of_what_was_asked_for_are_all_right_to_both_eyes() -> None:
+def test_pictures_of_what_was_asked_for_are_all_right_to_both_judges() -> None:
     assert score(verdicts(CROWD)) == {"n": 24, "coat": 1.0, "hat": 1.0, "clip_coat": 1.0, "clip_hat": 1.0}
 
 
 def test_pictures_of_somebody_else_are_right_by_chance_at_most() -> None:
-    found = score(verdicts([*CROWD[1:], CROWD[0]]))
-    assert max(found[part] for part in ("coat", "hat", "clip_coat", "clip_hat")) <= 0.35
+    scores = score(verdicts([*CROWD[1:], CROWD[0]]))
+    assert max(scores[part] for part in ("coat", "hat", "clip_coat", "clip_hat")) <= 0.35
 
 
 def test_coat_and_hat_are_not_exchanged() -> None:
@@ -52,7 +52,7 @@ def test_a_folder_of_pictures_is_judged_by_their_own_prompts(tmp_path: Path) -> 
     save(kid, caption(kid), "right.png")
     save(kid, "a kid in a red coat and a teal cap", "of-a-pair-nobody-drew.png")
     save(kid, "a samurai", "left-out.png")
-    found = judge_folder(tmp_path)
-    assert (found["all"]["n"], found["seen"]["n"], found["unseen"]["n"]) == (2, 1, 1)
-    assert (found["seen"]["coat"], found["seen"]["hat"]) == (1.0, 1.0)
-    assert found["unseen"]["hat"] == float(kid.hat == "teal")
+    scores = judge_folder(tmp_path)
+    assert (scores["all"]["n"], scores["seen"]["n"], scores["unseen"]["n"]) == (2, 1, 1)
+    assert (scores["seen"]["coat"], scores["seen"]["hat"]) == (1.0, 1.0)
+    assert scores["unseen"]["hat"] == float(kid.hat == "teal")

@@ -1,4 +1,4 @@
-"""The lake: whole files or none, one writer, nothing outside; local, in memory and on S3 alike."""
+"""The lake: whole files or none, one writer, no path outside it; local, in memory and on S3 alike."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_sizes_and_listings(lake: Lake) -> None:
     assert lake.size("shards/00001.tar") == 2
     assert lake.size("shards/00002.tar") is None
     assert lake.size("shards") is None
-    asked = ["shards/00001.tar", "shards/deeper/00000.tar", "shards/00002.tar", "nothing/a"]
-    assert lake.sizes_of(asked) == {"shards/00001.tar": 2, "shards/deeper/00000.tar": 1}
+    paths = ["shards/00001.tar", "shards/deeper/00000.tar", "shards/00002.tar", "nothing/a"]
+    assert lake.sizes_of(paths) == {"shards/00001.tar": 2, "shards/deeper/00000.tar": 1}
     assert lake.sizes_of([]) == {}
     assert lake.list("shards") == ["shards/00001.tar", "shards/deeper/00000.tar"]
     assert lake.list("nothing") == []
@@ -76,12 +76,12 @@ def test_publishing_the_same_bytes_again_leaves_the_file_alone(tmp_path: Path) -
     lake = Lake(str(tmp_path / "lake"), "kids")
     lake.write_bytes("a", b"same")
     before = Path(lake.full("a")).stat()
-    made = tmp_path / "made"
-    made.write_bytes(b"same")
-    lake.publish_if_new(made, "a")
+    file = tmp_path / "made"
+    file.write_bytes(b"same")
+    lake.publish_if_new(file, "a")
     assert Path(lake.full("a")).stat().st_ino == before.st_ino
-    made.write_bytes(b"else")
-    lake.publish_if_new(made, "a")
+    file.write_bytes(b"else")
+    lake.publish_if_new(file, "a")
     assert lake.read_bytes("a") == b"else"
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_protocol_is_one_sentence() -> None:
         Lake("gopher://x", "kids")
 
 
-def test_no_space_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake(str(tmp_path), "kids")
 
     def full(self: Path, target: Path) -> None:
@@ -116,7 +116,7 @@ def test_no_space_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
     assert list((tmp_path / "kids" / ".scratch").iterdir()) == []
 
 
-def test_a_root_that_is_a_file_is_said(tmp_path: Path) -> None:
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("")
     with pytest.raises(LakeError, match="choose another --lake"):
         Lake(str(tmp_path / "lake"), "kids").write_bytes("a", b"1")
@@ -168,21 +168,21 @@ def test_a_writer_in_another_process_is_named_and_its_lock_dies_with_it(tmp_path
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    begun = time.monotonic()
+    started = time.monotonic()
     with lake.writer():
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - started < 1
 
 
-def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
+def test_files_left_by_a_killed_writer_are_removed_by_the_next(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path), "kids")
     process = holder(tmp_path)
-    left = tmp_path / "kids" / ".scratch" / "shard-x" / "00000.tar"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
+    leftover = tmp_path / "kids" / ".scratch" / "shard-x" / "00000.tar"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     with lake.writer():
-        assert not left.exists()
+        assert not leftover.exists()
 
 
 def test_datasets_are_the_folders_with_manifests(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The recipe: a wrong field is named, what changes only the manner of work changes no identity."""
+"""The recipe: a wrong field is named, and a setting of the execution alone changes no identity."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_yaml_file_is_a_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("curate.min_side=3", r"no field 'curate\.min_side'; did you mean 'min_side_px'"),
         ("curate.min_side_px=-3", r"curate\.min_side_px: .*greater than or equal to 1 \(got -3\)"),
@@ -47,8 +47,8 @@ def test_a_yaml_file_is_a_recipe(tmp_path: Path) -> None:
         ("source.select=categories", r"`categories` must name at least one"),
     ],
 )
-def test_a_wrong_field_is_named_with_what_was_expected(setting: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_a_wrong_field_is_named_with_what_was_expected(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         load_recipe("demo", [setting])
 
 
@@ -60,14 +60,14 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
         load_recipe(str(file))
 
 
-def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(str(tmp_path / "none.yaml"))
     with pytest.raises(RecipeError, match=r"expected southpark, demo or a \.yaml file"):
         load_recipe("simpsons")
 
 
-def test_the_manner_of_work_is_left_out_of_what_names_a_result() -> None:
+def test_execution_settings_are_left_out_of_the_identity() -> None:
     demo = recipes.demo()
     slower = load_recipe("demo", ["source.requests_per_second=1", "curate.threads=1", "shard.processes=1"])
     assert slower != demo
@@ -77,8 +77,8 @@ def test_the_manner_of_work_is_left_out_of_what_names_a_result() -> None:
     assert load_recipe("demo", ["curate.min_side_px=1"]).curate.identity_fields() != demo.curate.identity_fields()
 
 
-def test_every_field_either_names_the_result_or_is_marked() -> None:
-    """A new field is part of the identity unless someone decides otherwise."""
+def test_every_field_is_part_of_the_identity_or_marked() -> None:
+    """A new field is part of the identity unless it is marked as a setting of the execution."""
     for name, part in Recipe.model_fields.items():
         if name != "name" and part.annotation is not None:
             settings = getattr(recipes.demo(), name)

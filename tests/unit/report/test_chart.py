@@ -1,4 +1,4 @@
-"""Curves in the page: every point has its place, and nothing to draw is nothing drawn."""
+"""Curves in the report: every point has its place, and without points there is no chart."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sp_data.report.chart import HEIGHT, WIDTH, line_chart
 def test_a_falling_loss_falls() -> None:
     svg = line_chart({"loss": [(1, 1.0), (50, 0.1), (100, 0.01)]})
     ElementTree.fromstring(svg)
-    found = re.search(r'points="([^"]*)"', svg)
-    assert found
-    points = [tuple(map(float, pair.split(","))) for pair in found[1].split()]
+    match = re.search(r'points="([^"]*)"', svg)
+    assert match
+    points = [tuple(map(float, pair.split(","))) for pair in match[1].split()]
     assert [x for x, _ in points] == sorted(x for x, _ in points)
     assert [y for _, y in points] == sorted(y for _, y in points), "downwards is larger in an SVG"
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)

@@ -48,12 +48,12 @@ def test_an_error_is_raised_after_the_results_before_it() -> None:
         next(results)
 
 
-def test_jobs_that_nobody_waits_for_any_more_are_not_begun() -> None:
-    begun: list[int] = []
+def test_jobs_whose_results_nobody_waits_for_are_not_started() -> None:
+    started: list[int] = []
     second_runs, second_may_end = threading.Event(), threading.Event()
 
     def work(job: int) -> None:
-        begun.append(job)
+        started.append(job)
         if job == 1:
             second_runs.set()
             assert second_may_end.wait(10)
@@ -61,7 +61,7 @@ def test_jobs_that_nobody_waits_for_any_more_are_not_begun() -> None:
     results = ThreadRunner(1).map(work, range(10))
     next(results)
     assert second_runs.wait(10)
-    # Closing waits for the job that runs, and by then has called off the one behind it.
+    # Closing waits for the running job, and has cancelled the one behind it by then.
     threading.Timer(0.5, second_may_end.set).start()
     results.close()
-    assert begun == [0, 1]
+    assert started == [0, 1]

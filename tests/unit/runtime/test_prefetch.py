@@ -26,21 +26,21 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 
 
 def test_no_more_than_the_depth_is_made_ahead() -> None:
-    made: list[int] = []
+    numbers: list[int] = []
 
     def items() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            numbers.append(number)
             yield number
 
     taken = ahead(items(), 2)
     assert next(taken) == 0
-    # One taken, two waiting, one in the maker's hand.
-    assert len(made) <= 4
+    # One taken, two waiting, one that the thread holds.
+    assert len(numbers) <= 4
     taken.close()
 
 
-def test_left_early_the_thread_ends_and_what_it_held_open_is_closed() -> None:
+def test_closing_early_ends_the_thread_and_the_source_can_be_closed() -> None:
     closed = threading.Event()
 
     def items() -> Iterator[int]:

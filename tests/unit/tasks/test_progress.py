@@ -1,4 +1,4 @@
-"""The bar in the Prefect UI never stands in the way of the work."""
+"""The progress bar in the Prefect UI never stops the work."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tasks.progress import ProgressArtifact
 
 
 class Counting(Silent):
-    done = 0
+    num_done = 0
 
     def advance(self, count: int = 1) -> None:
-        self.done += count
+        self.num_done += count
 
 
 def test_it_shows_the_share_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_it_shows_the_share_that_is_done(monkeypatch: pytest.MonkeyPatch) -> Non
     assert shown == [25.0, 50.0, 75.0, 100.0]
 
 
-def test_a_server_that_is_gone_is_told_once_and_costs_nothing(
+def test_a_lost_server_is_reported_once_and_does_not_stop_the_work(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -41,11 +41,11 @@ def test_a_server_that_is_gone_is_told_once_and_costs_nothing(
     monkeypatch.setattr(progress, "create_progress_artifact", lambda *_, **__: uuid4())
     monkeypatch.setattr(progress, "update_progress_artifact", refuse)
     monkeypatch.setattr(progress, "EVERY_S", 0.0)
-    also = Counting()
-    bar = ProgressArtifact("demo-prior", also)
+    counting = Counting()
+    bar = ProgressArtifact("demo-prior", counting)
     with caplog.at_level(logging.WARNING, "sp_data"):
         bar.begin("prior", 3, "steps")
         for _ in range(3):
             bar.advance()
-    assert also.done == 3
+    assert counting.num_done == 3
     assert caplog.text.count("stopped: the Prefect server") == 1

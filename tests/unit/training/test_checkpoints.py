@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, the latest and the best kept, and everything in them comes back."""
+"""Checkpoints: only whole ones count, the latest and the best are kept, and everything in them is restored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(step: int, val_loss: float | None) -> Checkpoint:
 
 
 class Trained:
-    """Two steps of something small."""
+    """A small model with its moving average and optimizer."""
 
     def __init__(self, seed: int) -> None:
         torch.manual_seed(seed)
@@ -62,7 +62,7 @@ def save(lake: Lake, trained: Trained, step: int, val_loss: float | None = None)
     return checkpoints.save(lake, record(step, val_loss), trained.model, trained.ema, trained.optimizer)
 
 
-def test_what_was_restored_goes_on_as_what_was_never_stopped(lake: Lake) -> None:
+def test_a_restored_training_goes_on_like_one_that_never_stopped(lake: Lake) -> None:
     undisturbed, resumed = Trained(1), Trained(2)
     for _ in range(3):
         undisturbed.step()
@@ -71,8 +71,8 @@ def test_what_was_restored_goes_on_as_what_was_never_stopped(lake: Lake) -> None
     for trained in (undisturbed, resumed):
         trained.step()
         trained.step()
-    for one, other in zip(undisturbed.weights(), resumed.weights(), strict=True):
-        assert torch.equal(one, other)
+    for expected, actual in zip(undisturbed.weights(), resumed.weights(), strict=True):
+        assert torch.equal(expected, actual)
 
 
 def test_the_latest_and_the_best_are_kept(lake: Lake) -> None:
@@ -80,11 +80,11 @@ def test_the_latest_and_the_best_are_kept(lake: Lake) -> None:
     for step, val_loss in ((1, 0.9), (2, 0.3), (3, 0.5), (4, 0.4), (5, 0.6)):
         save(lake, trained, step, val_loss)
     checkpoints.prune(lake, RUN, keep=2)
-    there = checkpoints.of_run(lake, RUN)
-    assert [one.step for one in there] == [2, 4, 5]
-    assert checkpoints.best(there).step == 2
-    left = {path.rsplit("/", 2)[1] for path in lake.list(f"runs/{RUN}")}
-    assert left == {"step-00000002", "step-00000004", "step-00000005"}
+    kept = checkpoints.of_run(lake, RUN)
+    assert [checkpoint.step for checkpoint in kept] == [2, 4, 5]
+    assert checkpoints.best(kept).step == 2
+    folders = {path.rsplit("/", 2)[1] for path in lake.list(f"runs/{RUN}")}
+    assert folders == {"step-00000002", "step-00000004", "step-00000005"}
 
 
 def test_without_validation_the_last_is_the_best(lake: Lake) -> None:
@@ -94,11 +94,11 @@ def test_without_validation_the_last_is_the_best(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("lost", ["checkpoint.json", "state.pt", "weights.safetensors"])
-def test_a_checkpoint_that_a_kill_left_half_written_is_none(lake: Lake, lost: str) -> None:
+def test_a_checkpoint_that_a_kill_left_half_written_is_ignored(lake: Lake, lost: str) -> None:
     for step in (1, 2):
         save(lake, Trained(1), step)
     lake.remove(f"runs/{RUN}/checkpoints/step-00000002/{lost}")
-    assert [one.step for one in checkpoints.of_run(lake, RUN)] == [1]
+    assert [checkpoint.step for checkpoint in checkpoints.of_run(lake, RUN)] == [1]
     checkpoints.prune(lake, RUN, keep=2)
     assert not any("step-00000002" in path for path in lake.list("runs"))
 

@@ -1,4 +1,4 @@
-"""The order of samples: each once an epoch, a function of the seed, and the same from wherever one begins."""
+"""The order of samples: each once an epoch, a function of the seed, and the same from every starting position."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_position_goes_to_one_process_whatever_their_number(
     ]
     assert [len(list(share)) for share in shares] == [len(share) for share in shares]
     assert Counter(chain.from_iterable(map(flat, shares))) == Counter(flat(alone))
-    # Step for step they hold what one process alone would: so a run may go on with another number of them.
+    # At each step they hold what one process alone would: a run may go on with another number of processes.
     for step, batch in enumerate(alone):
         together = [part for share in shares for part in list(share)[step : step + 1]]
         assert sorted(chain.from_iterable(together)) == sorted(batch)
@@ -74,7 +74,7 @@ def test_the_order_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert between(0, 12, num_samples=5, seed=7) == [2, 0, 4, 1, 3, 3, 0, 2, 1, 4, 0, 2]
 
 
-def test_a_process_that_would_have_nothing_is_refused() -> None:
+def test_a_process_without_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="process 0 of 3 with batches of 2"):
         Batches(0, 10, num_samples=5, batch_size=2, seed=0, world_size=3)
     with pytest.raises(ValueError, match="process 2 of 2"):

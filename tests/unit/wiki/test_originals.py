@@ -54,14 +54,14 @@ def kid(httpserver: HTTPServer) -> WikiFile:
     )
 
 
-def asked_for(server: HTTPServer) -> int:
+def num_requests(server: HTTPServer) -> int:
     return sum(request.path == "/kid.png" for request, _ in server.log)
 
 
 def test_a_picture_is_fetched_once(httpserver, originals, kid, lake):
     httpserver.expect_request("/kid.png", query_string="format=original").respond_with_data(BODY)
     assert [originals.ensure(kid), originals.ensure(kid), originals.ensure(replace(kid, name="Twin.png"))] == ["ok"] * 3
-    assert asked_for(httpserver) == originals.num_fetched == 1
+    assert num_requests(httpserver) == originals.num_fetched == 1
     assert lake.read_bytes(original_path(kid)) == BODY
     assert original_path(kid) == f"originals/{SHA1[:2]}/{SHA1}.png"
 
@@ -75,7 +75,7 @@ def test_a_picture_is_fetched_once(httpserver, originals, kid, lake):
         ({"url": ""}, "hidden"),
     ],
 )
-def test_what_the_listing_tells_costs_no_request(httpserver, originals, kid, changed, status):
+def test_a_picture_that_the_listing_rules_out_costs_no_request(httpserver, originals, kid, changed, status):
     assert originals.ensure(replace(kid, **changed)) == status
     assert httpserver.log == []
 
@@ -84,7 +84,7 @@ def test_what_the_listing_tells_costs_no_request(httpserver, originals, kid, cha
 def test_a_refusal_is_a_reason_and_is_not_retried(httpserver, originals, kid, code, status):
     httpserver.expect_request("/kid.png").respond_with_data("no", status=code)
     assert originals.ensure(kid) == status
-    assert asked_for(httpserver) == 1
+    assert num_requests(httpserver) == 1
 
 
 def test_other_bytes_are_put_aside(httpserver, originals, kid, lake):
@@ -112,18 +112,18 @@ def test_one_broken_picture_is_a_reason_but_many_in_a_row_are_a_broken_wiki(http
         originals.ensure(kid)
 
 
-def test_a_host_that_says_no_to_every_picture_is_not_asked_for_all_of_them(httpserver, originals, kid):
+def test_a_host_that_refuses_every_picture_is_not_asked_for_all_of_them(httpserver, originals, kid):
     httpserver.expect_request("/kid.png").respond_with_data("no", status=403)
     with pytest.raises(WikiBlocked, match="answers HTTP 403 for 5 pictures in a row"):
         for number in range(10):
             originals.ensure(replace(kid, sha1=f"{number}" * 40))
-    assert asked_for(httpserver) == FAILURES_IN_A_ROW
+    assert num_requests(httpserver) == FAILURES_IN_A_ROW
 
 
 def test_a_picture_that_never_comes_is_asked_for_in_three_runs_and_then_no_more(httpserver, originals, kid):
     httpserver.expect_request("/kid.png").respond_with_data("gone", status=404)
     assert [originals.ensure(kid) for _ in range(5)] == ["not-found"] * 5
-    assert asked_for(httpserver) == 3
+    assert num_requests(httpserver) == 3
 
 
 def test_another_host_that_refuses_is_left_alone_and_the_usual_one_goes_on(httpserver, lake, kid):
@@ -152,7 +152,7 @@ def test_an_address_that_no_host_can_have_is_a_reason(originals, kid, url):
     assert originals.ensure(replace(kid, url=url)).startswith("address-refused")
 
 
-def test_a_redirect_to_no_address_and_a_broken_robots_txt_end_no_run(lake, kid):
+def test_a_redirect_to_no_address_and_a_broken_robots_txt_do_not_end_the_run(lake, kid):
     rules = b"User-agent: *\nDisallow: //[\nDisallow: /private"
 
     def answer(path: str) -> tuple[int, dict[str, str], bytes]:

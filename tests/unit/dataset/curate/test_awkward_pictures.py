@@ -1,8 +1,8 @@
-"""Awkward pictures, each made here: kept as they should look, or dropped for their reason. None silently wrong.
+"""Awkward pictures, each made here: kept as they should look, or dropped with a reason, never silently wrong.
 
-What is expected is drawn, not asked of the code: PICTURE has four plain quarters, and each case says what must be seen.
-What curate hands on (the file itself, or its normalised copy) is also read as img2dataset reads it. `pytest -s` prints
-the table of docs/dataset.md.
+The expected pixels are drawn here, not taken from the code: PICTURE has four plain quarters, and each case says what
+must be seen. What curate hands on (the file itself, or its normalised copy) is also read as img2dataset reads it.
+`pytest -s` prints the table of docs/dataset.md.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ PICTURE[:8, :16], PICTURE[:8, 16:], PICTURE[8:, :16], PICTURE[8:, 16:] = RED, GR
 GREY: Pixels = np.repeat(np.array([[0, 85, 170, 255] * 4] * 8, np.uint8), 2, axis=0)
 """16 x 16: four greys that 2, 4, 8 and 16 bits can all say."""
 LEFT_OUT: Pixels = PICTURE.copy()
-"""With nothing in the upper left quarter."""
+"""PICTURE with a white upper left quarter."""
 LEFT_OUT[:8, :16] = WHITE
 NOISE: Pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 SHADES = np.random.default_rng(1).integers(0, 255, (16, 16, 3), np.uint16) * 256 + 7
-"""16-bit colours; none has 255 above."""
+"""16-bit colours; none has 255 in its high byte."""
 
 
 @dataclass(frozen=True)
 class Case:
     name: str
     data: bytes
-    seen: Pixels | str
-    """What must be seen, or why it is dropped."""
+    expected: Pixels | str
+    """The pixels that must be seen, or the reason why the picture is dropped."""
     copied: bool = True
-    """It is handed on as a normalised copy."""
+    """Whether the picture is handed on as a normalised copy."""
     within: int = 0
-    """Of 255, for formats that lose."""
+    """The largest difference allowed, of 255, for lossy formats."""
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -67,7 +67,7 @@ def raw_png(
     *before: bytes,
     end: bytes = chunk(b"IEND", b""),
 ) -> bytes:
-    """By hand, because Pillow writes few of the forms that it reads."""
+    """A PNG made by hand, because Pillow writes few of the forms that it reads."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + pixels + end
@@ -127,7 +127,7 @@ def exif(orientation: int) -> bytes:
 
 
 def upright(orientation: int) -> Pixels:
-    """What EXIF means by its number: the row and the column that the stored first row and column are."""
+    """PICTURE as this EXIF orientation says: the number names the sides that the stored first row and column are."""
     flipped = {2: PICTURE[:, ::-1], 3: PICTURE[::-1, ::-1], 4: PICTURE[::-1], 5: PICTURE.transpose(1, 0, 2)}
     turned = {6: np.rot90(PICTURE, -1), 7: PICTURE[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(PICTURE)}
     return (flipped | turned)[orientation]
@@ -187,7 +187,7 @@ def partial_gif(transparent: bool) -> bytes:
 
 
 def huge_jpeg() -> bytes:
-    """A small one whose header says 30000 x 20000."""
+    """A small JPEG whose header says 30000 x 20000."""
     data = jpeg()
     at = data.index(b"\xff\xc0")
     return data[: at + 5] + struct.pack(">HH", 20000, 30000) + data[at + 9 :]
@@ -210,7 +210,7 @@ def cut(data: bytes) -> bytes:
 
 
 def broken(data: bytes, kind: bytes) -> bytes:
-    """With a wrong checksum for one chunk."""
+    """The PNG with a wrong checksum for one chunk."""
     at = data.index(kind)
     (length,) = struct.unpack(">I", data[at - 4 : at])
     return data[: at + 4 + length] + b"\0\0\0\0" + data[at + 8 + length :]
@@ -368,11 +368,11 @@ def as_img2dataset_reads(data: bytes) -> Pixels:
     return image[:, :, ::-1]
 
 
-def test_there_are_many() -> None:
+def test_there_are_at_least_70_cases_with_different_names() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 70
 
 
-# Every name says .png: what a file is called decides nothing.
+# Every file is named .png: the name decides nothing.
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_awkward_picture_is_right_or_dropped(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
@@ -381,14 +381,14 @@ def test_an_awkward_picture_is_right_or_dropped(case: Case, tmp_path: Path) -> N
         picture = read_picture(path, LIMITS)
     except Refused as refused:
         print(f"| {case.name} | dropped: {refused.reason} | {refused.detail} |")  # noqa: T201
-        assert (refused.reason, refused.reason in REASONS) == (case.seen, True), refused
+        assert (refused.reason, refused.reason in REASONS) == (case.expected, True), refused
         assert str(tmp_path) not in refused.detail
         return
     print(f"| {case.name} | {'normalised copy' if not picture.file_is_normal else 'as it is'} | |")  # noqa: T201
-    assert not isinstance(case.seen, str), f"kept, expected {case.seen}"
+    assert not isinstance(case.expected, str), f"kept, expected {case.expected}"
     rgb = np.asarray(picture.image)
-    assert rgb.shape == case.seen.shape
-    assert np.abs(rgb.astype(int) - case.seen).max() <= case.within
+    assert rgb.shape == case.expected.shape
+    assert np.abs(rgb.astype(int) - case.expected).max() <= case.within
     assert picture.file_is_normal is not case.copied
     if picture.file_is_normal:
         handed_on = case.data
@@ -399,7 +399,9 @@ def test_an_awkward_picture_is_right_or_dropped(case: Case, tmp_path: Path) -> N
     np.testing.assert_array_equal(as_img2dataset_reads(handed_on), rgb)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not isinstance(case.seen, str)], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not isinstance(case.expected, str)], ids=lambda case: case.name
+)
 def test_cut_anywhere_it_is_dropped_or_still_right(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(case.data)

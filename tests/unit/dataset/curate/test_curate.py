@@ -1,4 +1,4 @@
-"""Curate: who opted out stays out, under every name and spelling; a lost file is no bad picture."""
+"""Curate: an opted-out picture stays out, under every name and spelling; a lost file is not called a bad picture."""
 
 from __future__ import annotations
 

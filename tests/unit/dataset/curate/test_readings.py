@@ -25,7 +25,7 @@ SETTINGS = Curate.model_validate({})
 
 
 def encoded(number: int) -> bytes:
-    """A PNG of noise; every third has alpha, every fifth is cut; 7 is 6 a little brighter, 8 has its pixels."""
+    """A PNG of noise; every third has alpha, every fifth is cut; 7 is 6 a little brighter, 8 has the pixels of 6."""
     drawn = 6 if number in (7, 8) else number
     noise = np.random.default_rng(drawn).integers(40, 200, (8, 8, 3), np.uint8).repeat(9, 0).repeat(9, 1)
     image = Image.fromarray(noise + np.uint8(number == 7))
@@ -98,9 +98,9 @@ def test_only_what_is_new_is_read_and_the_tables_are_those_of_a_fresh_lake(
     read.clear()
     later = curate(scraped(range(2, 23), lake), SETTINGS, lake).manifest
     assert sorted(read) == [f"{number:040x}.png" for number in (20, 21, 22)]
-    elsewhere = Lake(str(tmp_path / "fresh"), "kids")
-    fresh = curate(scraped(range(2, 23), elsewhere), SETTINGS, elsewhere).manifest
-    assert tables(lake, later) == tables(elsewhere, fresh)
+    fresh_lake = Lake(str(tmp_path / "fresh"), "kids")
+    fresh = curate(scraped(range(2, 23), fresh_lake), SETTINGS, fresh_lake).manifest
+    assert tables(lake, later) == tables(fresh_lake, fresh)
     assert later.digest == fresh.digest
     assert not copies_missing(lake, later)
 

@@ -1,4 +1,4 @@
-"""The loader: each sample once, with its own embeddings; what is gone is left out, what is wrong has a name."""
+"""The loader: each sample once, with its own embeddings; missing samples are left out, wrong files are named."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SIZE_PX = 8
 SHARDS = (("train", 7), ("train", 5), ("val", 4), ("train", 6))
 """Split and rows of shards 0 to 3."""
 LOST = "0000003"
-"""img2dataset could not read it: not in the tar, its row is zero."""
+"""img2dataset could not read this sample: it is not in the tar, and its row is zero."""
 NOT_EMBEDDED = "0000102"
-"""In the tar, but its row is zero."""
+"""This sample is in the tar, but its row is zero."""
 TOMBSTONES = ("0000005", "0000300")
 TRAIN = [LAYOUT.key(shard, row) for shard, rows in ((0, 7), (1, 5), (3, 6)) for row in range(rows)]
 LIVE = [key for key in TRAIN if key not in (LOST, NOT_EMBEDDED, *TOMBSTONES)]
@@ -53,11 +53,11 @@ def jpeg(grey: int, size: tuple[int, int] = (SIZE_PX, SIZE_PX)) -> bytes:
 def sample(key: str) -> tuple[str, dict[str, bytes]]:
     """A picture as bright as its shard and row say, and a caption that names it."""
     number, row = LAYOUT.split(key)
-    said = {"variants": json.dumps([f"{key} again", "ünd"])} if row % 2 else {"variants": "[]"}
+    fields = {"variants": json.dumps([f"{key} again", "ünd"])} if row % 2 else {"variants": "[]"}
     return key, {
         "jpg": jpeg(60 * number + 8 * row),
         "txt": f"kid {key}".encode(),
-        "json": json.dumps(said).encode(),
+        "json": json.dumps(fields).encode(),
     }
 
 
@@ -108,44 +108,44 @@ def verified(lake: Lake) -> Manifest:
 
 
 def keys_of(samples: Samples) -> list[str]:
-    return [one["key"] for one in samples]
+    return [item["key"] for item in samples]
 
 
-def check(one: dict[str, Any]) -> None:
+def check(item: dict[str, Any]) -> None:
     """Picture, caption and both embeddings are those of the key."""
-    number, row = LAYOUT.split(one["key"])
-    assert one["caption"] == f"kid {one['key']}"
-    assert one["image_embed"].tolist() == embedding(one["key"], 1)
-    assert one["text_embed"].tolist() == embedding(one["key"], -1)
-    assert one["image"].shape == (3, SIZE_PX, SIZE_PX)
-    assert one["image"].dtype == torch.uint8
-    assert abs(float(one["image"].float().mean()) - (60 * number + 8 * row)) < 2
+    number, row = LAYOUT.split(item["key"])
+    assert item["caption"] == f"kid {item['key']}"
+    assert item["image_embed"].tolist() == embedding(item["key"], 1)
+    assert item["text_embed"].tolist() == embedding(item["key"], -1)
+    assert item["image"].shape == (3, SIZE_PX, SIZE_PX)
+    assert item["image"].dtype == torch.uint8
+    assert abs(float(item["image"].float().mean()) - (60 * number + 8 * row)) < 2
 
 
 def batches(
-    samples: Samples, start: int, stop: int, processes: int = 0, begun: str | None = None, **how: Any
+    samples: Samples, start: int, stop: int, processes: int = 0, start_method: str | None = None, **options: Any
 ) -> list[Batch]:
-    order = Batches(start, stop, num_samples=len(samples), batch_size=4, seed=3, **how)
-    found = DataLoader(
+    order = Batches(start, stop, num_samples=len(samples), batch_size=4, seed=3, **options)
+    data_loader = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=order,
         collate_fn=collate,
         num_workers=processes,
-        multiprocessing_context=begun,
+        multiprocessing_context=start_method,
     )
-    return list(found)
+    return list(data_loader)
 
 
-def keys_in(found: list[Batch]) -> list[str]:
-    return [str(key) for batch in found for key in batch["key"]]
+def keys_in(batches_read: list[Batch]) -> list[str]:
+    return [str(key) for batch in batches_read for key in batch["key"]]
 
 
 def test_each_sample_comes_with_its_own_picture_caption_and_embeddings(lake: Lake, verified: Manifest) -> None:
     with Samples(verified, lake, "train", SIZE_PX) as samples:
-        found = list(samples)
-    assert [one["key"] for one in found] == LIVE
-    for one in found:
-        check(dict(one))
+        items = list(samples)
+    assert [item["key"] for item in items] == LIVE
+    for item in items:
+        check(dict(item))
 
 
 def test_a_split_is_its_own_shards_and_tombstones_lost_and_zero_rows_are_left_out(
@@ -163,19 +163,19 @@ def test_a_split_is_its_own_shards_and_tombstones_lost_and_zero_rows_are_left_ou
 
 
 @pytest.mark.parametrize(
-    ("processes", "begun", "size_px"),
+    ("processes", "start_method", "size_px"),
     [(0, None, SIZE_PX), (1, "fork", SIZE_PX), (2, "fork", SIZE_PX), (1, "spawn", None)],
 )
 def test_an_epoch_is_every_sample_once_whatever_the_number_of_processes(
-    lake: Lake, verified: Manifest, processes: int, begun: str | None, size_px: int | None
+    lake: Lake, verified: Manifest, processes: int, start_method: str | None, size_px: int | None
 ) -> None:
     with Samples(verified, lake, "train", size_px) as samples:
         count = len(samples)
         alone = batches(samples, 0, count)
-        found = batches(samples, 0, count, processes, begun)
-    assert sorted(keys_in(found)) == LIVE
-    assert keys_in(found) == keys_in(alone)
-    for batch, same in zip(found, alone, strict=True):
+        together = batches(samples, 0, count, processes, start_method)
+    assert sorted(keys_in(together)) == LIVE
+    assert keys_in(together) == keys_in(alone)
+    for batch, same in zip(together, alone, strict=True):
         for name in batch.keys() - {"key", "caption"}:
             assert torch.equal(batch[name], same[name])  # type: ignore[arg-type]
 
@@ -338,7 +338,7 @@ def test_a_cut_tar_is_named(lake: Lake, verified: Manifest, indexed: bool) -> No
         Samples(verified, lake, "val")
 
 
-def test_what_is_no_tar_is_named(lake: Lake, verified: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_tar_is_named(lake: Lake, verified: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
     for data in (b"", b"<html>" * 400):
         Path(lake.full("shards/00002.tar")).write_bytes(data)
         with pytest.raises(CorruptFile, match=r"shards/00002\.tar"):

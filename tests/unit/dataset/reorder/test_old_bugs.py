@@ -1,4 +1,4 @@
-"""The tool that people used to reorder embeddings, bug by bug: what it did in silence, done right or refused aloud.
+"""The bugs of the tool that people used to reorder embeddings: each case is now done right, or refused with an error.
 
 embedding-dataset-reordering cut keys at fixed widths, caught every error, and ended with exit 0.
 """
@@ -43,22 +43,22 @@ def test_an_error_is_swallowed_and_the_exit_is_0(tmp_path: Path) -> None:
     (tmp_path / "img_emb/img_emb_0.npy").write_bytes(b"no array")
     command = [sys.executable, "-m", "sp_data.cli", "reorder", "--embeddings", str(tmp_path / "img_emb"), "--metadata"]
     command += [str(tmp_path / "metadata"), "--output", str(tmp_path / "out"), "--layout", "5+2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "300"})
-    assert done.returncode == 1
-    assert "img_emb_0.npy is no whole .npy file" in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "300"})
+    assert process.returncode == 1
+    assert "img_emb_0.npy is no whole .npy file" in process.stderr
 
 
 @pytest.mark.parametrize("layout", [KeyLayout(5, 2), KeyLayout(4, 3), KeyLayout(6, 1), KeyLayout(2, 5)])
 def test_widths_that_are_given_are_ignored(tmp_path: Path, layout: KeyLayout) -> None:
-    """One process: 4 and 6 were written into the code."""
+    """With one process, the widths 4 and 6 were written into the code."""
     write(tmp_path, [[layout.key(1, 1), layout.key(0, 1), layout.key(0, 0)]], "float32")
-    made = reorder(tmp_path, layout)
-    assert list(made) == [f"img_emb_{layout.shard_name(shard)}.npy" for shard in (0, 1)]
-    assert made[f"img_emb_{layout.shard_name(0)}.npy"] == [0, 1]
+    first_numbers = reorder(tmp_path, layout)
+    assert list(first_numbers) == [f"img_emb_{layout.shard_name(shard)}.npy" for shard in (0, 1)]
+    assert first_numbers[f"img_emb_{layout.shard_name(0)}.npy"] == [0, 1]
 
 
 def test_several_workers_cannot_start(tmp_path: Path) -> None:
-    """Several processes: its lambda could not be pickled."""
+    """With several processes, its lambda could not be pickled."""
     write(tmp_path, [["0000101", "0000000"], ["0000100", "0000001"]])
     assert reorder(tmp_path, KeyLayout(5, 2), threads=4) == {
         "img_emb_00000.npy": [0, 1],
@@ -72,7 +72,7 @@ def test_a_shard_over_two_partitions_is_overwritten_by_the_second(tmp_path: Path
 
 
 def test_a_gap_makes_the_file_float64(tmp_path: Path) -> None:
-    """298 MB became 1,172 MB."""
+    """A file of 298 MB became one of 1,172 MB."""
     write(tmp_path, [["0000002", "0000000"]])
     assert reorder(tmp_path, KeyLayout(5, 2)) == {"img_emb_00000.npy": [0, 0, 2]}
     assert np.load(tmp_path / "out/img_emb/img_emb_00000.npy").dtype == np.float16
@@ -96,9 +96,9 @@ def test_21_shards_come_into_one_file(tmp_path: Path) -> None:
     """Keys of 5+2 digits cut as 3+4: the decoder's loader then used 100 of 2,060 pictures without a word."""
     layout = KeyLayout(5, 2)
     write(tmp_path, [[layout.key(shard, index) for shard in range(21) for index in range(12)]])
-    made = reorder(tmp_path)
-    assert list(made) == [f"img_emb_{shard:05d}.npy" for shard in range(21)]
-    assert made["img_emb_00020.npy"] == [2000 + index for index in range(12)]
+    first_numbers = reorder(tmp_path)
+    assert list(first_numbers) == [f"img_emb_{shard:05d}.npy" for shard in range(21)]
+    assert first_numbers["img_emb_00020.npy"] == [2000 + index for index in range(12)]
 
 
 def test_nothing_asks_whether_the_widths_fit(tmp_path: Path) -> None:

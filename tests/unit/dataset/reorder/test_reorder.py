@@ -73,8 +73,8 @@ def test_a_shard_of_which_nothing_was_embedded_gets_a_file_of_zeros(tmp_path: Pa
 def test_both_kinds_are_reordered_from_one_folder(tmp_path: Path) -> None:
     write_partition(tmp_path, 0, ["0000001", "0000000"])
     write_partition(tmp_path, 0, ["0000001", "0000000"], kind="text_emb")
-    done = reorder_folder(tmp_path, tmp_path / "metadata", tmp_path / "out", LAYOUT, threads=1)
-    assert done.kinds == ("img_emb", "text_emb")
+    result = reorder_folder(tmp_path, tmp_path / "metadata", tmp_path / "out", LAYOUT, threads=1)
+    assert result.kinds == ("img_emb", "text_emb")
     assert reordered(tmp_path, "00000") == reordered(tmp_path, "00000", "text_emb") == [[0, 0.5], [1, 1.5]]
 
 
@@ -106,7 +106,7 @@ def test_a_key_that_comes_twice_is_named_with_both_places(tmp_path: Path) -> Non
 def test_a_key_that_comes_again_far_behind_is_named_with_both_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "KEYS_A_BLOCK", 2)  # the second one is read when the first has its slot
+    monkeypatch.setattr(plan, "KEYS_A_BLOCK", 2)  # the second key is read when the first has its slot
     test_a_key_that_comes_twice_is_named_with_both_places(tmp_path)
 
 
@@ -217,10 +217,10 @@ def test_img2datasets_folder_proves_layout_and_sizes(tmp_path: Path) -> None:
     write_partition(tmp_path, 0, ["0101", "0000"])
     write_shard(tmp_path, "00", ["0000", "0001", "0002"])
     write_shard(tmp_path, "01", ["0100", "0101"])
-    done = reorder_folder(
+    result = reorder_folder(
         tmp_path / "img_emb", tmp_path / "metadata", tmp_path / "out", shards=tmp_path / "shards", threads=1
     )
-    assert (str(done.layout), done.num_zero_rows) == ("2+2", 3)
+    assert (str(result.layout), result.num_zero_rows) == ("2+2", 3)
     assert reordered(tmp_path, "00") == [[0, 0.5], [0, 0], [0, 0]]
     assert reordered(tmp_path, "01") == [[0, 0], [101, 101.5]]
     assert str(layout_of(tmp_path / "shards")).startswith("2+2: 2 shards up to 01 of 2 to 3 rows, 5 keys; proved by")
@@ -241,9 +241,9 @@ def test_a_shard_with_a_key_of_another_shard_proves_nothing(tmp_path: Path) -> N
 
 def test_the_layout_of_metadata_alone_is_shown_with_what_it_was_inferred_from(tmp_path: Path) -> None:
     write_partition(tmp_path, 0, [LAYOUT.key(shard, index) for shard in range(3) for index in range(12)])
-    found = layout_of(tmp_path)
-    assert (found.layout, found.exact, found.num_keys) == (LAYOUT, False, 36)
-    assert "as far as the highest index tells" in str(found)
+    inferred = layout_of(tmp_path)
+    assert (inferred.layout, inferred.exact, inferred.num_keys) == (LAYOUT, False, 36)
+    assert "as far as the highest index tells" in str(inferred)
 
 
 def test_what_was_made_of_the_same_rows_is_not_made_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures that a CLIP finds nearly the same: every pair once, over shards too, tombstones and zero rows left out."""
+"""Pictures that CLIP finds nearly the same: every pair once, across shards too, without tombstones and zero rows."""
 
 from __future__ import annotations
 
@@ -35,33 +35,35 @@ def dataset(tmp_path: Path) -> tuple[Dataset, dict[str, np.ndarray]]:
 
 
 def plainly(rows_of: dict[str, np.ndarray], min_cosine: float) -> list[tuple[str, str]]:
-    pairs = [(float(rows_of[one] @ rows_of[other]), one, other) for one, other in combinations(sorted(rows_of), 2)]
-    return [(one, other) for cosine, one, other in sorted(pairs, reverse=True) if cosine >= min_cosine]
+    pairs = [
+        (float(rows_of[first] @ rows_of[second]), first, second) for first, second in combinations(sorted(rows_of), 2)
+    ]
+    return [(first, second) for cosine, first, second in sorted(pairs, reverse=True) if cosine >= min_cosine]
 
 
 @pytest.mark.parametrize("min_cosine", [0.5, 0.9])
 def test_each_pair_comes_once_the_nearest_first(
     dataset: tuple[Dataset, dict[str, np.ndarray]], min_cosine: float
 ) -> None:
-    where, rows_of = dataset
-    found = find_close_pairs(where, [0, 1, 2], {}, min_cosine, ThreadRunner(2))
-    assert found.num_pairs == len(found.nearest) == len(plainly(rows_of, min_cosine)) > 0
-    assert [(one, other) for _, one, other in found.nearest] == plainly(rows_of, min_cosine)
+    three_shards, rows_of = dataset
+    close = find_close_pairs(three_shards, [0, 1, 2], {}, min_cosine, ThreadRunner(2))
+    assert close.num_pairs == len(close.nearest) == len(plainly(rows_of, min_cosine)) > 0
+    assert [(first, second) for _, first, second in close.nearest] == plainly(rows_of, min_cosine)
 
 
-def test_what_has_a_tombstone_is_no_pair(dataset: tuple[Dataset, dict[str, np.ndarray]]) -> None:
-    where, rows_of = dataset
+def test_a_row_with_a_tombstone_is_in_no_pair(dataset: tuple[Dataset, dict[str, np.ndarray]]) -> None:
+    three_shards, rows_of = dataset
     dead = {1: frozenset({"000010", "000014"})}
     alive = {key: row for key, row in rows_of.items() if key not in dead[1]}
-    found = find_close_pairs(where, [0, 1, 2], dead, 0.5, ThreadRunner(2))
-    assert [(one, other) for _, one, other in found.nearest] == plainly(alive, 0.5)
+    close = find_close_pairs(three_shards, [0, 1, 2], dead, 0.5, ThreadRunner(2))
+    assert [(first, second) for _, first, second in close.nearest] == plainly(alive, 0.5)
 
 
 def test_the_list_is_short_and_the_count_is_whole(
     dataset: tuple[Dataset, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where, rows_of = dataset
+    three_shards, rows_of = dataset
     monkeypatch.setattr(close_pairs, "MAX_LISTED", 2)
-    found = find_close_pairs(where, [0, 1, 2], {}, 0.5, ThreadRunner(2))
-    assert [(one, other) for _, one, other in found.nearest] == plainly(rows_of, 0.5)[:2]
-    assert found.num_pairs == len(plainly(rows_of, 0.5))
+    close = find_close_pairs(three_shards, [0, 1, 2], {}, 0.5, ThreadRunner(2))
+    assert [(first, second) for _, first, second in close.nearest] == plainly(rows_of, 0.5)[:2]
+    assert close.num_pairs == len(plainly(rows_of, 0.5))

@@ -1,4 +1,4 @@
-"""The shipped CLIP, loaded by clip-retrieval's own route, understands kids it never saw."""
+"""The shipped CLIP, loaded as clip-retrieval loads it, understands kids it never saw."""
 
 import random
 import subprocess
@@ -49,14 +49,14 @@ def test_pairs_never_drawn_are_still_put_together() -> None:
 @torch.inference_mode()
 def test_names_and_unknown_words_change_little(model: DemoClip) -> None:
     plain = "a kid in a red coat and a blue beanie at the lake"
-    said = [
+    texts = [
         plain,
         f"Ada Birch, {plain}",
         f"Zoë O'Dell, {plain}",
         f"{plain} xyzzy 雪",
         "a kid in a green coat at the hill",
     ]
-    vectors = model.texts(said)
+    vectors = model.texts(texts)
     assert vectors.shape == (5, 128)
     assert np.isfinite(vectors).all()
     similar = vectors @ vectors[0]
@@ -72,7 +72,7 @@ def test_any_text_can_be_embedded(model: DemoClip) -> None:
 
 @pytest.mark.parametrize("kind", [CLIPTokenizer, CLIPTokenizerFast])
 def test_the_folders_tokenizer_and_clip_retrievals_agree(kind: type[CLIPTokenizer]) -> None:
-    """clip-retrieval never looks at the tokenizer files; whoever loads the folder by transformers does."""
+    """clip-retrieval never reads the tokenizer files; transformers does when it loads the folder."""
     tokenizer = kind.from_pretrained(clip_folder())
     texts = [f"{kid.name}, {caption(kid)}" for kid in kids(60, 8)] + ["Xyzzy the samurai, 1997!"]
     for text in texts:
@@ -93,10 +93,10 @@ def test_importing_the_demo_loads_neither_torch_nor_pillow() -> None:
 
 
 def test_phrases_say_only_what_is_true_in_words_the_model_knows() -> None:
-    draw = random.Random(0)
+    rng = random.Random(0)
     known = {int(token) for word in WORDS.split() for token in clip.tokenize(word)[0]}
     for kid in kids(500, 2):
-        for phrase in (full_phrase(kid, name=True), random_phrase(kid, draw)):
+        for phrase in (full_phrase(kid, name=True), random_phrase(kid, rng)):
             assert phrase.facts
             assert phrase.facts <= facts_of(kid) <= set(FACTS)
             text = phrase.text.removeprefix(kid.name)

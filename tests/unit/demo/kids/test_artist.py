@@ -1,4 +1,4 @@
-"""What is drawn can be measured, and is drawn alike every time."""
+"""Coat and hat can be read from a drawing, and a kid is drawn alike every time."""
 
 import hashlib
 import math

@@ -26,8 +26,10 @@ def test_names_are_unique_for_many_more_kids_than_any_demo_has() -> None:
 
 
 def test_no_name_holds_a_word_of_a_caption() -> None:
-    said = {word for words in (COLOURS, HAT_KINDS, HAIR, SKIN, PLACES) for value in words for word in value.split()}
-    assert not said & {word.lower() for kid in kids(10_000, 0) for word in kid.name.split()}
+    caption_words = {
+        word for words in (COLOURS, HAT_KINDS, HAIR, SKIN, PLACES) for value in words for word in value.split()
+    }
+    assert not caption_words & {word.lower() for kid in kids(10_000, 0) for word in kid.name.split()}
 
 
 def test_every_colour_is_held_out_once_as_a_coat_and_once_as_a_hat() -> None:
@@ -47,9 +49,9 @@ def test_a_held_out_kid_cannot_even_be_made() -> None:
 
 
 def test_colours_are_far_apart() -> None:
-    assert min(math.dist(one, other) for one, other in combinations(COLOURS.values(), 2)) > 90
+    assert min(math.dist(first, second) for first, second in combinations(COLOURS.values(), 2)) > 90
     neutral = [*SKIN.values(), *HAIR.values()]
-    assert min(math.dist(one, colour) for one in neutral for colour in COLOURS.values()) > 70
+    assert min(math.dist(shade, colour) for shade in neutral for colour in COLOURS.values()) > 70
 
 
 def test_no_colour_needs_the_article_an() -> None:

@@ -1,4 +1,4 @@
-"""The demo wiki speaks MediaWiki's API over HTTP, and its picture host has a CDN's habits."""
+"""The demo wiki speaks MediaWiki's API over HTTP, and its picture host behaves like a CDN."""
 
 import hashlib
 import io
@@ -47,12 +47,12 @@ class Client:
         return self.session.get(url, timeout=10, **options)
 
     def query(self, **parameters: str) -> dict[str, Any]:
-        given = {"action": "query", "format": "json", "formatversion": "2", **parameters}
-        answer: dict[str, Any] = self.get(f"{ORIGIN}/api.php", params=given).json()
+        merged = {"action": "query", "format": "json", "formatversion": "2", **parameters}
+        answer: dict[str, Any] = self.get(f"{ORIGIN}/api.php", params=merged).json()
         return answer
 
     def all_pages(self, **parameters: str) -> dict[str, dict[str, Any]]:
-        """Follows `continue` to the end and merges what is said of each page."""
+        """Follows `continue` to the end and merges the answers about each page."""
         pages: dict[str, dict[str, Any]] = {}
         following: dict[str, str] = {}
         while True:
@@ -118,10 +118,10 @@ def test_one_page_gives_its_pictures_and_names_the_missing_ones(client: Client) 
 def test_a_category_lists_its_files_only_if_asked(client: Client, world: World) -> None:
     titles = {title for title, page in world.pages.items() if "Category:Fair use images" in page.categories}
     for wanted in ("Category:Fair use images", "category:fair_use images"):
-        found = client.all_pages(
+        members = client.all_pages(
             generator="categorymembers", gcmtitle=wanted, gcmtype="file", gcmlimit="9", prop="info"
         )
-        assert found.keys() == titles
+        assert members.keys() == titles
 
 
 def test_all_wikitext_comes_in_batches(client: Client, world: World) -> None:
@@ -142,11 +142,11 @@ def test_all_wikitext_comes_in_batches(client: Client, world: World) -> None:
 
 
 def test_more_than_50_contents_are_broken_off_and_continued(client: Client) -> None:
-    asked = {"generator": "allpages", "gaplimit": "max", "prop": "revisions", "rvprop": "content", "rvslots": "main"}
-    first = client.query(**asked)
+    params = {"generator": "allpages", "gaplimit": "max", "prop": "revisions", "rvprop": "content", "rvslots": "main"}
+    first = client.query(**params)
     assert sum("revisions" in page for page in first["query"]["pages"]) == 50
     assert "rvcontinue" in first["continue"]
-    assert all("revisions" in page for page in client.all_pages(**asked).values())
+    assert all("revisions" in page for page in client.all_pages(**params).values())
 
 
 def test_titles_are_normalised_and_missing_ones_flagged(client: Client, world: World) -> None:
@@ -237,7 +237,7 @@ def test_every_stated_address_serves_the_bytes_it_promises(client: Client) -> No
         assert picture.headers["Content-Type"] == info["mime"]
 
 
-def test_who_accepts_webp_gets_webp_unless_the_original_is_asked_for(client: Client, world: World) -> None:
+def test_a_client_that_accepts_webp_gets_it_unless_it_asks_for_the_original(client: Client, world: World) -> None:
     file = world.files[f"{world.kids[0].name}.png"]
     url = client.query(titles=f"File:{file.name}", prop="imageinfo", iiprop="url")["query"]["pages"][0]["imageinfo"][0][
         "url"
@@ -258,17 +258,17 @@ def test_scaled_copies_and_unknown_pictures(client: Client, world: World) -> Non
     assert client.get(f"{ORIGIN}/images/0/00/Nobody.png/revision/latest").status_code == 404
 
 
-def test_a_broken_picture_is_served_as_it_is_even_to_who_accepts_webp(client: Client, world: World) -> None:
+def test_a_broken_picture_is_served_as_it_is_even_to_a_client_that_accepts_webp(client: Client, world: World) -> None:
     name = f"{world.kids[NUM_KIDS].name}.png"
     served = client.get(f"{ORIGIN}/images/{hash_path(name)}", headers={"Accept": "image/webp"})
     assert served.content == world.files[name].data
     assert served.headers["Content-Type"] == "image/png"
 
 
-def test_answers_are_compressed_for_who_can_read_that(client: Client) -> None:
-    asked = {"action": "query", "format": "json", "formatversion": "2", "titles": "Lake"}
-    packed = client.get(f"{ORIGIN}/api.php", params=asked)
-    plain = client.get(f"{ORIGIN}/api.php", params=asked, headers={"Accept-Encoding": "identity"})
+def test_answers_are_compressed_for_clients_that_can_read_that(client: Client) -> None:
+    parameters = {"action": "query", "format": "json", "formatversion": "2", "titles": "Lake"}
+    packed = client.get(f"{ORIGIN}/api.php", params=parameters)
+    plain = client.get(f"{ORIGIN}/api.php", params=parameters, headers={"Accept-Encoding": "identity"})
     assert packed.headers["Content-Encoding"] == "gzip"
     assert "Content-Encoding" not in plain.headers
     assert packed.json() == plain.json()
@@ -329,13 +329,13 @@ def test_titles_follow_mediawikis_rules(text: str, title: str) -> None:
     assert normalised(text) == title
 
 
-def test_who_asks_only_what_changed_waits_for_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_asks_only_for_changes_waits_for_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Kid] = []
     monkeypatch.setattr("sp_data.demo.wiki.world.draw", lambda kid, *_: drawn.append(kid) or draw(kid))
     with DemoWikiServer(build_world(NUM_KIDS)) as wiki:
-        asked = {"action": "query", "format": "json", "formatversion": "2", "meta": "siteinfo"}
+        parameters = {"action": "query", "format": "json", "formatversion": "2", "meta": "siteinfo"}
         lists = {"list": "recentchanges|logevents", "siprop": "general|namespaces|statistics"}
-        answer = Client(wiki).get(f"{ORIGIN}/api.php", params=asked | lists).json()
+        answer = Client(wiki).get(f"{ORIGIN}/api.php", params=parameters | lists).json()
         assert answer["query"].keys() >= {"recentchanges", "logevents", "general"}
         assert drawn == []
         name = wiki.world.kids[0].name
@@ -351,7 +351,7 @@ def test_a_client_that_hangs_up_leaves_no_traceback(wiki: DemoWikiServer, capfd:
     for _ in range(5):
         client = socket.create_connection((address.hostname, address.port))
         client.sendall(b"GET /api.php HTTP/1.1\r\n")
-        # Closed with a reset, as by a process that is killed.
+        # Closed with a reset, as when a process is killed.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
     deadline = time.monotonic() + 10

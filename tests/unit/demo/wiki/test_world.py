@@ -138,17 +138,17 @@ def test_the_round_picture_is_transparent_in_its_corners(world: World) -> None:
 
 
 def test_some_pictures_came_in_twice(world: World) -> None:
-    def one(ending: str) -> File:
+    def ending_with(ending: str) -> File:
         return next(file for name, file in world.files.items() if name.endswith(ending))
 
-    twin, scan, small = one(" copy.png"), one(" scan.jpg"), one(" small.png")
+    twin, scan, small = ending_with(" copy.png"), ending_with(" scan.jpg"), ending_with(" small.png")
     assert twin.data == world.files[twin.name.replace(" copy", "")].data
     for copy, original in ((scan, scan.name.replace(" scan.jpg", ".png")), (small, small.name.replace(" small", ""))):
         assert copy.sha1 != world.files[original].sha1
-        apart = np.asarray(opened(copy).resize((16, 16)), float) - np.asarray(
+        difference = np.asarray(opened(copy).resize((16, 16)), float) - np.asarray(
             opened(world.files[original]).resize((16, 16)), float
         )
-        assert np.abs(apart).mean() < 4
+        assert np.abs(difference).mean() < 4
 
 
 def test_one_picture_is_a_pixel_and_two_files_are_none(world: World) -> None:

@@ -65,7 +65,7 @@ def test_of_several_owners_the_one_of_its_name_then_no_subpage_then_the_first():
     assert index({"Zoe": box, "Mia": box}, "Ada.png").owner("Ada.png").page.title == "Mia"
 
 
-def test_what_stands_below_the_picture_goes_before_all_else_and_the_owner_before_others():
+def test_a_caption_below_the_picture_comes_first_and_the_owners_before_others():
     pages = index(
         {
             "Bo": "[[File:Ada Birch.png|thumb|Ada and Bo]]",
@@ -120,7 +120,7 @@ def test_parts_in_brackets_are_left_out_where_a_field_is_missing():
     assert fill(template, {"name": "Ada", "coat": "red", "hair": "black"}) == "Ada in red, black hair"
     assert fill(template, {"name": "Ada", "hair": "black"}) == "Ada, black hair"
     assert fill(template, {"coat": "red"}) is None
-    # A name alone teaches no looks: another template, or a caption that was found, may say more.
+    # A name alone says nothing of looks: another template, or a caption from a page, may say more.
     assert fill(template, {"name": "Ada"}) is None
     assert fill(template, {"name": "Ada", "coat": "", "hair": ""}) is None
 
@@ -169,9 +169,9 @@ def test_without_a_template_variants_are_the_other_captions_that_say_something()
     assert variants(ada, [], 2, dropout=0.3, seed="") == ("Ada: coat red, hat kind cap", "a kid in water")
 
 
-@settings(deadline=None)  # the tokenizer is loaded with the first one
+@settings(deadline=None)  # the first example loads the tokenizer
 @given(st.text(st.characters(codec="utf-8"), max_size=400))
-def test_no_caption_is_longer_than_a_clip_reads(text):
+def test_no_caption_is_longer_than_clip_reads(text):
     cut = shortened(text)
     assert num_tokens(cut) <= 75
     assert cut == text or num_tokens(text) > 75
@@ -191,5 +191,5 @@ def test_the_order_in_which_pages_are_read_does_not_matter(order):
     )
 
 
-def test_facts_rank_captions_from_what_is_below_the_picture_to_its_name():
+def test_captions_rank_from_the_one_below_the_picture_to_the_name():
     assert RANK["gallery"] == RANK["thumb"] < RANK["infobox-caption"] < RANK["alt"] < RANK["lead"] < RANK["name"]

@@ -34,7 +34,7 @@ def server(httpserver: HTTPServer) -> HTTPServer:
 
 
 def emptied(server: HTTPServer) -> HTTPServer:
-    """The server without handlers, except a robots.txt that is missing."""
+    """The server without handlers, except one that answers 404 for robots.txt."""
     server.clear()
     server.expect_request("/robots.txt").respond_with_data("", status=404)
     return server
@@ -78,7 +78,7 @@ def test_pages_of_several_answers_are_merged_until_the_batch_is_complete(server)
     assert received[0].args.to_dict().items() >= {"maxlag": "5", "formatversion": "2", "generator": "allimages"}.items()
 
 
-def test_an_answer_that_goes_on_where_it_was_ends_the_run(server):
+def test_an_answer_that_continues_where_it_was_ends_the_run(server):
     serve(server, {"query": {}, "continue": {"continue": "x"}})
     with (
         WikiClient(source(server.url_for("/"))) as client,
@@ -129,7 +129,7 @@ def test_json_that_breaks_off_is_asked_for_again_and_then_given_up(server):
         list(client.pages({"generator": "allimages"}))
 
 
-def test_a_wiki_that_wants_to_be_left_alone_for_long_is(server):
+def test_a_wiki_that_asks_for_a_long_pause_is_left_alone(server):
     serve(server, Response("slow down", status=429, headers={"Retry-After": "3600"}))
     started = time.monotonic()
     with (
@@ -257,7 +257,7 @@ def test_private_hosts():
     assert not is_private("8.8.8.8")
 
 
-def test_short_waits_are_borne():
+def test_short_waits_are_accepted_and_long_ones_are_not():
     check_wait(10)
     with pytest.raises(WikiBlocked, match="left alone for 10 minutes"):
         check_wait(600)

@@ -1,4 +1,4 @@
-"""What is read from wikitext, pages and file pages."""
+"""What is read from the wikitext of pages and of file pages."""
 
 import pytest
 from hypothesis import given
