@@ -41,7 +41,11 @@ def recall_recipe(lake: Lake) -> Recipe | None:
         return None
     cure = "delete it and give the recipe again: its stock name or a .yaml file"
     try:
-        return build(json.loads(lake.read_bytes(RECIPE_FILE)), lake.full(RECIPE_FILE))
+        fields = json.loads(lake.read_bytes(RECIPE_FILE))
+        if isinstance(fields, dict):
+            # A dataset is called as its folder is, which may have been copied.
+            fields["name"] = lake.dataset
+        return build(fields, lake.full(RECIPE_FILE))
     except ValueError as error:
         raise CorruptFile(f"{lake.full(RECIPE_FILE)} is not a valid recipe ({error}); {cure}") from error
     except RecipeError as error:

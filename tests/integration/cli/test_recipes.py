@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sp_data.kept_recipe import RECIPE_FILE, recall_recipe, remember_recipe
+from sp_data.kept_recipe import RECIPE_FILE, recall_recipe
 from sp_data.lake import Lake
-from sp_data.recipe import Recipe, demo
+from sp_data.recipe import demo
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
 
@@ -25,13 +25,11 @@ def sp_data(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProc
 
 
 @pytest.fixture
-def lake(demo_lake: Lake, demo_recipe: Recipe, tmp_path: Path) -> Lake:
-    """The dataset under the name `mywiki`, beside a copy named `demo`, in ./lake."""
+def lake(demo_lake: Lake, tmp_path: Path) -> Lake:
+    """A copy of the dataset's folder under the name `mywiki`, beside one named `demo`, in ./lake."""
     shutil.copytree(demo_lake.root, tmp_path / "lake" / "demo")
     shutil.copytree(demo_lake.root, tmp_path / "lake" / "mywiki")
-    dataset = Lake(str(tmp_path / "lake"), "mywiki")
-    remember_recipe(demo_recipe.model_copy(update={"name": "mywiki"}), dataset)
-    return dataset
+    return Lake(str(tmp_path / "lake"), "mywiki")
 
 
 def test_the_name_of_a_dataset_is_its_recipe(lake: Lake, tmp_path: Path) -> None:
