@@ -30,8 +30,9 @@ from typing import Any
 from sp_data.demo.wiki.history import after_changes
 from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import build_world
+from sp_data.pipeline import DATASET_STAGES
 
-STAGES = ("scrape", "curate", "shard", "embed", "reorder", "verify")
+STAGES = DATASET_STAGES
 NEW, REPLACED, DELETED, RENAMED = 15, 5, 5, 5
 IDLE_ROUNDS = 3
 SEED = 0

@@ -55,8 +55,8 @@ class Stage:
     identity_fields: str = ""
     """`(recipe) -> dict`: what of the recipe names the result, where that is not just its part's own fields."""
     folders: tuple[str, ...] = ()
-    """Folders of the lake that it fills. `gc` removes from them what no manifest names. Files of one picture lie in
-    FOLDER/ab/ or FOLDER/<version>/ab/, named by its sha1 `abcdef….png`, so that `forget` finds them."""
+    """Folders of the lake that it fills. `gc` removes from them what no manifest names. `forget` finds the files of one
+    picture in FOLDER/ab/ and FOLDER/ANYTHING/ab/, by its sha1 `abcdef…`: `abcdef….png`."""
     leaves_parts: bool = False
     """Each finished shard leaves a part that names its files (manifest.py). `gc` leaves the folders of a stage
     without parts alone while the stage is unfinished."""

@@ -155,6 +155,16 @@ class Lake:
         prefix_length = len(self.fs._strip_protocol(self.root)) + 1
         return {str(name)[prefix_length:]: int(info["size"]) for name, info in infos.items()}
 
+    def subfolders(self, folder: str) -> tuple[str, ...]:
+        """Paths of the folders right below a folder, sorted; none if it is not there."""
+        try:
+            with store_errors(self.fs, self.full(folder)):
+                infos = self.fs.ls(self.full(folder), detail=True)
+        except FileNotFoundError:
+            return ()
+        names = sorted(Path(info["name"]).name for info in infos if info["type"] == "directory")
+        return tuple(f"{folder}/{name}" for name in names)
+
     @contextlib.contextmanager
     def local(self, path: str) -> Iterator[Path]:
         """A file of the lake as a file on this machine: the file itself, or a copy that lasts as long as the context;

@@ -225,7 +225,7 @@ def _remove_reports(lake: Lake, titles: set[str]) -> None:
 
 
 def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
-    folders = [folder for name in DATASET_STAGES for folder in _folders_by_sha1(STAGES[name])]
+    folders = [folder for name in DATASET_STAGES for folder in _folders_by_sha1(STAGES[name], lake)]
     for sha1 in sorted(sha1s):
         for folder in folders:
             for path in lake.list(f"{folder}/{sha1[:2]}"):
@@ -237,12 +237,13 @@ def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
             lake.remove(path)
 
 
-def _folders_by_sha1(stage: Stage) -> list[str]:
-    """Where a stage may have files of single pictures: its folders, and those of each of its versions."""
+def _folders_by_sha1(stage: Stage, lake: Lake) -> list[str]:
+    """Where a stage may have files of single pictures: its folders, and each folder right below one of them."""
     if stage.leaves_parts:
         return []
-    versions = range(1, stage.version + 1)
-    return [*stage.folders, *(f"{folder}/{version}" for folder in stage.folders for version in versions)]
+    subfolders = [path for folder in stage.folders for path in lake.subfolders(folder)]
+    # Not those that are called by the first two digits of a sha1 themselves.
+    return [*stage.folders, *(path for path in subfolders if len(path.rpartition("/")[2]) != 2)]
 
 
 def _sha1_of(data: bytes) -> str:

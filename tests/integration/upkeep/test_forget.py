@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from foreign_dataset import foreign
 from PIL import Image
@@ -93,7 +94,7 @@ def test_a_forgotten_picture_is_gone_at_once_and_the_dataset_stays_valid(
 
     assert outcome.is_new
     assert outcome.titles == (TWIN, KID), "the same bytes under another name are forgotten too"
-    assert outcome.stages == ("curate", "shard", "embed", "reorder", "verify")
+    assert outcome.stages == DATASET_STAGES[1:]
     assert (outcome.stale, outcome.checkpoints, outcome.stand_ins) == ("", (), {})
     (key,) = outcome.keys
     assert key in latest(lake_copy, "verify").details["tombstones"]
@@ -233,6 +234,19 @@ def test_checkpoints_that_saw_it_are_named_with_their_descendants(demo_recipe: R
     )
 
 
+@pytest.mark.parametrize("folder", ["normalised", "normalised/1", "normalised/4-64", "originals/large"])
+def test_files_of_the_picture_are_removed_from_every_folder_of_a_stage(
+    folder: str, demo_recipe: Recipe, lake_copy: Lake
+) -> None:
+    title = in_train(lake_copy)
+    (sha1,) = read_kept(lake_copy, latest(lake_copy, "curate")).filter(pc.field("title") == title)["sha1"].to_pylist()
+    gone, other = f"{folder}/{sha1[:2]}/{sha1}.64.png", f"{folder}/{sha1[:2]}/{sha1[:-1]}x.png"
+    for path in (gone, other):
+        lake_copy.write_bytes(path, b"a picture")
+    forget([title], demo_recipe, lake_copy)
+    assert (lake_copy.exists(gone), lake_copy.exists(other)) == (False, True)
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_checkpoint_did_not_see_a_held_out_picture(demo_recipe: Recipe, lake_copy: Lake, split: str) -> None:
     checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
@@ -291,7 +305,7 @@ def test_only_stages_that_were_done_run_again(demo_recipe: Recipe, lake_copy: La
         shutil.rmtree(lake_copy.full(f"manifests/{stage}"))
     changed = demo_recipe.model_copy(update={"embed": demo_recipe.embed.model_copy(update={"batch_size": 8})})
     outcome = forget([KID], changed, lake_copy)
-    assert (outcome.stages, outcome.stale) == (("curate", "shard"), "embed")
+    assert (outcome.stages, outcome.stale) == (DATASET_STAGES[1 : DATASET_STAGES.index("embed")], "embed")
     assert manifests.latest(lake_copy, "verify") is None
 
 

@@ -191,3 +191,10 @@ def test_datasets_are_the_folders_with_manifests(tmp_path: Path) -> None:
         Lake(str(tmp_path), name).write_bytes("manifests/scrape/latest.json", b"{}")
     (tmp_path / "else").mkdir()
     assert datasets(str(tmp_path)) == ["kids", "southpark"]
+
+
+def test_the_folders_right_below_a_folder_are_listed(lake: Lake) -> None:
+    for path in ("thumbs/ab/a.png", "thumbs/1-64/ab/a.png", "thumbs/list.txt"):
+        lake.write_bytes(path, b"")
+    assert lake.subfolders("thumbs") == ("thumbs/1-64", "thumbs/ab")
+    assert lake.subfolders("nowhere") == ()
