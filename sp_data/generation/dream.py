@@ -185,6 +185,7 @@ def describe(models: Models, order: Order, options: SamplingOptions) -> dict[str
         "prompt": order.prompt,
         "seed": order.seed,
         "cond_scale": options.cond_scale,
+        # A module's attributes are typed as tensors or modules; this one is a tuple, one entry a unet.
         "steps": options.steps or models.decoder.sample_timesteps[0],  # type: ignore[index]
         "prior_steps": models.prior.sample_timesteps,
         "clip": models.checkpoints["decoder"].clip,

@@ -91,6 +91,7 @@ def train(job: TrainingJob) -> None:
             ancestor=job.ancestor,
             files=(),
         )
+        # The parent reads these lines from the output.
         loop = Loop(task, settings, template, lake, samples, val, advanced=lambda num: print(f"{STEP}{num}"))  # noqa: T201
         start = 0
         if job.resume:
