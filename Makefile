@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 
-.PHONY: install demo test proof check docs bench clean constraints
+.PHONY: install demo test proof check docs bench gpu clean constraints
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -53,6 +53,10 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+
+# On a machine with a GPU: eight minutes that say whether training works there, and how fast.
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
 
 constraints: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 \

@@ -140,7 +140,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(
         name="prior",
         summary="Train the prior on the verified dataset.",
-        version=1,
+        version=2,
         inputs=("verify",),
         function="sp_data.training.stage:train",
         recipe_part="prior",
@@ -150,7 +150,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(
         name="decoder",
         summary="Train the decoder on the verified dataset.",
-        version=1,
+        version=2,
         inputs=("verify",),
         function="sp_data.training.stage:train",
         recipe_part="decoder",
@@ -160,7 +160,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(
         name="judge",
         summary="Ask for kids in words and measure the pictures.",
-        version=1,
+        version=2,
         inputs=("verify", "prior", "decoder"),
         function="sp_data.judge.stage:judge",
         recipe_part="judge",

@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from sp_data import errors
-from sp_data.cli import exchange, pictures, pipeline, upkeep
+from sp_data.cli import exchange, pictures, pipeline, upkeep, weights
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -30,6 +30,7 @@ def whole_app() -> typer.Typer:
         pipeline.add_stage_commands()
         for group in (pipeline, pictures, exchange, upkeep):
             app.add_typer(group.commands)
+        app.add_typer(weights.commands, name="weights")
     return app
 
 

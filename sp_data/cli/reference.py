@@ -36,7 +36,14 @@ def reference() -> str:
     table = [f"| [`{name}`](#{name}) | {_help(command.help)} |" for name, command in commands.items()]
     lines = [HEAD, "| command | what it does |", "|---|---|", *table]
     for name, command in commands.items():
-        lines += ["", f"## {name}", "", *_section(command, typer.Context(command, context, info_name=name))]
+        lines += ["", f"## {name}", ""]
+        inner = typer.Context(command, context, info_name=name)
+        if isinstance(command, TyperGroup):
+            lines.append(_help(command.help))
+            for part, one in command.commands.items():
+                lines += ["", f"### {name} {part}", "", *_section(one, typer.Context(one, inner, info_name=part))]
+        else:
+            lines += _section(command, inner)
     return "\n".join(lines) + "\n"
 
 

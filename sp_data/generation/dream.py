@@ -172,15 +172,10 @@ def _make(models: Models, batch: Sequence[Order], options: SamplingOptions) -> l
 
 def describe(models: Models, order: Order, options: SamplingOptions) -> dict[str, Any]:
     """The origin of a picture, as its PNG records it."""
-    by_kind: dict[str, Any] = {
-        kind: {
-            "run": checkpoint.run,
-            "step": checkpoint.step,
-            "weights": checkpoint.digest,
-            "dataset": checkpoint.dataset,
-        }
-        for kind, checkpoint in models.checkpoints.items()
-    }
+    prior, *unets = (
+        {"run": one.run, "step": one.step, "weights": one.digest, "dataset": one.dataset}
+        for one in (models.prior_checkpoint, *models.unet_checkpoints)
+    )
     return {
         "prompt": order.prompt,
         "seed": order.seed,
@@ -188,8 +183,10 @@ def describe(models: Models, order: Order, options: SamplingOptions) -> dict[str
         # A module's attributes are typed as tensors or modules; this one is a tuple, one entry a unet.
         "steps": options.steps or models.decoder.sample_timesteps[0],  # type: ignore[index]
         "prior_steps": models.prior.sample_timesteps,
-        "clip": models.checkpoints["decoder"].clip,
-        **by_kind,
+        "clip": models.prior_checkpoint.clip,
+        "prior": prior,
+        # One for each unet.
+        "decoder": unets,
     }
 
 

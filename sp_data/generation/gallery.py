@@ -26,6 +26,7 @@ from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Frozen, Manifest
 from sp_data.recipe import Recipe
+from sp_data.training.trained import best_folders
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def gallery(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> list[P
         kept = [Piece.model_validate(piece) for piece in json.loads(lake.read_bytes(path))]
         if all(lake.exists(piece.picture) for piece in kept):
             return kept
-    models = load_models(recipe, lake, [str(by_stage[kind].details["best"]["folder"]) for kind in ("prior", "decoder")])
+    models = load_models(recipe, lake, [*best_folders(by_stage["prior"]), *best_folders(by_stage["decoder"])])
     if "judge" in by_stage:
         paths = [verdict["picture"] for verdict in by_stage["judge"].details["verdicts"][:NUM_PICTURES]]
     else:

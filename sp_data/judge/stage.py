@@ -25,6 +25,7 @@ from sp_data.manifest import Counts
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import Progress
 from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
+from sp_data.training.trained import best_folders
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _judge(run: StageRun) -> StageOutput:
     assert settings is not None
     all_questions = questions(settings.num_prompts, settings.seed)
     run.progress.begin(STAGE, len(all_questions), "pictures")
-    checkpoint_folders = [str(run.inputs[model].details["best"]["folder"]) for model in ("prior", "decoder")]
+    checkpoint_folders = [*best_folders(run.inputs["prior"]), *best_folders(run.inputs["decoder"])]
     verdicts, files = _draw_and_read(
         all_questions, run.recipe, run.lake, run.identity, checkpoint_folders, run.progress
     )

@@ -14,7 +14,7 @@ load.py        a name or a YAML file -> a recipe, with `a.b=c` overrides
 
 from sp_data.recipe.dataset import Curate, Embed, Machines, Reorder, Shard, Verify
 from sp_data.recipe.load import build, load_recipe
-from sp_data.recipe.named import NAMED, demo, southpark
+from sp_data.recipe.named import NAMED, demo, southpark, southpark_scratch
 from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 from sp_data.recipe.recipe import Recipe
 from sp_data.recipe.source import DemoWiki, Imported, Source
@@ -43,4 +43,5 @@ __all__ = [
     "demo",
     "load_recipe",
     "southpark",
+    "southpark_scratch",
 ]

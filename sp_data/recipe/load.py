@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sp_data.errors import RecipeError
+from sp_data.recipe.dalle2_json import expanded
 from sp_data.recipe.named import NAMED
 from sp_data.recipe.recipe import Recipe
+from sp_data.recipe.training import OF_THE_DECODER
+
+log = logging.getLogger(__name__)
 
 
 def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
@@ -23,9 +28,19 @@ def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
         fields = _read(Path(name))
     else:
         raise RecipeError(f"no recipe {name!r}: expected {', '.join(NAMED)} or a .yaml file")
+    folder = Path(name).parent if named_in_file(name) else Path()
+    fields = _with_config_files(fields, folder)
     for setting in sets:
         _override(fields, setting)
-    return build(fields, name)
+    return build(_with_config_files(fields, Path()), name)
+
+
+def _with_config_files(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields with dalle2-pytorch's configuration files read in; says what of those is not used."""
+    whole, unused = expanded(fields, folder)
+    if unused:
+        log.warning("not used: %s", ", ".join(unused))
+    return whole
 
 
 def named_in_file(name: str) -> bool:
@@ -38,7 +53,7 @@ def changed(recipe: Recipe, sets: Iterable[str], label: str) -> Recipe:
     fields = recipe.model_dump(mode="json")
     for setting in sets:
         _override(fields, setting)
-    return build(fields, label)
+    return build(_with_config_files(fields, Path()), label)
 
 
 def build(fields: Mapping[str, Any], label: str) -> Recipe:
@@ -62,7 +77,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _copy(fields: Any) -> Any:
-    return {key: _copy(value) for key, value in fields.items()} if isinstance(fields, dict) else fields
+    if isinstance(fields, dict):
+        return {key: _copy(value) for key, value in fields.items()}
+    return [_copy(value) for value in fields] if isinstance(fields, list) else fields
 
 
 def _override(fields: dict[str, Any], setting: str) -> None:
@@ -74,14 +91,28 @@ def _override(fields: dict[str, Any], setting: str) -> None:
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {setting}: the value is not YAML: {str(error).splitlines()[0]}") from error
     *parents, last = path.split(".")
-    inner = fields
+    inner: Any = fields
     for parent in parents:
-        if inner.get(parent) is None:
+        if isinstance(inner, dict) and inner.get(parent) is None:
             inner[parent] = {}
-        inner = inner[parent]
-        if not isinstance(inner, dict):
+        inner = inner[_step(inner, parent, setting)]
+        if not isinstance(inner, dict | list):
             raise RecipeError(f"--set {setting}: `{parent}` is a single value, not a group of fields")
-    inner[last] = value
+    inner[_step(inner, last, setting)] = value
+    if parents == ["decoder"] and last in OF_THE_DECODER:
+        # For every unet, as it says, though a unet may have had a value of its own before.
+        for unet in fields["decoder"].get("unets", ()):
+            if isinstance(unet, dict):
+                unet.pop(last, None)
+
+
+def _step(inner: dict[str, Any] | list[Any], name: str, setting: str) -> Any:
+    """The key of a group of fields, or the index in a list: `decoder.unets.0.steps=100`."""
+    if isinstance(inner, dict):
+        return name
+    if not (name.isascii() and name.isdigit() and int(name) < len(inner)):
+        raise RecipeError(f"--set {setting}: expected a number from 0 to {len(inner) - 1} in place of `{name}`")
+    return int(name)
 
 
 def _first_error(error: ValidationError) -> str:
@@ -101,7 +132,9 @@ def _first_error(error: ValidationError) -> str:
 def _field_names(path: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Recipe
     for step in path:
-        inner = model.model_fields[str(step)].annotation
+        if isinstance(step, int):
+            continue
+        inner = model.model_fields[step].annotation
         options = [inner, *getattr(inner, "__args__", ())]
         model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
     return sorted(model.model_fields)

@@ -1,4 +1,4 @@
-"""The stock recipes: `southpark` and `demo`."""
+"""The stock recipes: `southpark`, `southpark_scratch` and `demo`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ from sp_data.recipe.recipe import Recipe
 
 
 def southpark() -> Recipe:
-    """South Park's characters, with models of LAION's sizes: ViT-L/14, a prior of 102 million parameters, a unet of 957
-    million that draws 64 pixels and one of 616 million that enlarges them to 256. For a GPU with 80 GB.
+    """South Park's characters, on which LAION's DALL-E 2 is fine-tuned: ViT-L/14, a prior of 102 million parameters, a
+    unet of 983 million that draws 64 pixels and one of 633 million that enlarges them to 256.
 
-    You set `contact` and `acknowledge_terms` yourself.
+    On a GPU with 80 GB; each network is trained on its own and takes at most 43 of them (docs/training.md). You set
+    `contact` and `acknowledge_terms` yourself.
     """
     return Recipe.model_validate(_SOUTHPARK)
+
+
+def southpark_scratch() -> Recipe:
+    """The same pictures and networks, trained from nothing: longer, and for who wants no others' weights."""
+    return Recipe.model_validate(_SOUTHPARK_SCRATCH)
 
 
 def demo() -> Recipe:
     """Paper-cutout kids from a wiki that the run serves itself: no network, no GPU.
 
-    The models are toys that learn to draw 32 pixels in about five minutes on two cores.
+    The models are toys that learn to draw 64 pixels in about five minutes on two cores.
     """
     return Recipe.model_validate(_DEMO)
 
 
+_UNETS: list[dict[str, Any]] = [
+    {"image_size_px": 64, "dim": 320, "text_encodings": True},
+    {"image_size_px": 256, "random_crop_px": 128, "dim": 256, "self_attn": [False] * 4, "sparse_attn": False},
+]
 _SOUTHPARK: dict[str, Any] = {
     "name": "southpark",
     "source": {
@@ -31,15 +41,40 @@ _SOUTHPARK: dict[str, Any] = {
         "pages": ["Portal:Characters"],
         "caption_templates": ["{name}[, {gender}][, {hair} hair][, {occupation}]"],
     },
-    "prior": {"batch_size": 256, "weight_decay": 0.06, "loader_processes": 4},
+    "prior": {
+        "start": "laion-prior",
+        "steps": 3_000,
+        "batch_size": 256,
+        "learning_rate": 1e-5,
+        "lr_scheduler": "cosine",
+        "lr_warmup_steps": 200,
+        "weight_decay": 0.06,
+        "ema_decay": 0.999,
+        "save_every": 250,
+        "early_stopping_patience": 4,
+        "loader_processes": 4,
+    },
     "decoder": {
         "batch_size": 32,
+        "learning_rate": 1e-5,
+        "lr_scheduler": "cosine",
+        "lr_warmup_steps": 500,
+        "ema_decay": 0.999,
+        "save_every": 500,
+        "early_stopping_patience": 6,
         "loader_processes": 8,
+        "evaluation_samples": 512,
         "unets": [
-            {"image_size_px": 64, "dim": 320, "text_encodings": True},
-            {"image_size_px": 256, "dim": 256, "self_attn": [False] * 4, "sparse_attn": False},
+            {**_UNETS[0], "start": "laion-decoder", "steps": 10_000},
+            {**_UNETS[1], "start": "laion-upsampler", "steps": 5_000},
         ],
     },
+}
+_SOUTHPARK_SCRATCH: dict[str, Any] = {
+    "name": "southpark_scratch",
+    "source": _SOUTHPARK["source"],
+    "prior": {"batch_size": 256, "weight_decay": 0.06, "loader_processes": 4},
+    "decoder": {"batch_size": 32, "loader_processes": 8, "evaluation_samples": 512, "unets": _UNETS},
 }
 _DEMO: dict[str, Any] = {
     "name": "demo",
@@ -56,8 +91,8 @@ _DEMO: dict[str, Any] = {
         "steps": 800,
         "batch_size": 64,
         "learning_rate": 1e-3,
-        "schedule": "linear",
-        "warmup_steps": 50,
+        "lr_scheduler": "linear",
+        "lr_warmup_steps": 50,
         "max_grad_norm": 1.0,
         "ema_decay": 0.99,
         "save_every": 200,
@@ -76,8 +111,8 @@ _DEMO: dict[str, Any] = {
         "steps": 1400,
         "batch_size": 16,
         "learning_rate": 2e-3,
-        "schedule": "linear",
-        "warmup_steps": 50,
+        "lr_scheduler": "linear",
+        "lr_warmup_steps": 50,
         "max_grad_norm": 1.0,
         "ema_decay": 0.99,
         "save_every": 200,
@@ -93,7 +128,21 @@ _DEMO: dict[str, Any] = {
                 "self_attn": [False] * 3,
                 "sparse_attn": False,
                 "init_cross_embed": False,
-            }
+            },
+            {
+                "image_size_px": 64,
+                "random_crop_px": 32,
+                "steps": 500,
+                "dim": 16,
+                "dim_mults": [1, 2, 4],
+                "cond_dim": 32,
+                "num_resnet_blocks": 1,
+                "attn_heads": 4,
+                "attn_dim_head": 32,
+                "self_attn": [False] * 3,
+                "sparse_attn": False,
+                "init_cross_embed": False,
+            },
         ],
         "objective": "v",
         "learned_variance": False,
@@ -103,4 +152,8 @@ _DEMO: dict[str, Any] = {
     },
     "judge": {},
 }
-NAMED: dict[str, dict[str, Any]] = {"southpark": _SOUTHPARK, "demo": _DEMO}
+NAMED: dict[str, dict[str, Any]] = {
+    "southpark": _SOUTHPARK,
+    "southpark_scratch": _SOUTHPARK_SCRATCH,
+    "demo": _DEMO,
+}

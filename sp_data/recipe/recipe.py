@@ -35,3 +35,14 @@ class Recipe(RecipePart):
                 f"{self.shard.image_size_px} px; raise shard.image_size_px or train smaller unets"
             )
         return self
+
+    @model_validator(mode="after")
+    def _embeddings_become_tokens(self) -> Self:
+        # dalle2-pytorch then takes the embedding itself for the image tokens: an error at most batch sizes, and at a
+        # batch of as many pictures as there are tokens each picture is conditioned on all the others.
+        if self.decoder.unets[0].cond_dim == self.embed.dim:
+            raise ValueError(
+                f"decoder.unets.0.cond_dim is equal to embed.dim ({self.embed.dim}), for which dalle2-pytorch makes no "
+                "image tokens; choose another cond_dim"
+            )
+        return self

@@ -15,7 +15,9 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.report import samples
 from sp_data.report.samples import Shown, pictures_of
-from sp_data.runtime.contact_sheet import contact_sheet, data_uri
+from sp_data.runtime.contact_sheet import contact_sheet, data_uri, jpeg
+from sp_data.training.grid import grid_path
+from sp_data.training.metrics import read_metrics
 
 NUM_SHOWN = 32
 NUM_PAIRS_SHOWN = 10
@@ -78,30 +80,60 @@ def _close_pairs(lake: Lake, manifest: Manifest) -> list[str]:
 
 
 def _training(lake: Lake, manifest: Manifest) -> list[str]:
-    """The checkpoint that generates, the losses by step, and what the decoder draws for the val split."""
-    # Imported late because it imports torch: stages before the training do without.
-    from sp_data.training.loop import samples_path
-    from sp_data.training.metrics import read_metrics
+    """For each network the checkpoint that generates, the losses by step, and the pictures of its checkpoints."""
+    lines = [line for network in manifest.details["networks"] for line in _network(lake, network)]
+    evaluation = manifest.details["evaluation"]
+    if evaluation:
+        lines += [
+            "",
+            "### Measured",
+            "",
+            *[f"- {verdict}" for verdict in evaluation["verdicts"]],
+            "",
+            "| | |",
+            "|---|---:|",
+        ]
+        lines += [f"| {name} | {value:.4g} |" for name, value in evaluation["figures"].items()]
+    return lines
 
-    run, best = manifest.details["run"], manifest.details["best"]
-    lines = ["", "### Checkpoints", "", "| | step | validation loss | weights | folder |", "|---|---:|---:|---|---|"]
+
+def _network(lake: Lake, network: dict[str, Any]) -> list[str]:
+    run = network["run"]
+    lines = [
+        "",
+        f"### Checkpoints of the {network['name']}",
+        "",
+        "| | step | validation loss | weights | folder |",
+        "|---|---:|---:|---|---|",
+    ]
     for name in ("best", "last"):
-        checkpoint = manifest.details[name]
+        checkpoint = network[name]
         val_loss = "" if checkpoint["val_loss"] is None else f"{checkpoint['val_loss']:.4f}"
         lines.append(
             f"| {name} | {checkpoint['step']:,} | {val_loss} | `{checkpoint['digest'][:12]}` | "
             f"`{checkpoint['folder']}` |"
         )
+    if network["over_fitting"]:
+        lines += ["", f"**{network['over_fitting']}**"]
     evaluated = [row for row in read_metrics(lake, run) if "val_loss" in row]
     if evaluated:
         lines += ["", "| step | loss | validation loss |", "|---:|---:|---:|"]
         chosen = evaluated[:: max(1, len(evaluated) // 10)]
         lines += [f"| {row['step']:,} | {row['loss']:.4f} | {row['val_loss']:.4f} |" for row in chosen]
-    sheet = samples_path(run, best["step"])
-    if lake.exists(sheet):
-        lines += ["", "### Real pictures of the val split; below each, the picture drawn from its embedding", ""]
-        lines += [f"![samples]({data_uri(lake.read_bytes(sheet))})"]
+    pictures = grid_path(run)
+    if lake.exists(pictures):
+        lines += [
+            "",
+            "Real pictures of the val split; below them, what each checkpoint draws from their embeddings",
+            "",
+        ]
+        lines += [f"![pictures of the checkpoints]({data_uri(_small(lake.read_bytes(pictures)))})"]
     return lines
+
+
+def _small(png: bytes) -> bytes:
+    """A picture as a JPEG that an artifact can hold."""
+    return jpeg(_open(png), 80)
 
 
 def _judge(lake: Lake, manifest: Manifest) -> list[str]:

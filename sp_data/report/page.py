@@ -80,6 +80,7 @@ def render(lake: Lake, by_stage: dict[str, Manifest], pieces: list[Piece]) -> st
         dropped_counts=curated.counts.dropped if curated else {},
         splits=curated.details["splits"] if curated else {},
         trainings=training.trainings(lake, by_stage) if trained else [],
+        verdicts=training.verdicts(by_stage) if trained else [],
         gallery=training.cards(lake, pieces, judged) if pieces else [],
         judged=judged.details if judged else None,
         picture_lineage=training.lineage(pieces, by_stage) if pieces else [],

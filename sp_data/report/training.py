@@ -14,6 +14,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.report.chart import line_chart
 from sp_data.runtime.contact_sheet import data_uri, jpeg
+from sp_data.training.grid import grid_path
 from sp_data.training.metrics import read_metrics
 
 TRAININGS = ("prior", "decoder")
@@ -21,9 +22,9 @@ TRAININGS = ("prior", "decoder")
 
 @dataclass(frozen=True, slots=True)
 class TrainingSection:
-    """One model's section."""
+    """One network's section."""
 
-    kind: str
+    name: str
     run: str
     num_parameters: int
     best_step: int
@@ -32,28 +33,50 @@ class TrainingSection:
     chart: str
     """SVG."""
     figures: dict[str, float]
+    enlarges: bool
+    """It is an upsampler."""
+    over_fitting: str
+    """A sentence, if it over-fits."""
+    grid: str
+    """Data URI of the pictures of its checkpoints; empty if it draws none."""
 
 
 def trainings(lake: Lake, by_stage: dict[str, Manifest]) -> list[TrainingSection]:
-    """The sections of prior and decoder, for those that were trained."""
-    return [_training(lake, by_stage[kind]) for kind in TRAININGS if kind in by_stage]
+    """The sections of the prior and of each unet, for those that were trained."""
+    return [
+        _training(lake, network)
+        for kind in TRAININGS
+        if kind in by_stage
+        for network in by_stage[kind].details["networks"]
+    ]
 
 
-def _training(lake: Lake, manifest: Manifest) -> TrainingSection:
-    rows = read_metrics(lake, manifest.details["run"])
+def verdicts(by_stage: dict[str, Manifest]) -> list[str]:
+    """What the measures of the finished decoder say; empty if it was not measured."""
+    evaluation = by_stage["decoder"].details["evaluation"] if "decoder" in by_stage else {}
+    figures = [f"{name} {value:.4g}" for name, value in evaluation.get("figures", {}).items()]
+    return [*evaluation.get("verdicts", []), *(["Figures: " + ", ".join(figures)] if figures else [])]
+
+
+def _training(lake: Lake, network: dict[str, Any]) -> TrainingSection:
+    rows = read_metrics(lake, network["run"])
     curves = {
         name: [(row["step"], row[name]) for row in rows if row.get(name) is not None] for name in ("loss", "val_loss")
     }
-    best = manifest.details["best"]
+    best = network["best"]
+    pictures = grid_path(network["run"])
     return TrainingSection(
-        kind=manifest.stage,
-        run=manifest.details["run"],
-        num_parameters=manifest.details["num_parameters"],
+        name=network["name"],
+        run=network["run"],
+        num_parameters=network["num_parameters"],
         best_step=best["step"],
         best_val_loss=best["val_loss"],
         digest=best["digest"],
         chart=line_chart({"training": curves["loss"], "validation": curves["val_loss"]}),
-        figures=manifest.details["measured"],
+        figures=network["measured"],
+        over_fitting=network["over_fitting"],
+        enlarges=(network["unet"] or 1) > 1,
+        grid=data_uri(lake.read_bytes(pictures), "image/png") if lake.exists(pictures) else "",
     )
 
 
@@ -88,14 +111,14 @@ def lineage(pieces: list[Piece], by_stage: dict[str, Manifest]) -> list[tuple[st
     first = pieces[0]
     nearest = first.nearest
     shard = next(shard for shard in by_stage["verify"].details["shards"] if shard["tar"]["path"] == nearest.tar)
-    steps = [("picture", first.picture, f"seed {first.made['seed']}; the PNG names both checkpoints")]
-    for kind in ("decoder", "prior"):
-        checkpoint = first.made[kind]
+    steps = [("picture", first.picture, f"seed {first.made['seed']}; the PNG names the checkpoints")]
+    made_by = [("decoder", unet) for unet in first.made["decoder"]] + [("prior", first.made["prior"])]
+    for kind, checkpoint in made_by:
         name = f"{checkpoint['run']}, step {checkpoint['step']:,}"
         steps.append((kind, checkpoint["weights"], f"{name}; its record names the dataset"))
     return [
         *steps,
-        ("dataset", first.made["decoder"]["dataset"], "verify's manifest names every shard"),
+        ("dataset", first.made["decoder"][0]["dataset"], "verify's manifest names every shard"),
         ("shard", shard["tar"]["sha256"], f"{nearest.tar} holds the nearest picture as {nearest.key}"),
         ("catalogue", by_stage["verify"].details["catalogue"], f"says where {nearest.title} came from"),
         ("page", nearest.page, f"revision {nearest.revision}; {nearest.url}"),

@@ -17,9 +17,10 @@ GRACE_S = 5.0
 
 @contextlib.contextmanager
 def python_child(
-    module: str, *arguments: str, log: Path, environment: Mapping[str, str]
+    module: str, *arguments: str, log: Path, environment: Mapping[str, str], grace_s: float = GRACE_S
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m module arguments…` with its output in `log`; the end of the context ends the whole group."""
+    """Run `python -m module arguments…` with its output in `log`; the end of the context ends the whole group: it is
+    told to stop, and killed after `grace_s` seconds."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -32,16 +33,16 @@ def python_child(
     try:
         yield process
     finally:
-        end_group(process)
+        end_group(process, grace_s)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
     """End a child that leads its own process group, and all processes it started."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal_number)
         try:
-            process.wait(GRACE_S)
+            process.wait(grace_s)
         except subprocess.TimeoutExpired:
             continue
     # The leader has ended; a grandchild that ignored the first signal may run on.

@@ -1,7 +1,7 @@
 """Checkpoints: all that a killed training needs to resume, and all that generation needs.
 
-    runs/decoder-1f0c55ab/checkpoints/step-00000500/
-      weights.safetensors    the averaged (EMA) weights, which generate
+    runs/decoder-unet1-1f0c55ab/checkpoints/step-00000500/
+      weights.safetensors    the averaged (EMA) weights of the whole network, which generate
       state.pt               the trained weights, the optimizer, the age of the average: to resume from
       checkpoint.json        step, losses, dataset, model; published last: with it the checkpoint is whole
 
@@ -13,17 +13,20 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from ema_pytorch import EMA
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sp_data.errors import CorruptFile, UsageError
+from sp_data.canonical import sha256_of
+from sp_data.errors import CorruptFile, LakeFull, UsageError
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Frozen, missing_files
 from sp_data.training.models import Kind
@@ -35,8 +38,10 @@ STATE = "state.pt"
 
 class Checkpoint(Frozen):
     kind: Kind
+    unet: int | None = None
+    """Of a decoder: which of its unets, from 1."""
     run: str
-    """The folder below runs/, for example 'decoder-1f0c55ab'."""
+    """The folder below runs/, for example 'decoder-unet1-1f0c55ab'."""
     step: int
     """Steps done."""
     loss: float
@@ -50,19 +55,23 @@ class Checkpoint(Frozen):
     clip: str
     """Folder of the CLIP that made the embeddings, with its digest."""
     settings: dict[str, Any]
-    """The model's part of the recipe."""
+    """What of the recipe names these weights, precision included."""
     model: dict[str, Any]
-    """dalle2-pytorch's configuration."""
+    """The network's configuration (models.py)."""
     num_parameters: int
     measured: dict[str, float] = Field(default_factory=dict)
     """Figures of the averaged weights beside the loss: the prior's cosines."""
     ancestor: str = ""
-    """`name` of the checkpoint of another run that this run began with; empty if it began from scratch."""
+    """`name` of the checkpoint or of the adopted weights that this run began with; empty if it began from scratch."""
+    made_at: str = ""
+    """UTC, ISO 8601."""
     files: tuple[FileEntry, ...]
+    place: str = Field("", exclude=True)
+    """The folder it was read from, if it was copied elsewhere."""
 
     @property
     def folder(self) -> str:
-        return f"runs/{self.run}/checkpoints/step-{self.step:08d}"
+        return self.place or f"runs/{self.run}/checkpoints/step-{self.step:08d}"
 
     @property
     def digest(self) -> str:
@@ -78,62 +87,92 @@ class Checkpoint(Frozen):
         return f"{self.run} step {self.step:,}"
 
 
-def save(
-    lake: Lake, checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer
-) -> Checkpoint:
-    """Publish a checkpoint, its record last. Returns it with its files."""
+def save(lake: Lake, checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], state: dict[str, Any]) -> Checkpoint:
+    """Publish a checkpoint, its record last. Returns it with its files. Raises LakeFull."""
+    # Tensors that layers share are written once for each layer: safetensors would list them in no fixed order, and
+    # equal weights must give equal bytes.
+    whole_weights = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
     with lake.scratch("checkpoint") as folder:
-        # Tensors that layers share are written once for each layer: save_model lists them in no fixed order, and equal
-        # weights must give equal bytes.
-        weights = {
-            name: value.detach().cpu().clone().contiguous() for name, value in ema.ema_model.state_dict().items()
-        }
-        save_file(weights, folder / WEIGHTS)
-        state = {
-            "step": checkpoint.step,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "ema_step": int(ema.step.item()),
-        }
-        torch.save(state, folder / STATE)
-        for name in (WEIGHTS, STATE):
-            # Flushed to the disk before the record that lists them.
-            with (folder / name).open("rb") as stream:
-                os.fsync(stream.fileno())
+        with _full_disk(folder, num_bytes(whole_weights) + num_bytes(state), lake.full(checkpoint.folder)):
+            save_file(whole_weights, folder / WEIGHTS)
+            with (folder / STATE).open("wb") as stream:
+                torch.save(state, stream)
+            for name in (WEIGHTS, STATE):
+                # Flushed to the disk before the record that lists them.
+                with (folder / name).open("rb") as stream:
+                    os.fsync(stream.fileno())
         files = tuple(
             lake.publish(folder / name, f"{checkpoint.folder}/{name}", timed=name == STATE) for name in (WEIGHTS, STATE)
         )
-    whole = checkpoint.model_copy(update={"files": files})
+    made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    whole = checkpoint.model_copy(update={"files": files, "made_at": made_at})
     lake.write_bytes(f"{whole.folder}/{RECORD}", whole.model_dump_json(indent=1).encode() + b"\n", durable=True)
     return whole
 
 
-def restore(lake: Lake, checkpoint: Checkpoint, model: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> None:
-    """Load a checkpoint's state into a model of the same configuration. Raises CorruptFile."""
-    load_weights(lake, checkpoint, ema.ema_model)
+def num_bytes(value: Any) -> int:
+    """Bytes of all tensors in a state."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(num_bytes, value.values()))
+    return sum(map(num_bytes, value)) if isinstance(value, list | tuple) else 0
+
+
+@contextlib.contextmanager
+def _full_disk(folder: Path, needed: int, target: str) -> Iterator[None]:
+    """Turn torch's and safetensors' own errors of a full disk into LakeFull, before anything is written if possible."""
+    free = shutil.disk_usage(folder).free
+    sentence = (
+        f"no space left for {target}, which takes {needed / 1e6:,.0f} MB; free some, then run the same command again"
+    )
+    if free < needed:
+        raise LakeFull(sentence)
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        left = shutil.disk_usage(folder).free
+        if "No space left" in str(error) or left < needed // 100:
+            raise LakeFull(sentence) from error
+        raise
+
+
+def load_state(lake: Lake, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `save` was given as `state`, on the CPU. Raises CorruptFile."""
     path = f"{checkpoint.folder}/{STATE}"
     with lake.local(path) as local:
+        _check_bytes(checkpoint, local, lake.full(path))
         try:
-            state = torch.load(local, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(local, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CorruptFile(f"{lake.full(path)} cannot be read ({_first_line(error)}); delete its folder") from error
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    ema.step.fill_(state["ema_step"])
-    ema.initted.fill_(True)
+    return state
 
 
-def load_weights(lake: Lake, checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Load the averaged weights into a model built from `checkpoint.model`. Raises CorruptFile."""
+def load_weights(lake: Lake, checkpoint: Checkpoint, network: nn.Module) -> None:
+    """Load the averaged weights into a network built from `checkpoint.model`. Raises CorruptFile."""
     path = f"{checkpoint.folder}/{WEIGHTS}"
     with lake.local(path) as local:
+        _check_bytes(checkpoint, local, lake.full(path))
         try:
-            model.load_state_dict(load_file(local))
+            network.load_state_dict(load_file(local))
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CorruptFile(
                 f"{lake.full(path)} does not hold the weights that its record describes "
                 f"({_first_line(error)}); delete its folder"
             ) from error
+
+
+def _check_bytes(checkpoint: Checkpoint, local: Path, shown: str) -> None:
+    """Raises CorruptFile if a file is not the one that the record lists, byte for byte."""
+    recorded = next(entry.sha256 for entry in checkpoint.files if Path(entry.path).name == local.name)
+    with local.open("rb") as stream:
+        digest = sha256_of(stream)
+    if digest != recorded:
+        raise CorruptFile(
+            f"{shown} was changed since it was written: its sha256 is {digest[:12]}…, its record says "
+            f"{recorded[:12]}…; delete its folder"
+        )
 
 
 def _first_line(error: BaseException) -> str:
@@ -156,11 +195,17 @@ def of_run(lake: Lake, run: str) -> list[Checkpoint]:
 def read(lake: Lake, path: str) -> Checkpoint:
     """Read a checkpoint's record at a path in the lake. Raises CorruptFile."""
     try:
-        return Checkpoint.model_validate_json(lake.read_bytes(path))
+        checkpoint = Checkpoint.model_validate_json(lake.read_bytes(path))
     except ValidationError as error:
         raise CorruptFile(
             f"{lake.full(path)} is not a valid checkpoint ({error.errors()[0]['msg']}); delete its folder"
         ) from error
+    folder = path.removesuffix(f"/{RECORD}")
+    if folder == checkpoint.folder:
+        return checkpoint
+    # A copy of a folder: its files lie beside its record.
+    files = [entry.model_copy(update={"path": f"{folder}/{Path(entry.path).name}"}) for entry in checkpoint.files]
+    return checkpoint.model_copy(update={"place": folder, "files": tuple(files)})
 
 
 NOT_IN_SHAPE = ("sample_timesteps", "cond_drop_prob", "image_cond_drop_prob", "text_cond_drop_prob")
@@ -221,11 +266,14 @@ def at(lake: Lake, path: str) -> Checkpoint:
     if lake.is_local and Path(inside).exists():
         resolved = Path(inside).resolve()
         if not resolved.is_relative_to(Path(lake.root).resolve()):
-            raise UsageError(f"checkpoint {path} is not in dataset {lake.dataset!r}: copy its folder below runs/ first")
+            raise UsageError(
+                f"checkpoint {path} is not in dataset {lake.dataset!r}: copy its folder into "
+                f"{lake.full('runs/copied/checkpoints')} and name it there"
+            )
         inside = str(resolved.relative_to(Path(lake.root).resolve()))
     record = f"{inside}/{RECORD}"
     if inside.startswith("/") or not lake.exists(record):
         raise UsageError(
-            f"no checkpoint at {path}: expected a folder such as runs/decoder-…/checkpoints/step-00000500 with {RECORD}"
+            f"no checkpoint at {path}: expected a folder such as runs/prior-…/checkpoints/step-00000500 with {RECORD}"
         )
     return read(lake, record)

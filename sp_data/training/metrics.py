@@ -1,13 +1,15 @@
-"""metrics.jsonl: one line every `log_every` steps; always whole, and cut back to the checkpoint on resuming."""
+"""metrics.jsonl: one line every `log_every` steps, appended, and cut back to the checkpoint on resuming."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sp_data.errors import CorruptFile
-from sp_data.lake import FileEntry, Lake
+from sp_data.lake import Lake
+from sp_data.lake.disk import disk_errors
 
 
 def metrics_path(run: str) -> str:
@@ -22,18 +24,30 @@ class Metrics:
 
     @classmethod
     def resumed(cls, lake: Lake, run: str, step: int) -> Metrics:
-        """The metrics of a run up to a step."""
-        return cls(lake, run, [row for row in read_metrics(lake, run) if row["step"] <= step])
+        """The metrics of a run up to a step; later lines are removed."""
+        metrics = cls(lake, run)
+        metrics.write_all([row for row in read_metrics(lake, run) if row["step"] <= step])
+        return metrics
 
-    def write(self, row: dict[str, Any]) -> FileEntry:
-        """Add a line. The file is small and is rewritten each time, so it is whole on an object store too."""
-        return self.write_all([*self.rows, row])
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a line. An object store cannot append, so there the file is written anew."""
+        if not self.lake.is_local:
+            self.write_all([*self.rows, row])
+            return
+        self.rows.append(row)
+        path = Path(self.lake.full(metrics_path(self.run)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(str(path)), path.open("a", encoding="utf-8") as stream:
+            stream.write(_line(row))
 
-    def write_all(self, rows: list[dict[str, Any]]) -> FileEntry:
+    def write_all(self, rows: list[dict[str, Any]]) -> None:
         """Replace all lines by these."""
         self.rows = rows
-        lines = "".join(json.dumps(row) + "\n" for row in self.rows)
-        return self.lake.write_bytes(metrics_path(self.run), lines.encode(), timed=True)
+        self.lake.write_bytes(metrics_path(self.run), "".join(map(_line, rows)).encode(), timed=True)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
 
 
 def read_metrics(lake: Lake, run: str) -> list[dict[str, Any]]:
@@ -42,7 +56,9 @@ def read_metrics(lake: Lake, run: str) -> list[dict[str, Any]]:
     if not lake.exists(path):
         return []
     try:
-        return [json.loads(line) for line in lake.read_bytes(path).decode().splitlines()]
+        # A kill may have cut the last line.
+        whole = lake.read_bytes(path).decode().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
         raise CorruptFile(
             f"{lake.full(path)} is not a list of metrics ({error}); delete it and run the same command again"

@@ -12,8 +12,11 @@ from typing import Any
 
 from sp_data.errors import CorruptFile, LakeBusy
 from sp_data.lake import Lake
+from sp_data.manifest import Manifest
 
 CONFIG, RECORD = "config.json", "checkpoint.json"
+WORDS = "words"
+"""Folder of the lake with the vectors of captions' words (words.py), which are made again where they are missing."""
 TRAINED_MODELS = ("prior", "decoder")
 
 
@@ -34,6 +37,28 @@ class TrainedCheckpoint:
 
     def __str__(self) -> str:
         return f"{self.run} step {self.step:,}"
+
+
+def best_folders(manifest: Manifest) -> list[str]:
+    """Folders of the checkpoints that generate: the prior's, or one for each unet of the decoder."""
+    return [str(network["best"]["folder"]) for network in manifest.details["networks"]]
+
+
+def runs_of(lake: Lake, kind: str) -> list[list[str]]:
+    """The runs of a kind that belong together: a prior's alone, or those of a decoder's unets in order."""
+    groups = []
+    for path in lake.list("runs"):
+        if path.endswith(f"/{CONFIG}") and path.count("/") == 2 and _kind_of(path) == kind:
+            runs = [str(run) for run in json.loads(lake.read_bytes(path)).get("runs", [])]
+            if runs and runs not in groups:
+                groups.append(runs)
+    return groups
+
+
+def words_paths(clip: str, dataset: str, split: str) -> tuple[str, str]:
+    """Where the words of a split lie in the lake: values and ends."""
+    stem = f"{WORDS}/{clip}/{dataset[:16]}-{split}"
+    return f"{stem}.values.f16", f"{stem}.ends.npy"
 
 
 def trained_checkpoints(lake: Lake) -> list[TrainedCheckpoint]:

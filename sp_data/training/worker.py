@@ -2,6 +2,10 @@
 
 It is a process of its own because it holds the GPU, because it must end with the run that started it, even if that is
 killed, and because its end frees torch's memory.
+
+On a CPU it divides into processes of a thread each, which are steadier beside other work than threads that wait for
+each other at every operation; on several GPUs it becomes `accelerate launch`, with a process for each. Several machines
+train together by `accelerate launch … -m sp_data.training.worker job.json` on each.
 """
 
 from __future__ import annotations
@@ -12,19 +16,33 @@ if __name__ == "__main__":
     # Before the imports, which take seconds.
     die_with_parent()
 
+import contextlib
 import json
 import logging
+import os
+import signal
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sp_data import manifest as manifests
-from sp_data.dataset.embed.clip import quiet
 from sp_data.dataset.loader.samples import Samples
 from sp_data.errors import SpDataError, StageError
 from sp_data.lake import Lake
 from sp_data.manifest import Frozen, Manifest
-from sp_data.recipe import Recipe
+from sp_data.recipe import Recipe, Training
+from sp_data.recipe.training import CLIP_WORDS
 from sp_data.training.models import Kind
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from sp_data.training.checkpoints import Checkpoint
+    from sp_data.training.memory import Memory
+    from sp_data.training.task import Batch, Task
 
 log = logging.getLogger("sp_data.training")
 
@@ -32,12 +50,20 @@ STEP = "::step "
 """Begins a line with the number of steps done."""
 ERROR = "::error "
 """Begins the line with the error that ended the training, in one sentence."""
+STOPPED = "::stopped"
+"""The training was told to stop, and saved."""
+SMALL_PARAMETERS, SMALL_PX = 20_000_000, 64
+"""On a CPU, the memory of networks and pictures up to these sizes is not worked out before the training."""
+MIN_PICTURES = 4
+"""Of a batch, for each process on a CPU: dividing it further costs more than it gains."""
 
 
 class TrainingJob(Frozen):
     """What the parent wants trained; the child reads it from a file."""
 
     kind: Kind
+    unet: int | None = None
+    """Of a decoder: which of its unets, from 1."""
     recipe: Recipe
     lake: str
     dataset: str
@@ -50,89 +76,449 @@ class TrainingJob(Frozen):
     ancestor: str
     """The `ancestor` of the run's checkpoints."""
 
+    @property
+    def settings(self) -> Training:
+        return self.recipe.prior if self.unet is None else self.recipe.decoder.training_of(self.unet)
+
+    @property
+    def identity_fields(self) -> dict[str, Any]:
+        """What of the recipe names these weights."""
+        recipe = self.recipe
+        return recipe.prior.identity_fields() if self.unet is None else recipe.decoder.unet_identity_fields(self.unet)
+
 
 def train(job: TrainingJob) -> None:
-    """Raises StageError if there is nothing to train on, or the checkpoint to resume from is of another model."""
+    """Train in this process, which may be one of several (accelerate).
+
+    Raises StageError if there is nothing to train on, the weights to begin with or the checkpoint to resume from are of
+    another model, or the network does not fit into memory; Stopped if it was told to stop.
+    """
     from sp_data.training import checkpoints
-    from sp_data.training.checkpoints import RECORD, Checkpoint
-    from sp_data.training.decoder import DecoderTask
+    from sp_data.training.checkpoints import RECORD
     from sp_data.training.loop import Loop
-    from sp_data.training.models import num_parameters
-    from sp_data.training.prior import PriorTask
     from sp_data.training.seeds import seed_all
-    from sp_data.training.task import Task
 
     lake = Lake(job.lake, job.recipe.name)
-    verified = _verified(lake, job.dataset)
-    settings = job.recipe.prior if job.kind == "prior" else job.recipe.decoder
+    verified = verified_dataset(lake, job.dataset)
+    settings = job.settings
     seed_all(settings.seed, "weights")
-    task: Task
-    with quiet():
-        if job.kind == "prior":
-            task = PriorTask(job.recipe.prior, job.recipe.embed)
-        else:
-            task = DecoderTask(job.recipe.decoder, job.recipe.embed)
-    size = task.image_size_px
-    with Samples(verified, lake, "train", size) as samples, Samples(verified, lake, "val", size) as val:
-        if not len(samples):
-            raise StageError(f"dataset {lake.dataset!r} has no picture in its train split; lower curate.val_share")
-        template = Checkpoint(
-            kind=job.kind,
-            run=job.run,
-            step=0,
-            loss=0.0,
-            val_loss=None,
-            num_samples=len(samples),
-            dataset=verified.digest,
-            clip=str(verified.details["clip"]),
-            settings=settings.identity_fields(),
-            model=task.config,
-            num_parameters=num_parameters(task.model),
-            ancestor=job.ancestor,
-            files=(),
+    start = _start(job, lake)
+    with contextlib.ExitStack() as stack:
+        task = make_task(job, start.layout)
+        accelerator = make_accelerator(settings, task, lake, job.run)
+        if start.weights is not None:
+            from sp_data.training.weights.fill import fill
+
+            fill(task.network, start.weights, f"the weights {start.name.split('/')[1]!r}")
+        train_set, val_set = _samples(task, verified, lake, job.recipe, stack, accelerator)
+        if job.unet is None:
+            task.mean_picture = mean_picture(train_set)  # type: ignore[attr-defined]
+        template = _template(job, task, verified, len(train_set), start.name or job.ancestor)
+        resume = checkpoints.read(lake, f"{job.resume}/{RECORD}") if job.resume else None
+        if resume is not None:
+            _check_resume(resume, template)
+            template = template.model_copy(update={"ancestor": job.ancestor or template.ancestor})
+        prepare(task, settings)
+        if accelerator.device.type == "cuda":
+            from sp_data.training.switches import channels_last, compile_blocks
+
+            if settings.channels_last:
+                channels_last(task.network)
+            if settings.compile:
+                compile_blocks(task.network)
+        size = _micro_batch_size(job, task, start.layout, accelerator)
+        loop = Loop(
+            task,
+            settings,
+            template,
+            lake,
+            train_set,
+            val_set,
+            accelerator,
+            size,
+            # The parent reads these lines from the output.
+            advanced=lambda num: print(f"{STEP}{num}"),  # noqa: T201
+            told_to_stop=_told_to_stop(),
         )
-        # The parent reads these lines from the output.
-        loop = Loop(task, settings, template, lake, samples, val, advanced=lambda num: print(f"{STEP}{num}"))  # noqa: T201
-        start = 0
-        if job.resume:
-            checkpoint = checkpoints.read(lake, f"{job.resume}/{RECORD}")
-            if (checkpoint.kind, checkpoints.shape(checkpoint.model)) != (
-                template.kind,
-                checkpoints.shape(template.model),
-            ):
-                raise StageError(
-                    f"{checkpoint} is another model than the recipe's {job.kind}; --resume needs the same one"
-                )
-            loop.resume(checkpoint)
-            start = checkpoint.step
-        else:
+        if resume is not None:
+            loop.resume(resume)
+        elif accelerator.is_main_process:
             log.info(
-                "%s: %s parameters, %s samples, %s steps of %s on %s",
-                job.kind,
+                "%s: %s parameters, %s samples, %s steps of %s on %s%s",
+                task.name,
                 f"{template.num_parameters:,}",
-                f"{len(samples):,}",
+                f"{len(train_set):,}",
                 f"{settings.steps:,}",
                 settings.batch_size,
                 loop.device,
+                f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else "",
             )
-        if job.forget_after is not None:
+        if job.forget_after is not None and accelerator.is_main_process:
             checkpoints.forget(lake, job.run, job.forget_after)
-        loop.run(start)
+        loop.run(resume.step if resume else 0)
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
-def _verified(lake: Lake, identity: str) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The weights that a training begins with; empty: none."""
+
+    name: str = ""
+    weights: dict[str, torch.Tensor] | None = None
+    layout: str | None = None
+    """models.LAYOUT of the network that they are for."""
+
+
+def _start(job: TrainingJob, lake: Lake) -> Start:
+    if job.settings.start is None:
+        return Start()
+    from sp_data.training.models import OLD_LAYOUT
+    from sp_data.training.weights.adopt import load_start
+
+    adopted, weights = load_start(lake, job.settings.start)
+    wanted = "prior" if job.unet is None else "unet"
+    if adopted.kind != wanted or (job.unet is not None and min(adopted.unet or 1, 2) != min(job.unet, 2)):
+        what = "a prior" if adopted.kind == "prior" else f"unet {adopted.unet}"
+        raise StageError(
+            f"the weights {adopted.name!r} are of {what}, and the recipe begins "
+            f"{'the prior' if job.unet is None else f'unet {job.unet}'} with them; choose others (start: …)"
+        )
+    return Start(f"weights/{adopted.name}/{adopted.digest[:16]}", weights, OLD_LAYOUT if adopted.legacy else None)
+
+
+def make_task(job: TrainingJob, layout: str | None = None) -> Task:
+    from sp_data.training.decoder import UnetTask
+    from sp_data.training.prior import PriorTask
+
+    if job.unet is None:
+        return PriorTask(job.recipe.prior, job.recipe.embed.dim, layout)
+    return UnetTask(job.recipe.decoder, job.unet, job.recipe.embed.dim, layout)
+
+
+def make_accelerator(settings: Training, task: Task, lake: Lake, run: str) -> Accelerator:
+    """Raises StageError if there is no such device, or the network is too large for a CPU."""
+    from datetime import timedelta
+
+    import torch
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    from sp_data.training.models import choose_device
+
+    device = choose_device(settings.device, task.network, task.kind)
+    if device.type == "cuda" and settings.precision in ("bf16", "tf32"):
+        torch.set_float32_matmul_precision("high")
+    # TensorBoard writes to a disk.
+    trackers = [name for name in settings.report_to if lake.is_local or name != "tensorboard"]
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        log_with=trackers or None,
+        project_dir=lake.full(f"runs/{run}") if "tensorboard" in trackers else None,
+        kwargs_handlers=[
+            # Which conditions a network reads depends on the recipe; their weights get no gradient.
+            DistributedDataParallelKwargs(
+                find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
+            ),
+            # The others wait while the first process saves.
+            InitProcessGroupKwargs(timeout=timedelta(hours=2)),
+        ],
+    )
+    if trackers:
+        # The name of a project of W&B, and of TensorBoard's folder in the run's.
+        names = {"wandb": {"name": run, "dir": tempfile.gettempdir()}} if "wandb" in trackers else {}
+        accelerator.init_trackers("sp-data" if "wandb" in trackers else "tensorboard", init_kwargs=names)
+    return accelerator
+
+
+def prepare(task: Task, settings: Training) -> None:
+    """What the recipe changes in a network before it is trained."""
+    from sp_data.training.switches import fused_attention, fused_norms
+
+    if settings.lora_rank is not None:
+        from sp_data.training.lora import add_lora
+
+        add_lora(task.network, settings.lora_rank, settings.lora_alpha)
+    if settings.gradient_checkpointing and task.kind == "decoder":
+        # The prior has no such switch in dalle2-pytorch; it is small.
+        task.network.checkpoint_during_training = True  # type: ignore[assignment]
+    fused_attention(task.network)
+    fused_norms(task.network)
+
+
+def memory_of(job: TrainingJob, layout: str | None, device: str) -> Memory:
+    """What a step of a job takes with one picture at a time, by fake tensors."""
+    import torch
+
+    from sp_data.training.draws import FakeDraws
+    from sp_data.training.memory import estimate
+
+    tasks: list[Task] = []
+
+    def build() -> torch.nn.Module:
+        task = make_task(job, layout)
+        prepare(task, job.settings)
+        tasks.append(task)
+        return task.network
+
+    def loss(_: torch.nn.Module, num_pictures: int) -> torch.Tensor:
+        dim = job.recipe.embed.dim
+        batch: Batch = {
+            "image_embed": torch.zeros(num_pictures, dim),
+            "text_embed": torch.zeros(num_pictures, dim),
+            "text_encodings": torch.zeros(num_pictures, CLIP_WORDS, dim),
+        }
+        if tasks[-1].image_size_px is not None:
+            size = int(tasks[-1].config["image_size"])
+            batch["image"] = torch.zeros(num_pictures, 3, size, size)
+        return tasks[-1].loss(batch, FakeDraws(num_pictures))
+
+    return estimate(
+        build,
+        loss,
+        micro_batch_size=1,
+        precision=job.settings.precision,
+        use_8bit_adam=job.settings.use_8bit_adam,
+        trainable=lambda network: [weight for weight in network.parameters() if weight.requires_grad],
+        device=device,
+    )
+
+
+def _micro_batch_size(job: TrainingJob, task: Task, layout: str | None, accelerator: Accelerator) -> int:
+    """Pictures at a time in each process. Raises StageError if not even one fits."""
+    from sp_data.training.memory import available_bytes, choose_micro_batch, sentence
+    from sp_data.training.models import num_parameters
+
+    settings, processes = job.settings, int(accelerator.num_processes)
+    share = -(-settings.batch_size // processes)
+    device = accelerator.device
+    small = num_parameters(task.network) < SMALL_PARAMETERS and (task.image_size_px or 0) <= SMALL_PX
+    if device.type == "cpu" and small:
+        # Far from filling any memory; to work it out would take longer than the first steps.
+        return share if settings.micro_batch_size == "auto" else min(share, settings.micro_batch_size)
+    available = available_bytes(device)
+    if device.type == "cpu":
+        available //= processes
+    memory = memory_of(job, layout, device.type)
+    asked = settings.micro_batch_size
+    size = choose_micro_batch(memory, available, name=task.field, batch_size=share, requested=asked)
+    if accelerator.is_main_process:
+        log.info("%s: %s", task.name, sentence(memory.at(size), available, name=task.field, batch_size=share))
+    return size
+
+
+def _samples(
+    task: Task, verified: Manifest, lake: Lake, recipe: Recipe, stack: contextlib.ExitStack, accelerator: Accelerator
+) -> tuple[Any, Any]:
+    sets: list[Any] = [
+        stack.enter_context(Samples(verified, lake, split, task.image_size_px)) for split in ("train", "val")
+    ]
+    if not len(sets[0]):
+        raise StageError(f"dataset {lake.dataset!r} has no picture in its train split; lower curate.val_share")
+    if not task.reads_words:
+        return sets[0], sets[1]
+    from sp_data.training.words import with_words
+
+    if accelerator.is_main_process:
+        encode_words(verified, lake, recipe)
+    accelerator.wait_for_everyone()
+    clip, dim = str(verified.details["clip"]), recipe.embed.dim
+    return tuple(  # type: ignore[return-value]
+        with_words(samples, split, lake, clip, verified.digest, dim, stack)
+        for samples, split in zip(sets, ("train", "val"), strict=True)
+    )
+
+
+def mean_picture(samples: Any) -> torch.Tensor:
+    """The mean image embedding `(dim,)` of a split, or of some 2,000 of its samples."""
+    import torch
+
+    stride = max(1, len(samples) // 2000)
+    return torch.stack([samples[index]["image_embed"] for index in range(0, len(samples), stride)]).mean(0)
+
+
+def encode_words(verified: Manifest, lake: Lake, recipe: Recipe) -> None:
+    """Encode the captions of a dataset, unless the lake has them."""
+    from functools import cache
+
+    from sp_data.dataset.embed.clip import load_clip, quiet
+    from sp_data.training.words import WordEncoder, keep_words
+
+    @cache
+    def encoder() -> WordEncoder:
+        with quiet():
+            return WordEncoder(load_clip(recipe.embed.clip_model, recipe.embed.dim))
+
+    for split in ("train", "val"):
+        with Samples(verified, lake, split) as samples:
+            keep_words(samples, split, lake, str(verified.details["clip"]), verified.digest, encoder)
+
+
+def _template(job: TrainingJob, task: Task, verified: Manifest, num_samples: int, ancestor: str) -> Checkpoint:
+    from sp_data.training.checkpoints import Checkpoint
+    from sp_data.training.models import num_parameters
+
+    return Checkpoint(
+        kind=job.kind,
+        unet=job.unet,
+        run=job.run,
+        step=0,
+        loss=0.0,
+        val_loss=None,
+        num_samples=num_samples,
+        dataset=verified.digest,
+        clip=str(verified.details["clip"]),
+        settings=job.identity_fields,
+        model=task.config,
+        num_parameters=num_parameters(task.network),
+        ancestor=ancestor,
+        files=(),
+    )
+
+
+def _check_resume(checkpoint: Checkpoint, template: Checkpoint) -> None:
+    """Raises StageError if a training of `template` cannot resume from a checkpoint."""
+    from sp_data.training.checkpoints import shape
+
+    same_kind = (checkpoint.kind, checkpoint.unet) == (template.kind, template.unet)
+    if not same_kind or shape(checkpoint.model) != shape(template.model):
+        raise StageError(
+            f"{checkpoint} is another model than the recipe's {template.kind}; --resume needs the same one"
+        )
+    if checkpoint.clip != template.clip:
+        raise StageError(
+            f"{checkpoint} was trained on embeddings of {checkpoint.clip}, and this dataset has those of "
+            f"{template.clip}: its numbers mean something else; --resume needs the same CLIP"
+        )
+    lora = checkpoint.settings.get("lora_rank"), template.settings.get("lora_rank")
+    if lora[0] != lora[1]:
+        raise StageError(
+            f"{checkpoint} has lora_rank {lora[0]}, the recipe {lora[1]}; adopt it (`sp-data weights adopt`) and begin "
+            "with it (start: …) instead"
+        )
+
+
+def verified_dataset(lake: Lake, identity: str) -> Manifest:
     verified = manifests.load(lake, "verify", identity)
     if verified is None:
         raise StageError(f"there is no verified dataset {identity[:12]} in {lake.url}; run {lake.command('verify')}")
     return verified
 
 
+_stop_asked = False
+
+
+def _told_to_stop() -> Any:
+    return lambda: _stop_asked
+
+
+def _ask_to_stop(*_: object) -> None:
+    global _stop_asked
+    _stop_asked = True
+
+
+def num_cores() -> int:
+    """How many cores this process may use; OMP_NUM_THREADS limits them."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdigit() and int(limit) else len(os.sched_getaffinity(0))
+
+
+def cpu_processes(settings: Training) -> int:
+    """How many processes train on this machine's CPU."""
+    if settings.processes is not None:
+        return settings.processes
+    return max(1, min(num_cores(), settings.batch_size // MIN_PICTURES))
+
+
 def main(job_file: str) -> None:
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    job = TrainingJob.model_validate(json.loads(Path(job_file).read_text("utf-8")))
+    if "RANK" in os.environ:
+        run(job)
+        return
+    import torch
+
+    settings = job.settings
+    if settings.device != "cpu" and torch.cuda.is_available():
+        processes = settings.processes or torch.cuda.device_count()
+        if processes > 1:
+            launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
+            # The process stays the same, and so does who its parent is.
+            os.execv(sys.executable, [sys.executable, *launch, "--module", "sp_data.training.worker", job_file])
+        run(job)
+        return
+    processes = cpu_processes(settings)
+    torch.set_num_threads(max(1, num_cores() // processes))
+    if processes == 1:
+        run(job)
+    else:
+        _divide(job, processes)
+
+
+def _divide(job: TrainingJob, processes: int) -> None:
+    """Train in forked processes: what this one imported, they need not import again."""
+    import torch
+    from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
+    from sp_data.training import loop as _loop  # noqa: F401
+    from sp_data.training.dalle2 import dalle2_module
+
+    dalle2_module()
+    # Imports torch's compiler, as every optimizer does, which takes a second.
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    # Passed on to every process of the group; this one waits for the others to save.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # torch removes the file in it, at a time of its own.
+    with tempfile.TemporaryDirectory(prefix="sp-data-train-") as folder:
+        try:
+            start_processes(  # type: ignore[no-untyped-call]
+                _run_forked, (job, processes, f"{folder}/meeting-point"), processes, start_method="fork"
+            )
+        except ProcessExitedException as error:
+            # The process that failed has said why, unless it was killed.
+            log.error("%s", error)
+            sys.exit(1)
+
+
+def _run_forked(rank: int, job: TrainingJob, processes: int, meeting_point: str) -> None:
+    die_with_parent()
+    import torch
+    from torch import distributed
+
+    threads = max(1, num_cores() // processes)
+    torch.set_num_threads(threads)
+    # What accelerate reads, beside the group of processes that is made below.
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "ACCELERATE_USE_CPU": "yes",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    distributed.init_process_group(
+        "gloo", store=torch._C._distributed_c10d.FileStore(meeting_point, processes), rank=rank, world_size=processes
+    )
+    run(job)
+    distributed.destroy_process_group()
+
+
+def run(job: TrainingJob) -> None:
+    """Train, and say how it ended as the parent reads it."""
+    from sp_data.training.loop import Stopped
+
+    signal.signal(signal.SIGTERM, _ask_to_stop)
+    is_first = os.environ.get("RANK", "0") == "0"
+    if not is_first:
+        logging.getLogger().setLevel(logging.ERROR)
     try:
-        train(TrainingJob.model_validate(json.loads(Path(job_file).read_text("utf-8"))))
+        train(job)
+    except Stopped:
+        if is_first:
+            print(STOPPED)  # noqa: T201
     except SpDataError as error:
-        print(f"{ERROR}{error}")  # noqa: T201
+        print(f"{ERROR}{error}", flush=True)  # noqa: T201
         sys.exit(1)
 
 

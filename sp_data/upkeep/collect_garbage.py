@@ -41,7 +41,7 @@ from sp_data.lake import NUM_AT_ONCE, Lake, is_alive, is_temporary
 from sp_data.manifest import Manifest, ShardPart
 from sp_data.pipeline import DATASET_STAGES, STAGES, stand
 from sp_data.recipe import Recipe
-from sp_data.training.trained import runs_in_progress, trained_checkpoints
+from sp_data.training.trained import WORDS, runs_in_progress, trained_checkpoints, words_paths
 from sp_data.wiki.catalogue import read_catalogue
 from sp_data.wiki.forgotten import read_forgotten
 from sp_data.wiki.http.journal import START
@@ -143,7 +143,7 @@ def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
 
 def _data_folders() -> tuple[str, ...]:
     """Folders of the lake that only manifests account for."""
-    return (*(folder for name in DATASET_STAGES for folder in STAGES[name].folders), INDEX)
+    return (*(folder for name in DATASET_STAGES for folder in STAGES[name].folders), INDEX, WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +249,8 @@ def _files_of(kept: _Kept, lake: Lake, warnings: list[str]) -> Iterator[str]:
                 yield f"shards/{layout.shard_name(shard['number'])}_stats.json"
                 yield index_path(shard, layout)
                 shards.add(shard["parquet"]["path"])
+            for split in {shard["split"] for shard in manifest.details["shards"]}:
+                yield from words_paths(str(manifest.details["clip"]), manifest.digest, split)
     for path in sorted(shards):
         # A missing parquet can only be made again from what the tables name.
         with contextlib.suppress(FileNotFoundError):

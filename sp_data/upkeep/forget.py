@@ -34,7 +34,7 @@ from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, STAGES, Stage, as_far_as_before, run_stages
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import SILENT, Progress
-from sp_data.training.trained import TrainedCheckpoint, lineage, trained_checkpoints
+from sp_data.training.trained import WORDS, TrainedCheckpoint, lineage, trained_checkpoints
 from sp_data.upkeep.titles import resolve_title
 from sp_data.wiki import state
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
@@ -231,6 +231,9 @@ def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
             for path in lake.list(f"{folder}/{sha1[:2]}"):
                 if path.rsplit("/", 1)[1].startswith(f"{sha1}."):
                     lake.remove(path)
+    # The next training that reads words makes them again.
+    for path in lake.list(WORDS):
+        lake.remove(path)
     for path in lake.list("quarantine"):
         # Its name has the sha1 that the wiki stated.
         if any(sha1 in path for sha1 in sha1s) or _sha1_of(lake.read_bytes(path)) in sha1s:

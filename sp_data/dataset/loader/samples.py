@@ -48,6 +48,8 @@ class Sample(TypedDict, total=False):
     image: torch.Tensor
     image_embed: torch.Tensor
     text_embed: torch.Tensor
+    text_encodings: torch.Tensor
+    """Only where a training adds it (sp_data.training.words)."""
     caption: str
 
 
@@ -93,13 +95,17 @@ class Samples(Dataset[Sample]):
         shard, key, record = self._at(index)
         sample = Sample(
             key=key,
-            caption=bytes(shard.read(key, "txt", record.txt, record.txt_bytes)).decode("utf-8"),
+            caption=_caption(shard, key, record),
             image_embed=shard.embedding(key, "img_emb", record.row),
             text_embed=shard.embedding(key, "text_emb", record.row),
         )
         if self.image_size_px is not None:
             sample["image"] = shard.picture(key, record, self.image_size_px)
         return sample
+
+    def caption(self, index: int) -> str:
+        """A sample's caption alone. Raises CorruptFile."""
+        return _caption(*self._at(index))
 
     def variants(self, index: int) -> tuple[str, ...]:
         """Other captions of a sample, as curate made them. `text_embed` belongs to the caption, not to these."""
@@ -175,6 +181,10 @@ class Samples(Dataset[Sample]):
             self._open.popitem(last=False)[1].close()
         self._open[number] = OpenShard(self._shards[number])
         return self._open[number]
+
+
+def _caption(shard: OpenShard, key: str, record: IndexRecord) -> str:
+    return bytes(shard.read(key, "txt", record.txt, record.txt_bytes)).decode("utf-8")
 
 
 def max_open_shards() -> int:

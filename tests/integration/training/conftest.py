@@ -31,6 +31,8 @@ QUICK = [
     "decoder.save_every=4",
     "decoder.log_every=2",
     "decoder.batch_size=8",
+    "decoder.unets.1.steps=6",
+    "decoder.lr_warmup_steps=1",
     "judge.num_prompts=4",
 ]
 
@@ -61,7 +63,7 @@ def trained_copy(trained_lake: Lake, tmp_path: Path) -> Lake:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child process spends ten seconds on imports; this process has done them already."""
 
-    def run(job: dict[str, Any], *_: object) -> None:
+    def run(_module: str, job: dict[str, Any], *_: object) -> None:
         worker.train(worker.TrainingJob.model_validate(job))
 
     monkeypatch.setattr(stage, "_run_child", run)

@@ -64,8 +64,10 @@ def test_a_picture_names_what_made_it(models: Models, trained_lake: Lake) -> Non
     for kind in ("prior", "decoder"):
         manifest = manifests.latest(trained_lake, kind)
         assert manifest is not None
-        assert origin[kind]["weights"] == manifest.details["best"]["digest"]
-        assert origin[kind]["dataset"] == verified.digest
+        made_by = origin[kind] if kind == "decoder" else [origin[kind]]
+        best = [network["best"]["digest"] for network in manifest.details["networks"]]
+        assert [network["weights"] for network in made_by] == best
+        assert {network["dataset"] for network in made_by} == {verified.digest}
     with Image.open(io.BytesIO(picture.png())) as opened:
         opened.load()
         assert json.loads(opened.text[CHUNK]) == origin  # type: ignore[attr-defined]
@@ -146,9 +148,11 @@ def test_the_page_shows_prompt_picture_and_neighbour(trained_copy: Lake, quick_r
         assert verdict["prompt"] in page
     assert page.count('class="drawn"') == 4
     assert page.count("nearest: ") == 4
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
+    assert page.count('class="steps"') == 2, "each unet's pictures by step"
     for kind in ("prior", "decoder"):
-        assert by_stage[kind].details["run"] in page
+        for network in by_stage[kind].details["networks"]:
+            assert network["run"] in page
     assert "From a picture back to a page" in page
 
 

@@ -16,7 +16,7 @@ from sp_data.lake import Lake
 from sp_data.pipeline import run_stage
 from sp_data.recipe import Recipe
 from sp_data.training import checkpoints
-from sp_data.training.models import build
+from sp_data.training.models import build_prior
 from sp_data.training.prior import guess
 
 STEPS, BATCH_SIZE = 150, 24
@@ -48,8 +48,8 @@ def cosines(
 ) -> tuple[float, float]:
     """Train; give the mean cosine of the embedding guessed from each text to its own picture and to the others."""
     trained = run_stage("prior", recipe, lake).manifest
-    best = checkpoints.read(lake, f"{trained.details['best']['folder']}/checkpoint.json")
-    model = build("prior", best.model).eval()
+    best = checkpoints.read(lake, f"{trained.details['networks'][0]['best']['folder']}/checkpoint.json")
+    model = build_prior(best.model).eval()
     checkpoints.load_weights(lake, best, model)
     with torch.inference_mode(), NoiseByPicture("prior", range(len(text))):
         guesses = guess(model, {"text_embed": torch.from_numpy(text)}, text.shape[1]).numpy()

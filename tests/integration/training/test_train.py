@@ -36,7 +36,7 @@ def latest(lake: Lake, stage: str) -> Manifest:
 
 def losses(lake: Lake, kind: str) -> list[tuple[Any, ...]]:
     """The metrics that do not depend on the machine's speed."""
-    rows = read_metrics(lake, latest(lake, kind).details["run"])
+    rows = read_metrics(lake, latest(lake, kind).details["networks"][0]["run"])
     return [tuple(value for name, value in row.items() if name != "samples_per_second") for row in rows]
 
 
@@ -54,7 +54,7 @@ def test_every_sample_is_learnt_from_or_held_out(trained_lake: Lake) -> None:
 
 def test_training_lowers_the_validation_loss(trained_lake: Lake) -> None:
     for kind in ("prior", "decoder"):
-        rows = read_metrics(trained_lake, latest(trained_lake, kind).details["run"])
+        rows = read_metrics(trained_lake, latest(trained_lake, kind).details["networks"][0]["run"])
         val_losses = [row["val_loss"] for row in rows if "val_loss" in row]
         assert len(val_losses) == 3
         assert val_losses[-1] < val_losses[1] < val_losses[0]
@@ -63,10 +63,10 @@ def test_training_lowers_the_validation_loss(trained_lake: Lake) -> None:
 def test_a_manifest_names_the_best_checkpoint_and_its_weights(trained_lake: Lake) -> None:
     for kind in ("prior", "decoder"):
         manifest = latest(trained_lake, kind)
-        saved = checkpoints.of_run(trained_lake, manifest.details["run"])
+        saved = checkpoints.of_run(trained_lake, manifest.details["networks"][0]["run"])
         best = checkpoints.best(saved)
         assert (
-            manifest.details["best"]["digest"]
+            manifest.details["networks"][0]["best"]["digest"]
             == best.digest
             == trained_lake.sha256(f"{best.folder}/weights.safetensors")
         )
@@ -85,11 +85,11 @@ def test_a_second_run_is_unchanged_and_writes_nothing(trained_copy: Lake, quick_
 
 def test_lost_weights_are_noticed_and_come_back_with_the_same_bytes(trained_copy: Lake, quick_recipe: Recipe) -> None:
     manifest = latest(trained_copy, "prior")
-    lost = f"{manifest.details['best']['folder']}/weights.safetensors"
+    lost = f"{manifest.details['networks'][0]['best']['folder']}/weights.safetensors"
     Path(trained_copy.full(lost)).unlink()
     assert stand(quick_recipe, trained_copy)["prior"].state == "damaged"
     assert run_stage("prior", quick_recipe, trained_copy).state == "done"
-    assert trained_copy.sha256(lost) == manifest.details["best"]["digest"]
+    assert trained_copy.sha256(lost) == manifest.details["networks"][0]["best"]["digest"]
     assert latest(trained_copy, "prior").digest == manifest.digest
 
 
@@ -104,7 +104,7 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
     recipe_file.write_text(quick_recipe.model_dump_json())
     command = [sys.executable, "-m", "sp_data.cli", "train", kind, str(recipe_file)]
     command += ["--lake", str(Path(trained_copy.root).parent)]
-    run = latest(trained_lake, kind).details["run"]
+    run = latest(trained_lake, kind).details["networks"][0]["run"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: checkpoints.of_run(trained_copy, run) != [], process)
     child = child_of(process.pid)
@@ -115,7 +115,8 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
     last_step = getattr(quick_recipe, kind).steps
     assert saved[-1].step < last_step, "killed too late to prove anything"
     output = on_a_terminal(command)
-    assert f"{kind}: goes on from step {saved[-1].step} of {last_step}" in output
+    name = "prior" if kind == "prior" else "unet 1"
+    assert f"{name}: goes on from step {saved[-1].step} of {last_step}" in output
     assert losses(trained_copy, kind) == losses(trained_lake, kind), "bit for bit"
     assert latest(trained_copy, kind).digest == latest(trained_lake, kind).digest
 
@@ -179,7 +180,7 @@ def test_an_interrupted_training_leaves_no_child(trained_copy: Lake, quick_recip
 def test_going_on_from_a_named_checkpoint_goes_back_to_it(
     trained_copy: Lake, trained_lake: Lake, quick_recipe: Recipe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = latest(trained_copy, "prior").details["run"]
+    run = latest(trained_copy, "prior").details["networks"][0]["run"]
     first = checkpoints.of_run(trained_copy, run)[0]
     assert first.step < quick_recipe.prior.steps
     # Processes that read ahead change nothing.
@@ -196,11 +197,16 @@ def test_going_on_from_a_named_checkpoint_goes_back_to_it(
 def test_a_longer_training_goes_on_from_a_shorter_one(
     trained_copy: Lake, quick_recipe: Recipe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    best = latest(trained_copy, "prior").details["last"]["folder"]
+    best = latest(trained_copy, "prior").details["networks"][0]["last"]["folder"]
     longer = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"steps": 80})})
     manifest = run_stage("prior", longer, trained_copy, resume=best).manifest
-    assert [row["step"] for row in read_metrics(trained_copy, manifest.details["run"])] == [65, 70, 75, 80]
-    assert manifest.details["last"]["step"] == 80
+    assert [row["step"] for row in read_metrics(trained_copy, manifest.details["networks"][0]["run"])] == [
+        65,
+        70,
+        75,
+        80,
+    ]
+    assert manifest.details["networks"][0]["last"]["step"] == 80
     assert run_stage("prior", longer, trained_copy, resume=best).state == "unchanged"
     # Stopped after its first checkpoint, as by a kill: the same command goes on from there.
     later = longer.model_copy(update={"prior": longer.prior.model_copy(update={"steps": 100})})
@@ -212,7 +218,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
     with caplog.at_level(logging.INFO, "sp_data"):
         ended = run_stage("prior", later, trained_copy, resume=best).manifest
     assert "goes on from step 80 of 100" in caplog.text
-    assert ended.details["ancestor"].startswith(latest_run_name(best))
+    assert ended.details["networks"][0]["ancestor"].startswith(latest_run_name(best))
 
 
 def latest_run_name(folder: str) -> str:
@@ -232,16 +238,16 @@ def stop_after(step: int) -> Any:
 @pytest.mark.usefixtures("in_process")
 def test_a_checkpoint_of_another_model_is_refused(trained_copy: Lake, quick_recipe: Recipe) -> None:
     wider = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"depth": 1, "steps": 80})})
-    best = latest(trained_copy, "prior").details["best"]["folder"]
+    best = latest(trained_copy, "prior").details["networks"][0]["best"]["folder"]
     with pytest.raises(StageError, match=r"is another model than the recipe's prior; --resume needs the same one"):
         run_stage("prior", wider, trained_copy, resume=best)
 
 
 def test_a_refused_checkpoint_costs_nothing(trained_copy: Lake, quick_recipe: Recipe) -> None:
     """The prior's checkpoint given for the decoder by mistake: every checkpoint of the decoder stays."""
-    run = latest(trained_copy, "decoder").details["run"]
+    run = latest(trained_copy, "decoder").details["networks"][0]["run"]
     before = checkpoints.of_run(trained_copy, run)
-    wrong = latest(trained_copy, "prior").details["best"]["folder"]
+    wrong = latest(trained_copy, "prior").details["networks"][0]["best"]["folder"]
     with pytest.raises(StageError, match="is another model than the recipe's decoder"):
         run_stage("decoder", quick_recipe, trained_copy, resume=wrong)
     assert checkpoints.of_run(trained_copy, run) == before
@@ -260,31 +266,34 @@ def test_lost_weights_of_the_best_come_back_though_it_is_not_the_last(
     monkeypatch.setattr(loop.Loop, "_evaluate", rising)
     other = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"seed": 3})})
     manifest = run_stage("prior", other, trained_copy).manifest
-    assert (manifest.details["best"]["step"], manifest.details["last"]["step"]) == (20, 60)
-    lost = f"{manifest.details['best']['folder']}/weights.safetensors"
+    assert (manifest.details["networks"][0]["best"]["step"], manifest.details["networks"][0]["last"]["step"]) == (
+        20,
+        60,
+    )
+    lost = f"{manifest.details['networks'][0]['best']['folder']}/weights.safetensors"
     trained_copy.remove(lost)
     worse_each_time = iter(range(1, 100))
     again = run_stage("prior", other, trained_copy).manifest
-    assert trained_copy.sha256(lost) == manifest.details["best"]["digest"]
+    assert trained_copy.sha256(lost) == manifest.details["networks"][0]["best"]["digest"]
     assert again.digest == manifest.digest
 
 
 def test_lost_metrics_are_restored_from_the_checkpoints(trained_copy: Lake, quick_recipe: Recipe) -> None:
     manifest = latest(trained_copy, "prior")
-    path = f"runs/{manifest.details['run']}/metrics.jsonl"
+    path = f"runs/{manifest.details['networks'][0]['run']}/metrics.jsonl"
     trained_copy.remove(path)
     assert run_stage("prior", quick_recipe, trained_copy).state == "done"
     assert latest(trained_copy, "prior").digest == manifest.digest
-    assert [row["step"] for row in read_metrics(trained_copy, manifest.details["run"])] == [40, 60]
+    assert [row["step"] for row in read_metrics(trained_copy, manifest.details["networks"][0]["run"])] == [40, 60]
     assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged"
 
 
 @pytest.mark.usefixtures("in_process")
 def test_a_training_that_diverges_ends_before_it_is_saved(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    wild = quick_recipe.prior.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 1e30, "warmup_steps": 0})
+    wild = quick_recipe.prior.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 1e30, "lr_warmup_steps": 0})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "sp_data.training.prior.PriorTask.losses", lambda *_: iter([torch.tensor(float("nan"), requires_grad=True)])
+            "sp_data.training.prior.PriorTask.loss", lambda *_: torch.tensor(float("nan"), requires_grad=True)
         )
         with pytest.raises(StageError, match=r"is no number any more at step 5; lower prior\.learning_rate"):
             run_stage("prior", quick_recipe.model_copy(update={"prior": wild}), trained_copy)
@@ -312,7 +321,7 @@ def test_the_dataset_may_be_written_while_a_training_goes_on(trained_copy: Lake,
 
 
 def test_a_checkpoint_beyond_the_last_step_is_refused(trained_copy: Lake, quick_recipe: Recipe) -> None:
-    last = latest(trained_copy, "prior").details["last"]["folder"]
+    last = latest(trained_copy, "prior").details["networks"][0]["last"]["folder"]
     other = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"seed": 9})})
     with pytest.raises(StageError, match=r"already at the last of prior\.steps = 60: raise it"):
         run_stage("prior", other, trained_copy, resume=last)
@@ -355,7 +364,7 @@ def test_a_cascade_of_two_unets_trains_and_enlarges(trained_copy: Lake) -> None:
         ],
     )
     manifest = run_stage("decoder", cascade, trained_copy).manifest
-    assert manifest.details["last"]["step"] == 2
+    assert manifest.details["networks"][0]["last"]["step"] == 2
     from sp_data.generation.dream import Order, dream
     from sp_data.generation.models import load_models
 

@@ -1,0 +1,98 @@
+"""Files with the names, shapes and forms of LAION's, of random values, and what it takes to load them.
+
+Run in processes of their own, so that the peak of each step's memory is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
+from torch import Tensor, nn
+
+from sp_data.lake import Lake
+from sp_data.recipe import southpark
+from sp_data.training.models import decoder_config, prior_config
+from sp_data.training.weights.adopt import adopt, load_start
+from sp_data.training.weights.fill import fill
+from sp_data.training.weights.legacy import convert_prior, convert_unet, revert_prior, revert_unet
+from sp_data.training.weights.patch import patch
+from sp_data.training.weights.read import read
+
+DIM = 768
+
+
+def network(part: str) -> nn.Module:
+    """Of `southpark()`'s size, on the meta device, patched."""
+    recipe = southpark()
+    with torch.device("meta"):
+        if part == "prior":
+            model = DiffusionPriorConfig(**plain(prior_config(recipe.prior, DIM))).create()
+        else:
+            decoder = DecoderConfig(**decoder_config(recipe.decoder, DIM)).create()
+            model = decoder.unets[0 if part == "decoder" else 1]
+    patch(model)
+    return model
+
+
+def plain(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "layout"}
+
+
+def make(part: str, file: str) -> dict[str, Any]:
+    """The file as dalle2-pytorch 1.0.2 left it: a decoder with version and configuration, the others bare."""
+    own = network(part).state_dict()
+    names = {name: value for name, value in own.items() if not name.startswith("noise_scheduler")}
+    names = revert_prior(names) if part == "prior" else revert_unet(names)
+    state = {name: torch.rand(value.shape) for name, value in names.items()}
+    for name in state:
+        if name.endswith("rotary_emb.freqs"):
+            # All layers have the same.
+            state[name] = torch.ones(names[name].shape)
+    total = checksum(state)
+    if part == "prior":
+        state |= {"clip.clip.visual.proj": torch.zeros(1024, DIM), "noise_scheduler.betas": torch.zeros(1000)}
+        torch.save(state, file)
+    else:
+        number = 0 if part == "decoder" else 1
+        state = {f"unets.{number}.{name}": value for name, value in state.items()}
+        config = {"decoder": {"unets": [{"dim": 320}]}}
+        torch.save({"version": "1.0.2", "config": config, "model": state} if part == "decoder" else state, file)
+    return {"names": len(state), "checksum": total}
+
+
+def load(part: str, file: str) -> dict[str, Any]:
+    """Read, converted, loaded strictly, and each weight read once."""
+    (only,) = read(Path(file))
+    model = network(part)
+    fill(model, (convert_prior if part == "prior" else convert_unet)(only.state), file)
+    return {"checksum": checksum(weights_of(model, part))}
+
+
+def take_in(part: str, file: str, lake: str) -> dict[str, Any]:
+    (adopted,) = adopt(Lake(lake, "x"), file, part, version="1.0.2")
+    return {"num_parameters": adopted.num_parameters}
+
+
+def start(part: str, lake: str) -> dict[str, Any]:
+    adopted, state = load_start(Lake(lake, "x"), part)
+    model = network(part)
+    fill(model, state, adopted.name)
+    return {"checksum": checksum(weights_of(model, part))}
+
+
+def weights_of(model: nn.Module, part: str) -> dict[str, Tensor]:
+    """A filled model's weights under their old names."""
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("noise_scheduler")}
+    return revert_prior(state) if part == "prior" else revert_unet(state)
+
+
+def checksum(state: Mapping[str, Tensor]) -> float:
+    """Of each weight, in the order of the names."""
+    total = sum(
+        value.double().sum() * (1 + number % 7) for number, value in enumerate(map(state.__getitem__, sorted(state)))
+    )
+    return float(total)
