@@ -37,6 +37,7 @@ from sp_data.recipe import Decoder, Prior, Training
 from sp_data.recipe.training import CLIP_WORDS
 from sp_data.runtime.subprocesses import die_with_parent
 from sp_data.training.checkpoints import Checkpoint
+from sp_data.training.dalle2 import dalle2_module
 from sp_data.training.decoder import UnetTask
 from sp_data.training.loop import Loop
 from sp_data.training.models import num_parameters
@@ -97,6 +98,17 @@ class Case:
         return itertools.cycle([self.make_batch(task, share, seed) for seed in range(NUM_BATCHES)])
 
 
+def import_all() -> None:
+    """What every side imports: once, for processes that are forked afterwards. torch._dynamo takes longest; the first
+    optimizer needs it."""
+    # Their package prints when it is imported.
+    with contextlib.redirect_stdout(io.StringIO()):
+        import torch._dynamo  # noqa: F401
+
+        dalle2_module()
+        import dalle2_pytorch.trainer  # noqa: F401
+
+
 def ours(case: Case) -> Step:
     loop = make_loop(case)
     numbers, batches = itertools.count(), case.batches(loop.task)
@@ -131,11 +143,9 @@ def make_loop(case: Case, layout: str | None = None) -> Loop:
 
 def peer(case: Case, precision: str) -> Step:
     """`precision` is accelerate's: 'bf16', or 'no' for float32, which is the trainers' default."""
+    import_all()
     from accelerate import Accelerator
-
-    # Their package prints when it is imported.
-    with contextlib.redirect_stdout(io.StringIO()):
-        from dalle2_pytorch.trainer import DecoderTrainer, DiffusionPriorTrainer
+    from dalle2_pytorch.trainer import DecoderTrainer, DiffusionPriorTrainer
 
     task = case.make_task()
     batches = case.batches(task)
@@ -165,13 +175,18 @@ def peer(case: Case, precision: str) -> Step:
     return step_of_prior
 
 
-def bare(case: Case, switches: Sequence[Switch] = ()) -> Step:
-    """The loss is dalle2-pytorch's own; the average and the optimizer are torch's, all weights at once."""
+def bare(case: Case, switches: Sequence[Switch] = (), *, as_ours: bool = False) -> Step:
+    """The loss is dalle2-pytorch's own; the average and the optimizer are torch's, all weights at once.
+
+    `as_ours`: with the switches that a training of ours turns on.
+    """
     task = case.make_task()
     training = case.training
     if isinstance(task, UnetTask) and task.crop_px is not None:
         task.model.random_crop_sizes = (*[None] * (task.number - 1), task.crop_px)
     task.model.to(case.device).train()
+    if as_ours:
+        prepare(task, training)
     for switch in switches:
         switch(task.network)
     batches = case.batches(task)

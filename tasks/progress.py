@@ -1,17 +1,20 @@
-"""Progress of a long task as a Prefect artifact, beside the progress bar of this process."""
+"""Progress of a long task as Prefect artifacts, beside the progress bar of this process."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import time
 from collections.abc import Iterator
 from uuid import UUID
 
 import httpx
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from PIL import Image
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
+from sp_data.runtime.contact_sheet import data_uri, jpeg
 from sp_data.runtime.progress import Progress
 
 log = logging.getLogger("sp_data.tasks")
@@ -21,7 +24,7 @@ EVERY_S = 5.0
 
 
 class ProgressArtifact:
-    """A progress bar in the Prefect UI; `other` gets the same progress."""
+    """A progress bar in the Prefect UI, and the pictures of the latest checkpoint; `other` gets the same."""
 
     def __init__(self, key: str, other: Progress) -> None:
         self._key, self._other = key, other
@@ -44,6 +47,15 @@ class ProgressArtifact:
             self._shown_at = now
             with self._errors_logged():
                 update_progress_artifact(self._artifact_id, progress=min(100.0, 100 * self._done / self._total))
+
+    def show(self, title: str, png: bytes) -> None:
+        self._other.show(title, png)
+        with self._errors_logged(), Image.open(io.BytesIO(png)) as picture:
+            create_markdown_artifact(
+                key=f"{self._key}-pictures",
+                markdown=f"![{title}]({data_uri(jpeg(picture.convert('RGB'), 75))})\n",
+                description=f"{title}: what each checkpoint draws",
+            )
 
     @contextlib.contextmanager
     def _errors_logged(self) -> Iterator[None]:

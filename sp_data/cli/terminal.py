@@ -46,6 +46,9 @@ class Bars:
         if self._stage is not None:
             self._progress.advance(self._stage, count)
 
+    def show(self, title: str, png: bytes) -> None:
+        """A terminal shows no pictures."""
+
 
 class _RateColumn(ProgressColumn):
     """'1.2/s' while a stage works; nothing before it is known."""

@@ -14,6 +14,9 @@ class Progress(Protocol):
     def advance(self, count: int = 1) -> None:
         """`count` more units are done."""
 
+    def show(self, title: str, png: bytes) -> None:
+        """A picture of what was made so far, for who can look at it; it takes the place of the one before."""
+
 
 SHOWN = {"shown": True}
 """`extra` of a log line that a terminal shows too; there, bars replace the other lines."""
@@ -26,6 +29,9 @@ class Silent:
         pass
 
     def advance(self, count: int = 1) -> None:
+        pass
+
+    def show(self, title: str, png: bytes) -> None:
         pass
 
 

@@ -30,6 +30,7 @@ from sp_data.recipe import Recipe, Training
 from sp_data.runtime.progress import SHOWN, Progress
 from sp_data.runtime.subprocesses import python_child, tail
 from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
+from sp_data.training.grid import grid_path
 
 if TYPE_CHECKING:
     from sp_data.training.checkpoints import Checkpoint
@@ -167,8 +168,8 @@ def _train_network(network: Network, start: StartPoint, run: StageRun, verified:
         "forget_after": start.forget_after,
         "ancestor": start.ancestor,
     }
-    # For who trains it on several machines.
-    lake.write_bytes(f"runs/{network.run}/job.json", json.dumps(job).encode())
+    # For who trains it on several machines; each knows its own way to the lake.
+    lake.write_bytes(f"runs/{network.run}/job.json", json.dumps({**job, "lake": ""}).encode())
     _run_child("sp_data.training.worker", job, network, lake, progress, step)
 
 
@@ -302,6 +303,8 @@ def _run_child(module: str, job: dict[str, Any], network: Network, lake: Lake, p
                     is_stopped = True
                 elif line.startswith((f"{network.name}:", "words:")):
                     log.info("%s", line)
+                    if line.startswith(f"{network.name}: checkpoint ") and lake.exists(grid_path(network.run)):
+                        progress.show(f"{network.name} of {lake.dataset}", lake.read_bytes(grid_path(network.run)))
                 elif line.strip():
                     log.debug("%s", line)
         if is_stopped:

@@ -5,7 +5,7 @@ killed, and because its end frees torch's memory.
 
 On a CPU it divides into processes of a thread each, which are steadier beside other work than threads that wait for
 each other at every operation; on several GPUs it becomes `accelerate launch`, with a process for each. Several machines
-train together by `accelerate launch … -m sp_data.training.worker job.json` on each.
+train together by `accelerate launch … --module sp_data.training.worker runs/…/job.json LAKE` on each.
 """
 
 from __future__ import annotations
@@ -429,9 +429,12 @@ def cpu_processes(settings: Training) -> int:
     return max(1, min(num_cores(), settings.batch_size // MIN_PICTURES))
 
 
-def main(job_file: str) -> None:
+def main(job_file: str, lake: str = "") -> None:
+    """`lake`: its URL, where the job does not say it."""
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     job = TrainingJob.model_validate(json.loads(Path(job_file).read_text("utf-8")))
+    if lake:
+        job = job.model_copy(update={"lake": lake})
     if "RANK" in os.environ:
         run(job)
         return
@@ -523,4 +526,4 @@ def run(job: TrainingJob) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

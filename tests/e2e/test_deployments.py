@@ -101,13 +101,16 @@ def test_the_pipeline_runs_with_other_parameters(
     _, lake = first_run
     kept = load_recipe_of(lake)
     recipe = {**kept, "decoder": {**kept["decoder"], "steps": 6}}
+    recipe["decoder"]["unets"] = [{**unet, "steps": None} for unet in kept["decoder"]["unets"]]
     run = start(server, deployed["pipeline"], recipe=recipe, lake=str(lake))
     wait_for("the pipeline", lambda: state_of(server, run) in ("COMPLETED", "FAILED", "CRASHED"), 400)
     assert state_of(server, run) == "COMPLETED"
     logs = [line["message"] for line in post(server, "/logs/filter", {"limit": 200, "sort": "TIMESTAMP_DESC"})]
-    assert any("decoder: step 6 of 6" in line for line in logs), "the child's lines are in the run's log"
+    assert any("unet 1: step 6 of 6" in line for line in logs), "the child's lines are in the run's log"
     progress = {artifact["key"]: artifact["data"] for artifact in post(server, "/artifacts/filter", {})}
     assert progress["demo-decoder-progress"] == 100.0
+    pictures = progress["demo-decoder-progress-pictures"]
+    assert pictures.startswith("![unet 2 of demo](data:image/jpeg;base64,"), "the latest grid"
 
 
 def load_recipe_of(lake: Path) -> dict[str, Any]:

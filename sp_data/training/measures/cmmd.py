@@ -39,8 +39,9 @@ STEADY = 500
 FAR = 1 / 40
 """Part of `one_picture` from which drawn pictures are called far from the held-out ones: see Cmmd.far.
 
-Fixed on paper-cutout kids at 32 px, where a decoder trained on 1,500 kids reached 1/144, and one of equal size trained
-equally long on 20 kids 1/13."""
+Fixed on the demo's kids and CLIP, where decoders trained on 1,500 kids came to 1/144 (1,000 steps) and 1/78 (700), and
+equal ones trained equally long on 20 kids to 1/13 and 1/8 (tests/integration/training/test_memorised.py). Where CLIP
+finds all pictures of a wiki alike, one_picture is small and a young decoder is called far for its speckle alone."""
 
 _Sums = npt.NDArray[np.float64]
 _Total = TypeVar("_Total", float, _Sums)

@@ -418,11 +418,28 @@ def test_models_that_look_at_words_train_and_dream(trained_copy: Lake, tmp_path:
     from sp_data.generation.dream import Order, SamplingOptions, dream
     from sp_data.generation.models import load_models
 
+    check_words(trained_copy, wordy)
     models = load_models(wordy, trained_copy)
     (plain,) = dream(models, [Order("a kid", 0)])
     (guided,) = dream(models, [Order("a kid", 0)], SamplingOptions(cond_scale=2.0))
     assert plain.picture.size == (16, 16)
     assert plain.png() != guided.png()
+
+
+def check_words(lake: Lake, recipe: Recipe) -> None:
+    """They were encoded once for both trainings, and are what the CLIP says, rounded to half precision."""
+    from sp_data.dataset.embed.clip import load_clip
+    from sp_data.dataset.loader import Samples
+    from sp_data.training.words import WordEncoder, with_words
+
+    verified = latest(lake, "verify")
+    assert len(lake.list("words")) == 4, "two files for each of train and val"
+    clip = str(verified.details["clip"])
+    with Samples(verified, lake, "train") as samples, contextlib.ExitStack() as stack:
+        kept = with_words(samples, "train", lake, clip, verified.digest, recipe.embed.dim, stack)
+        encoded = WordEncoder(load_clip(recipe.embed.clip_model, recipe.embed.dim))([samples.caption(3)])[0]
+        assert torch.equal(kept[3]["text_encodings"], encoded.half())
+        assert kept[3]["key"] == samples[3]["key"]
 
 
 @pytest.mark.usefixtures("in_process")

@@ -21,8 +21,8 @@ from sp_data.training.draws import Draws
 from sp_data.training.loop import Loop
 from sp_data.training.prior import PriorTask
 from sp_data.training.seeds import seed_all
-from sp_data.training.switches import fused_attention
 from sp_data.training.task import Batch, Task, tensor
+from sp_data.training.worker import prepare
 
 pytestmark = pytest.mark.cuda
 
@@ -114,7 +114,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(name: str) -> None:
         copied = copy.deepcopy(task)
         copied.model.to(device)
         if device == DEVICE:
-            fused_attention(copied.network)
+            prepare(copied, PRIOR)
         loss = copied.loss(make_batch(device), DrawnOnTheCpu(device))
         loss.backward()  # type: ignore[no-untyped-call]
         results.append((float(loss.detach()), gradient(copied)))
