@@ -109,7 +109,7 @@ def find_checkpoints(kind: Kind, lake: Lake, named: list[str]) -> tuple[Checkpoi
     # What is not named comes from the runs that belong together.
     by_unet = dict(enumerate(_finished(kind, lake) if choice == BEST else (), start=1))
     by_unet = by_unet or dict(enumerate(_newest(kind, lake, choice), start=1))
-    if chosen and max(chosen) > 1 + len(by_unet):
+    if chosen and len(by_unet | chosen) < max(chosen):
         raise UsageError(f"{chosen[max(chosen)]} is of unet {max(chosen)}: name the checkpoints of those before it too")
     by_unet |= chosen
     if not by_unet:

@@ -104,7 +104,7 @@ def save(lake: Lake, checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]
         files = tuple(
             lake.publish(folder / name, f"{checkpoint.folder}/{name}", timed=name == STATE) for name in (WEIGHTS, STATE)
         )
-    made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    made_at = datetime.now(UTC).isoformat()
     whole = checkpoint.model_copy(update={"files": files, "made_at": made_at})
     lake.write_bytes(f"{whole.folder}/{RECORD}", whole.model_dump_json(indent=1).encode() + b"\n", durable=True)
     return whole
