@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from typing import NoReturn
 
@@ -36,6 +37,8 @@ def whole_app() -> typer.Typer:
 
 def main() -> NoReturn:
     """Run the command and turn every failure into one sentence and an exit code."""
+    # As Ctrl-C: a training saves before it ends. Prefect has a way of its own while a flow runs.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         whole_app()()
     except errors.SpDataError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 
@@ -140,6 +140,9 @@ class Prior(Training):
                 f"max_text_len {self.max_text_len} would cut what CLIP reads: set it to {CLIP_WORDS}, or "
                 "text_encodings to false"
             )
+        if self.gradient_checkpointing:
+            raise ValueError("gradient_checkpointing: dalle2-pytorch has it for unets only; lower micro_batch_size")
+        _check_start(self.start, "laion-prior", "")
         if self.dim_head % 2:
             raise ValueError(f"dim_head {self.dim_head} is odd: rotary embeddings turn pairs of numbers")
         return self
@@ -258,7 +261,12 @@ class Decoder(Training):
             )
         for number, unet in enumerate(self.unets, start=1):
             unet.check(number, self.timesteps)
-            self.training_of(number)
+            try:
+                training = self.training_of(number)
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"unets.{number - 1}: {message}") from error
+            _check_start(training.start, "laion-decoder" if number == 1 else "laion-upsampler", f"unets.{number - 1}.")
         return self
 
     @property
@@ -294,6 +302,11 @@ class Decoder(Training):
     def identity_fields(self) -> dict[str, Any]:
         """Those of each unet."""
         return {"unets": [self.unet_identity_fields(number) for number in range(1, len(self.unets) + 1)]}
+
+
+def _check_start(start: str | None, fitting: str, field: str) -> None:
+    if start is not None and start.startswith("laion-") and start != fitting:
+        raise ValueError(f"{field}start {start}: those are the weights of another network; expected {fitting}")
 
 
 def _check_sampling(sample_timesteps: int, timesteps: int) -> None:

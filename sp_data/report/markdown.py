@@ -81,8 +81,8 @@ def _close_pairs(lake: Lake, manifest: Manifest) -> list[str]:
 
 def _training(lake: Lake, manifest: Manifest) -> list[str]:
     """For each network the checkpoint that generates, the losses by step, and the pictures of its checkpoints."""
-    lines = [line for network in manifest.details["networks"] for line in _network(lake, network)]
-    evaluation = manifest.details["evaluation"]
+    lines = [line for network in manifest.details.get("networks", ()) for line in _network(lake, network)]
+    evaluation = manifest.details.get("evaluation", {})
     if evaluation:
         lines += [
             "",

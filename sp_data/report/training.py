@@ -47,13 +47,13 @@ def trainings(lake: Lake, by_stage: dict[str, Manifest]) -> list[TrainingSection
         _training(lake, network)
         for kind in TRAININGS
         if kind in by_stage
-        for network in by_stage[kind].details["networks"]
+        for network in by_stage[kind].details.get("networks", ())
     ]
 
 
 def verdicts(by_stage: dict[str, Manifest]) -> list[str]:
     """What the measures of the finished decoder say; empty if it was not measured."""
-    evaluation = by_stage["decoder"].details["evaluation"] if "decoder" in by_stage else {}
+    evaluation = by_stage["decoder"].details.get("evaluation", {}) if "decoder" in by_stage else {}
     figures = [f"{name} {value:.4g}" for name, value in evaluation.get("figures", {}).items()]
     return [*evaluation.get("verdicts", []), *(["Figures: " + ", ".join(figures)] if figures else [])]
 

@@ -63,6 +63,8 @@ class Checkpoint(Frozen):
     """Figures of the averaged weights beside the loss: the prior's cosines."""
     ancestor: str = ""
     """`name` of the checkpoint or of the adopted weights that this run began with; empty if it began from scratch."""
+    start: str = ""
+    """The adopted weights that its training began with, beside which a LoRA stands; empty: random ones."""
     made_at: str = ""
     """UTC, ISO 8601."""
     files: tuple[FileEntry, ...]

@@ -28,12 +28,12 @@ class Draws:
     ) -> None:
         """`rows`: None stands for all of them. Equal purposes give equal numbers on equal kinds of device."""
         self.purpose, self.batch_size, self.device = tuple(purpose), batch_size, device
-        self.rows = None if rows is None or list(rows) == list(range(batch_size)) else list(rows)
+        self.rows = None if rows is None or list(rows) == list(range(batch_size)) else rows
 
     def part(self, positions: range) -> Draws:
         """The draws of those rows alone that stand at these positions among this one's."""
         rows = range(self.batch_size) if self.rows is None else self.rows
-        return Draws(self.purpose, self.batch_size, [rows[position] for position in positions], self.device)
+        return Draws(self.purpose, self.batch_size, rows[positions.start : positions.stop], self.device)
 
     def normal(self, name: str, shape: Sequence[int]) -> torch.Tensor:
         """`(rows, *shape)` float32 from a normal distribution."""
@@ -87,7 +87,12 @@ class Draws:
         return torch.Generator(self.device).manual_seed(number_of(*self.purpose, name))
 
     def _own(self, whole: torch.Tensor) -> torch.Tensor:
-        return whole if self.rows is None else whole[self.rows]
+        if self.rows is None:
+            return whole
+        if isinstance(self.rows, range):
+            # A slice: a list of indices would have to be copied to the GPU, which the process waits for.
+            return whole[self.rows.start : self.rows.stop : self.rows.step]
+        return whole[list(self.rows)]
 
 
 class _SampleDraws(Draws):

@@ -43,6 +43,15 @@ def keep_row(lake: Lake, run: str, step: int | None, pictures: Sequence[Image.Im
     lake.write_bytes(row_path(run, step), _png(strip))
 
 
+def cut_back(lake: Lake, run: str, step: int) -> None:
+    """Remove the rows of later steps; of a run that begins anew, the real pictures too."""
+    for path in lake.list(f"runs/{run}/samples"):
+        name = path.rsplit("/", 1)[1]
+        number = name.removeprefix("step-").removesuffix(".png")
+        if step == 0 or (number.isdigit() and int(number) > step):
+            lake.remove(path)
+
+
 def draw_grid(lake: Lake, run: str, captions: Sequence[str]) -> None:
     """Put the rows of all steps so far into one picture, and publish it."""
     folder = f"runs/{run}/samples/step-"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from sp_data.dataset.loader.samples import Sample
@@ -30,6 +32,7 @@ from sp_data.training import checkpoints, grid, lora
 from sp_data.training.average import Average
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.draws import Draws
+from sp_data.training.early_stopping import is_exhausted
 from sp_data.training.metrics import Metrics
 from sp_data.training.optimizer import learning_rate, make_optimizer, restore_optimizer
 from sp_data.training.sampler import Batches
@@ -119,15 +122,24 @@ class Loop:
                 f"{self.lake.full(checkpoint.folder)} does not hold what this training resumes from "
                 f"({(str(error).splitlines() or ['?'])[0][:200]}); delete its folder"
             ) from error
-        self.metrics = Metrics(self.lake, self.template.run)
         if self.writes:
-            self.metrics = Metrics.resumed(self.lake, self.template.run, checkpoint.step)
+            # Of this run; a run that begins with another's checkpoint has no lines yet.
+            step = checkpoint.step if checkpoint.run == self.template.run and not checkpoint.place else 0
+            self._cut_back(step)
+
+    def _cut_back(self, step: int) -> None:
+        """Take back what the run noted after a step: it will be noted again."""
+        self.metrics = Metrics.resumed(self.lake, self.template.run, step)
+        grid.cut_back(self.lake, self.template.run, step)
 
     def run(self, start: int) -> None:
         """Train from step `start` to the last, with a checkpoint on the way and at the end.
 
         Raises Stopped after it has saved, if it is told to stop; StageError if the loss is no number any more.
         """
+        if start == 0 and self.writes:
+            # A run that was killed before its first checkpoint begins anew.
+            self._cut_back(0)
         if self._is_exhausted(start):
             return
         total, num_summed = torch.zeros((), device=self.device), 0
@@ -150,7 +162,8 @@ class Loop:
                     (num_done - logged_at) * self.settings.batch_size / (time.monotonic() - begun), 1
                 ),
             }
-            if saving:
+            if saving and not stopping:
+                # Whoever stops it does not wait for long.
                 row |= self._evaluate()
             self._check(row)
             if self.writes:
@@ -186,6 +199,7 @@ class Loop:
             num_workers=self.settings.loader_processes,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
+            worker_init_fn=_outlive_the_stop,
         )
         yield from loader
 
@@ -285,8 +299,7 @@ class Loop:
     def _is_exhausted(self, step: int) -> bool:
         """Whether the validation loss has not fallen for as many evaluations as the recipe waits."""
         patience = self.settings.early_stopping_patience
-        losses = [row["val_loss"] for row in self.metrics.rows if "val_loss" in row and row["step"] <= step]
-        answer = patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
+        answer = is_exhausted(self.metrics.rows, patience, step)
         # The first process has the metrics.
         if self.accelerator.state.num_processes > 1 and patience is not None:
             answer = bool(self._summed(torch.tensor(float(answer and self.writes), device=self.device)) > 0)
@@ -310,7 +323,8 @@ class Loop:
         fields = {"step": row["step"], "loss": row["loss"], "val_loss": row.get("val_loss"), "measured": measured}
         weights, state = self._state(row["step"])
         saved = checkpoints.save(self.lake, self.template.model_copy(update=fields), weights, state)
-        self._show(saved)
+        if "val_loss" in row:
+            self._show(saved)
         checkpoints.prune(self.lake, saved.run, self.settings.checkpoints_total_limit)
         log.info("%s: checkpoint %s", self.task.name, saved.folder)
 
@@ -335,16 +349,24 @@ class Loop:
         """Add a row to the grid of pictures: fixed embeddings from the val split, fixed noise."""
         if not self.val_indices:
             return
-        batch = self._val_batch(range(min(len(self.val_indices), NUM_PICTURES)))
+        count = min(len(self.val_indices), NUM_PICTURES)
+        batch = self._val_batch(range(count))
         self.task.model.eval()
-        seed_all("pictures")
+        drawn: list[Image.Image] = []
         with self.average.in_place(), torch.inference_mode(), self._autocast():
-            drawn = self.task.draw(batch)
+            for positions in _in_batches(count, min(count, self.micro_batch_size)):
+                seed_all("pictures", positions.start)
+                drawn += self.task.draw(part(batch, positions))
         if drawn:
             if not self.lake.exists(grid.row_path(saved.run, None)):
                 grid.keep_row(self.lake, saved.run, None, self.task.real(batch))
             grid.keep_row(self.lake, saved.run, saved.step, drawn)
             grid.draw_grid(self.lake, saved.run, captions(batch))
+
+
+def _outlive_the_stop(_: int) -> None:
+    """A process that reads ahead is told to stop with the others; the loop needs it until it has saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

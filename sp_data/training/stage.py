@@ -30,7 +30,9 @@ from sp_data.recipe import Recipe, Training
 from sp_data.runtime.progress import SHOWN, Progress
 from sp_data.runtime.subprocesses import python_child, tail
 from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
+from sp_data.training.early_stopping import is_exhausted
 from sp_data.training.grid import grid_path
+from sp_data.training.metrics import Metrics, metrics_path, read_metrics
 
 if TYPE_CHECKING:
     from sp_data.training.checkpoints import Checkpoint
@@ -120,26 +122,36 @@ def train(run: StageRun, *, resume: str = LATEST) -> StageResult:
             for start, details in zip(starts, finished.details["networks"], strict=True)
         ):
             return run.unchanged(finished)
+        for network in networks:
+            # Before the first one trains for days.
+            _ensure_start(network, lake, run.progress)
         run.progress.begin(kind, sum(network.settings.steps for network in networks), "steps")
         files: list[FileEntry] = []
         for network, start in zip(networks, starts, strict=True):
             files.append(_write_config(network, networks, verified, lake))
-            _ensure_start(network, lake, run.progress)
             _train_network(network, start, run, verified)
         evaluation = _evaluate(networks, run, verified)
         return run.publish(_output(networks, verified, lake, files, evaluation))
 
 
 def _ensure_start(network: Network, lake: Lake, progress: Progress) -> None:
-    """Fetch LAION's weights if the recipe begins with them and the lake does not have them."""
+    """Fetch LAION's weights if the recipe begins with them and the lake does not have them.
+
+    Raises UsageError if the lake has no weights of this name, StageError if they are of another kind of network.
+    """
     name = network.settings.start
-    if name is None or not name.startswith("laion-"):
+    if name is None:
         return
-    from sp_data.training.weights.adopt import find
+    from sp_data.training.weights.adopt import find, find_start
     from sp_data.training.weights.laion import NAMES, fetch
 
     if name in NAMES and find(lake, name) is None:
         fetch(lake, [name], files={}, clip=False, progress=progress)
+    adopted = find_start(lake, name)
+    # An upsampler may take any other's place in a cascade, if it enlarges as it does.
+    if (adopted.unet and min(adopted.unet, 2)) != (network.unet and min(network.unet, 2)):
+        what = "a prior" if adopted.unet is None else f"unet {adopted.unet}"
+        raise StageError(f"{network.field}.start: the weights {name!r} are of {what}; choose others")
 
 
 def _train_network(network: Network, start: StartPoint, run: StageRun, verified: Manifest) -> None:
@@ -155,7 +167,8 @@ def _train_network(network: Network, start: StartPoint, run: StageRun, verified:
             start.checkpoint.folder,
             extra=SHOWN,
         )
-    if step >= network.settings.steps:
+    patience = network.settings.early_stopping_patience
+    if step >= network.settings.steps or is_exhausted(read_metrics(lake, network.run), patience, step):
         return
     job = {
         "kind": network.kind,
@@ -321,7 +334,9 @@ def _fail(network: Network, process: subprocess.Popen[bytes], child_log: Path, s
         raise LakeFull(sentence)
     if sentence:
         raise StageError(sentence)
-    less = f"lower {network.field}.micro_batch_size, or set {network.field}.gradient_checkpointing to true"
+    less = f"lower {network.field}.micro_batch_size"
+    if network.unet is not None:
+        less += f", or set {network.field}.gradient_checkpointing to true"
     log_text = child_log.read_text("utf-8", "replace")
     if any(words in log_text.lower() for words in OUT_OF_MEMORY):
         raise StageError(f"the {network.name} did not fit into memory at step {num_done:,}; {less}")
@@ -356,7 +371,6 @@ def _output(
 ) -> StageOutput:
     from sp_data.training import checkpoints
     from sp_data.training.measures.overfitting import overfitting
-    from sp_data.training.metrics import Metrics, metrics_path, read_metrics
 
     details = []
     for network in networks:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sp_data.errors import CorruptFile, LakeBusy
+from sp_data.errors import CorruptFile, LakeBusy, StageNotDone
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 
@@ -40,7 +40,15 @@ class TrainedCheckpoint:
 
 
 def best_folders(manifest: Manifest) -> list[str]:
-    """Folders of the checkpoints that generate: the prior's, or one for each unet of the decoder."""
+    """Folders of the checkpoints that generate: the prior's, or one for each unet of the decoder.
+
+    Raises StageNotDone for a manifest of before unets were trained on their own.
+    """
+    if "networks" not in manifest.details:
+        raise StageNotDone(
+            f"the {manifest.stage} was trained by an older version of sp-data, whose checkpoints this one does not "
+            f"load; train it again (`sp-data train {manifest.stage}`)"
+        )
     return [str(network["best"]["folder"]) for network in manifest.details["networks"]]
 
 
@@ -97,7 +105,16 @@ def lineage(lake: Lake, checkpoints: list[TrainedCheckpoint]) -> dict[str, set[s
         # The checkpoint that a run began with may be removed by now; the configuration of its run is not.
         if path.endswith(f"/{CONFIG}") and path.count("/") == 2:
             dataset_of.setdefault(path.split("/")[1], _read(lake.read_bytes(path), lake.full(path))["dataset"])
-    parent_of = {checkpoint.run: checkpoint.ancestor.split("/")[0] for checkpoint in checkpoints if checkpoint.ancestor}
+    parent_of = {checkpoint.run: _parent(checkpoint.ancestor) for checkpoint in checkpoints if checkpoint.ancestor}
+    for path in lake.list("weights"):
+        # Adopted weights stand between a run and the checkpoint that they were.
+        if path.endswith("/adopted.json"):
+            adopted = json.loads(lake.read_bytes(path))
+            node = path.removesuffix("/adopted.json")
+            if adopted.get("dataset"):
+                dataset_of[node] = adopted["dataset"]
+            if adopted.get("run"):
+                parent_of[node] = adopted["run"]
     datasets: dict[str, set[str]] = {}
     for run in {checkpoint.run for checkpoint in checkpoints}:
         line: list[str] = []
@@ -107,6 +124,12 @@ def lineage(lake: Lake, checkpoints: list[TrainedCheckpoint]) -> dict[str, set[s
             current = parent_of.get(current)
         datasets[run] = {dataset_of[ancestor] for ancestor in line if ancestor in dataset_of}
     return datasets
+
+
+def _parent(ancestor: str) -> str:
+    """The run of a checkpoint's name, or weights/NAME of adopted weights."""
+    parts = ancestor.split("/")
+    return "/".join(parts[:2]) if parts[0] == "weights" else parts[0]
 
 
 def _is_trained(lake: Lake, kind: str) -> bool:

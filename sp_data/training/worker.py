@@ -4,8 +4,8 @@ It is a process of its own because it holds the GPU, because it must end with th
 killed, and because its end frees torch's memory.
 
 On a CPU it divides into processes of a thread each, which are steadier beside other work than threads that wait for
-each other at every operation; on several GPUs it becomes `accelerate launch`, with a process for each. Several machines
-train together by `accelerate launch … --module sp_data.training.worker runs/…/job.json LAKE` on each.
+each other at every operation; on several GPUs into one for each (launch.py). Several machines train together by
+`accelerate launch … --module sp_data.training.worker runs/…/job.json LAKE` on each.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sp_data import manifest as manifests
 from sp_data.dataset.loader.samples import Samples
@@ -34,6 +35,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Frozen, Manifest
 from sp_data.recipe import Recipe, Training
 from sp_data.recipe.training import CLIP_WORDS
+from sp_data.training.launch import PATIENCE, is_launched, num_cores, num_processes, run_together
 from sp_data.training.models import Kind
 
 if TYPE_CHECKING:
@@ -54,8 +56,6 @@ STOPPED = "::stopped"
 """The training was told to stop, and saved."""
 SMALL_PARAMETERS, SMALL_PX = 20_000_000, 64
 """On a CPU, the memory of networks and pictures up to these sizes is not worked out before the training."""
-MIN_PICTURES = 4
-"""Of a batch, for each process on a CPU: dividing it further costs more than it gains."""
 
 
 class TrainingJob(Frozen):
@@ -81,6 +81,11 @@ class TrainingJob(Frozen):
         return self.recipe.prior if self.unet is None else self.recipe.decoder.training_of(self.unet)
 
     @property
+    def field(self) -> str:
+        """Where the recipe sets it."""
+        return "prior" if self.unet is None else f"decoder.unets.{self.unet - 1}"
+
+    @property
     def identity_fields(self) -> dict[str, Any]:
         """What of the recipe names these weights."""
         recipe = self.recipe
@@ -102,13 +107,14 @@ def train(job: TrainingJob) -> None:
     verified = verified_dataset(lake, job.dataset)
     settings = job.settings
     seed_all(settings.seed, "weights")
-    start = _start(job, lake)
+    start = _start(job, lake, str(verified.details["clip"]))
     with contextlib.ExitStack() as stack:
         task = make_task(job, start.layout)
         accelerator = make_accelerator(settings, task, lake, job.run)
         if start.weights is not None:
             from sp_data.training.weights.fill import fill
 
+            _check_meaning(task, start)
             fill(task.network, start.weights, f"the weights {start.name.split('/')[1]!r}")
         train_set, val_set = _samples(task, verified, lake, job.recipe, stack, accelerator)
         if job.unet is None:
@@ -168,23 +174,39 @@ class Start:
     weights: dict[str, torch.Tensor] | None = None
     layout: str | None = None
     """models.LAYOUT of the network that they are for."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """What is known of that network."""
 
 
-def _start(job: TrainingJob, lake: Lake) -> Start:
+def _start(job: TrainingJob, lake: Lake, clip: str) -> Start:
     if job.settings.start is None:
         return Start()
     from sp_data.training.models import OLD_LAYOUT
     from sp_data.training.weights.adopt import load_start
 
     adopted, weights = load_start(lake, job.settings.start)
-    wanted = "prior" if job.unet is None else "unet"
-    if adopted.kind != wanted or (job.unet is not None and min(adopted.unet or 1, 2) != min(job.unet, 2)):
-        what = "a prior" if adopted.kind == "prior" else f"unet {adopted.unet}"
+    if adopted.clip and adopted.clip != clip:
         raise StageError(
-            f"the weights {adopted.name!r} are of {what}, and the recipe begins "
-            f"{'the prior' if job.unet is None else f'unet {job.unet}'} with them; choose others (start: …)"
+            f"the weights {adopted.name!r} were trained on embeddings of {adopted.clip}, and this dataset has those of "
+            f"{clip}: its numbers mean something else; choose others (start: …)"
         )
-    return Start(f"weights/{adopted.name}/{adopted.digest[:16]}", weights, OLD_LAYOUT if adopted.legacy else None)
+    return Start(
+        f"weights/{adopted.name}/{adopted.digest[:16]}",
+        weights,
+        OLD_LAYOUT if adopted.legacy else None,
+        adopted.config or {},
+    )
+
+
+def _check_meaning(task: Task, start: Start) -> None:
+    """Raises StageError if weights of the same shapes were trained to predict something else."""
+    for name in ("timesteps", "predict_v", "predict_x_start", "learned_variance", "beta_schedule"):
+        before, now = start.config.get(name), task.config.get(name)
+        if type(before) is type(now) and before != now:
+            raise StageError(
+                f"the weights {start.name.split('/')[1]!r} were trained with {name} {before}, and {task.field} has "
+                f"{now}; change the recipe (objective, timesteps, learned_variance) to that of the weights"
+            )
 
 
 def make_task(job: TrainingJob, layout: str | None = None) -> Task:
@@ -198,20 +220,23 @@ def make_task(job: TrainingJob, layout: str | None = None) -> Task:
 
 def make_accelerator(settings: Training, task: Task, lake: Lake, run: str) -> Accelerator:
     """Raises StageError if there is no such device, or the network is too large for a CPU."""
-    from datetime import timedelta
-
     import torch
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     from sp_data.training.models import choose_device
 
     device = choose_device(settings.device, task.network, task.kind)
-    if device.type == "cuda" and settings.precision in ("bf16", "tf32"):
-        torch.set_float32_matmul_precision("high")
+    if device.type == "cuda":
+        # Convolutions have the shorter products by default, matrix products do not.
+        products = "ieee" if settings.precision == "fp32" else "tf32"
+        torch.backends.cuda.matmul.fp32_precision = products
+        torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
     # TensorBoard writes to a disk.
     trackers = [name for name in settings.report_to if lake.is_local or name != "tensorboard"]
     accelerator = Accelerator(
         cpu=device.type == "cpu",
+        # Not what somebody configured for accelerate: the loop has a precision of its own.
+        mixed_precision="no",
         log_with=trackers or None,
         project_dir=lake.full(f"runs/{run}") if "tensorboard" in trackers else None,
         kwargs_handlers=[
@@ -220,7 +245,7 @@ def make_accelerator(settings: Training, task: Task, lake: Lake, run: str) -> Ac
                 find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
             ),
             # The others wait while the first process saves.
-            InitProcessGroupKwargs(timeout=timedelta(hours=2)),
+            InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )
     if trackers:
@@ -371,6 +396,7 @@ def _template(job: TrainingJob, task: Task, verified: Manifest, num_samples: int
         model=task.config,
         num_parameters=num_parameters(task.network),
         ancestor=ancestor,
+        start=ancestor if ancestor.startswith("weights/") else "",
         files=(),
     )
 
@@ -389,11 +415,21 @@ def _check_resume(checkpoint: Checkpoint, template: Checkpoint) -> None:
             f"{checkpoint} was trained on embeddings of {checkpoint.clip}, and this dataset has those of "
             f"{template.clip}: its numbers mean something else; --resume needs the same CLIP"
         )
-    lora = checkpoint.settings.get("lora_rank"), template.settings.get("lora_rank")
-    if lora[0] != lora[1]:
+    names = ["use_8bit_adam", "lora_rank"]
+    if template.settings.get("lora_rank") is not None:
+        # Its matrices belong to the frozen weights beside them.
+        names += ["lora_alpha", "start", "seed"]
+    for name in names:
+        before, now = checkpoint.settings.get(name), template.settings.get(name)
+        if before != now:
+            raise StageError(
+                f"{checkpoint} has {name} {before}, the recipe {now}; set it back, or adopt the checkpoint "
+                "(`sp-data weights adopt`) and begin with it (start: …)"
+            )
+    if template.settings.get("lora_rank") is not None and checkpoint.start != template.start:
         raise StageError(
-            f"{checkpoint} has lora_rank {lora[0]}, the recipe {lora[1]}; adopt it (`sp-data weights adopt`) and begin "
-            "with it (start: …) instead"
+            f"{checkpoint} belongs to the weights {checkpoint.start or 'of its seed'}, and {template.start} are "
+            "others: bring those back"
         )
 
 
@@ -416,95 +452,32 @@ def _ask_to_stop(*_: object) -> None:
     _stop_asked = True
 
 
-def num_cores() -> int:
-    """How many cores this process may use; OMP_NUM_THREADS limits them."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return int(limit) if limit.isdigit() and int(limit) else len(os.sched_getaffinity(0))
-
-
-def cpu_processes(settings: Training) -> int:
-    """How many processes train on this machine's CPU."""
-    if settings.processes is not None:
-        return settings.processes
-    return max(1, min(num_cores(), settings.batch_size // MIN_PICTURES))
-
-
 def main(job_file: str, lake: str = "") -> None:
     """`lake`: its URL, where the job does not say it."""
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     job = TrainingJob.model_validate(json.loads(Path(job_file).read_text("utf-8")))
     if lake:
         job = job.model_copy(update={"lake": lake})
-    if "RANK" in os.environ:
+    if is_launched():
         run(job)
+        return
+    try:
+        processes = num_processes(job.settings, job.field)
+    except SpDataError as error:
+        _tell(error)
+    if processes > 1:
+        run_together(partial(run, job), job.settings, processes)
         return
     import torch
 
-    settings = job.settings
-    if settings.device != "cpu" and torch.cuda.is_available():
-        processes = settings.processes or torch.cuda.device_count()
-        if processes > 1:
-            launch = ["-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
-            # The process stays the same, and so does who its parent is.
-            os.execv(sys.executable, [sys.executable, *launch, "--module", "sp_data.training.worker", job_file])
-        run(job)
-        return
-    processes = cpu_processes(settings)
-    torch.set_num_threads(max(1, num_cores() // processes))
-    if processes == 1:
-        run(job)
-    else:
-        _divide(job, processes)
-
-
-def _divide(job: TrainingJob, processes: int) -> None:
-    """Train in forked processes: what this one imported, they need not import again."""
-    import torch
-    from torch.multiprocessing.spawn import ProcessExitedException, start_processes
-
-    from sp_data.training import loop as _loop  # noqa: F401
-    from sp_data.training.dalle2 import dalle2_module
-
-    dalle2_module()
-    # Imports torch's compiler, as every optimizer does, which takes a second.
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-    # Passed on to every process of the group; this one waits for the others to save.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # torch removes the file in it, at a time of its own.
-    with tempfile.TemporaryDirectory(prefix="sp-data-train-") as folder:
-        try:
-            start_processes(  # type: ignore[no-untyped-call]
-                _run_forked, (job, processes, f"{folder}/meeting-point"), processes, start_method="fork"
-            )
-        except ProcessExitedException as error:
-            # The process that failed has said why, unless it was killed.
-            log.error("%s", error)
-            sys.exit(1)
-
-
-def _run_forked(rank: int, job: TrainingJob, processes: int, meeting_point: str) -> None:
-    die_with_parent()
-    import torch
-    from torch import distributed
-
-    threads = max(1, num_cores() // processes)
-    torch.set_num_threads(threads)
-    # What accelerate reads, beside the group of processes that is made below.
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "ACCELERATE_USE_CPU": "yes",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": str(threads),
-    }
-    distributed.init_process_group(
-        "gloo", store=torch._C._distributed_c10d.FileStore(meeting_point, processes), rank=rank, world_size=processes
-    )
+    torch.set_num_threads(num_cores())
     run(job)
-    distributed.destroy_process_group()
+
+
+def _tell(error: SpDataError) -> NoReturn:
+    """End this process with an error that the parent raises."""
+    print(f"{ERROR}{error}", flush=True)  # noqa: T201
+    sys.exit(1)
 
 
 def run(job: TrainingJob) -> None:
@@ -521,8 +494,7 @@ def run(job: TrainingJob) -> None:
         if is_first:
             print(STOPPED)  # noqa: T201
     except SpDataError as error:
-        print(f"{ERROR}{error}", flush=True)  # noqa: T201
-        sys.exit(1)
+        _tell(error)
 
 
 if __name__ == "__main__":

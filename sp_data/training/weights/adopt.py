@@ -57,6 +57,11 @@ class Adopted(Frozen):
     source_sha256: str
     config: dict[str, Any] | None
     """dalle2-pytorch's configuration, if it came with the weights."""
+    clip: str = ""
+    """Folder of the CLIP whose embeddings they were trained on, with its digest; of a checkpoint of ours."""
+    run: str = ""
+    dataset: str = ""
+    """The run of that checkpoint, and the digest of its dataset."""
     files: tuple[FileEntry, ...]
 
     @property
@@ -77,6 +82,8 @@ class _Source:
     is_checkpoint: bool
     legacy: bool
     """Of a checkpoint of ours, whose names are today's."""
+    origin: dict[str, str]
+    """Its clip, run and dataset; empty for another file."""
 
 
 def adopt(
@@ -149,6 +156,7 @@ def _adopt_one(
         source=source,
         source_sha256=opened.sha256,
         config=config or network.config,
+        **opened.origin,
         files=files,
     )
     lake.write_bytes(f"{folder}/{RECORD}", record.model_dump_json(indent=1).encode() + b"\n", durable=True)
@@ -175,6 +183,13 @@ def load_start(lake: Lake, name: str) -> tuple[Adopted, dict[str, Tensor]]:
 
     Raises UsageError if there are none of this name, CorruptFile if a byte changed.
     """
+    record = find_start(lake, name)
+    (entry,) = record.files
+    return record, checked_weights(lake, entry, f"remove its folder and adopt {record.source} again")
+
+
+def find_start(lake: Lake, name: str) -> Adopted:
+    """The record of weights that a recipe names. Raises UsageError if there are none of this name."""
     record = find(lake, name)
     if record is None:
         names = sorted({path.split("/")[1] for path in lake.list(FOLDER) if path.endswith(f"/{RECORD}")})
@@ -183,8 +198,7 @@ def load_start(lake: Lake, name: str) -> tuple[Adopted, dict[str, Tensor]]:
             f"dataset {lake.dataset!r} has no weights {name!r}: {there}; `sp-data weights adopt` or "
             f"`sp-data weights laion` brings some"
         )
-    (entry,) = record.files
-    return record, checked_weights(lake, entry, f"remove its folder and adopt {record.source} again")
+    return record
 
 
 def checked_weights(lake: Lake, entry: FileEntry, cure: str) -> State:
@@ -226,7 +240,7 @@ def _open(path: Path, source: str) -> _Source:
     if not path.is_dir():
         networks = read(path)
         with path.open("rb") as stream:
-            return _Source(networks, sha256_of(stream), is_checkpoint=False, legacy=False)
+            return _Source(networks, sha256_of(stream), is_checkpoint=False, legacy=False, origin={})
     try:
         record = json.loads((path / CHECKPOINT).read_bytes())
         kind, model = record["kind"], record["model"]
@@ -254,7 +268,9 @@ def _open(path: Path, source: str) -> _Source:
     ]
     if (kind == "prior") != (networks[0].kind == "prior"):
         raise CorruptFile(f"{source} is recorded as a {kind}, but {WEIGHTS} holds a {networks[0].kind}")
-    return _Source(networks, sha256, is_checkpoint=True, legacy=model.get(LAYOUT) == OLD_LAYOUT)
+    origin = {name: str(record.get(name, "")) for name in ("clip", "run", "dataset")}
+    legacy = model.get(LAYOUT) == OLD_LAYOUT
+    return _Source(networks, sha256, is_checkpoint=True, legacy=legacy, origin=origin)
 
 
 def _apart(state: State) -> State:

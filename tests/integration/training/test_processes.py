@@ -17,8 +17,10 @@ from sp_data import manifest as manifests
 from sp_data.lake import Lake
 from sp_data.recipe import Decoder, Prior, Recipe, Training
 from sp_data.training import checkpoints
+from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.decoder import UnetTask
 from sp_data.training.draws import Draws
+from sp_data.training.loop import Loop
 from sp_data.training.metrics import read_metrics
 from sp_data.training.prior import PriorTask
 from sp_data.training.seeds import seed_all
@@ -97,6 +99,28 @@ def test_a_divided_batch_has_the_loss_and_gradients_of_the_whole(name: str, part
     assert apart(divided, whole) <= 1e-6
 
 
+@pytest.mark.parametrize("name", ["prior", "unet 1", "unet 2"])
+@pytest.mark.parametrize("micro_batch_size", [1, 4])
+def test_the_loop_adds_up_micro_batches_to_the_whole(name: str, micro_batch_size: int, tmp_path: Path) -> None:
+    loss, whole = loop_gradients(make(name), BATCH, tmp_path)
+    divided_loss, divided = loop_gradients(make(name), micro_batch_size, tmp_path)
+    assert divided_loss == pytest.approx(loss, rel=1e-6)
+    assert apart(divided, whole) <= 1e-6
+
+
+def loop_gradients(task: Task, micro_batch_size: int, folder: Path) -> tuple[float, list[torch.Tensor]]:
+    from accelerate import Accelerator
+
+    settings = Prior.model_validate({**SETTINGS, "text_encodings": False})
+    template = Checkpoint.model_construct(kind=task.kind, run="parts", files=())
+    accelerator = Accelerator(cpu=True)
+    lake = Lake(str(folder), "parts")
+    loop = Loop(task, settings, template, lake, [], [], accelerator, micro_batch_size, lambda _: None)  # type: ignore[arg-type]
+    task.network.train()
+    loss = float(loop.backward(batch(), step=7))
+    return loss, [weight.grad.clone() for weight in task.network.parameters() if weight.grad is not None]
+
+
 def test_a_part_of_the_draws_belongs_to_the_same_rows() -> None:
     whole = Draws((0, "step", 7), BATCH, None, torch.device("cpu"))
     some = Draws((0, "step", 7), BATCH, [1, 3, 5], torch.device("cpu")).part(range(1, 3))
@@ -134,13 +158,13 @@ def runs(lake: Lake) -> set[str]:
     return {path.name for path in Path(lake.full("runs")).iterdir()}
 
 
-def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> str:
-    """Interrupt a command as Ctrl-C does, once a condition holds; gives what it said."""
+def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool], number: signal.Signals) -> str:
+    """Send a command a signal, once a condition holds; gives what it said."""
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
     return said
 
@@ -148,12 +172,17 @@ def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
 def test_a_training_of_two_processes_is_stopped_goes_on_with_one_and_ends_with_two(
     trained_copy: Lake, quick_recipe: Recipe, tmp_path: Path
 ) -> None:
-    """Told to stop, it saves first: not a step is lost. With any number of processes its losses are the same."""
+    """Told to stop, by Ctrl-C or as systemd does, it saves first: not a step is lost, though processes that read ahead
+    are told too. With any number of processes and micro-batches its losses are the same."""
     before = runs(trained_copy)
     steps: list[int] = []
-    for number in (2, 1):
+    how: tuple[tuple[dict[str, object], signal.Signals], ...] = (
+        ({"processes": 2, "micro_batch_size": 3, "loader_processes": 1}, signal.SIGINT),
+        ({"processes": 1, "micro_batch_size": 7, "loader_processes": 2}, signal.SIGTERM),
+    )
+    for changes, number in how:
         process = subprocess.Popen(
-            command(quick_recipe, trained_copy, tmp_path, processes=number), stderr=subprocess.PIPE, text=True
+            command(quick_recipe, trained_copy, tmp_path, **changes), stderr=subprocess.PIPE, text=True
         )
         wanted = (steps[-1] if steps else 0) + 1
 
@@ -163,7 +192,7 @@ def test_a_training_of_two_processes_is_stopped_goes_on_with_one_and_ends_with_t
             rows = read_metrics(trained_copy, run_of(trained_copy, before))
             return bool(rows) and rows[-1]["step"] > wanted + 5
 
-        stop_when(process, has_begun)
+        stop_when(process, has_begun, number)
         saved = checkpoints.of_run(trained_copy, run_of(trained_copy, before))
         steps.append(saved[-1].step)
     assert 0 < steps[0] < steps[1] < STEPS

@@ -93,6 +93,19 @@ def test_a_model_too_large_for_a_cpu_is_refused_unless_insisted_on(monkeypatch: 
         ("prior.text_encodings=true", "max_text_len 1 would cut what CLIP reads: set it to 77"),
         ("prior={text_encodings: true, max_text_len: 20}", "max_text_len 20 would cut"),
         ("prior.dim_head=31", "dim_head 31 is odd"),
+        ("prior.gradient_checkpointing=true", "gradient_checkpointing: dalle2-pytorch has it for unets only"),
+        (
+            "prior.start=laion-decoder",
+            "start laion-decoder: those are the weights of another network",
+        ),
+        (
+            "decoder.unets.1.start=laion-decoder",
+            "unets.1.start laion-decoder: those are the weights of another network",
+        ),
+        (
+            "decoder.unets.1={image_size_px: 64, dim_mults: [1], self_attn: [false], batch_size: 8, micro_batch_size: 9}",
+            "unets.1: micro_batch_size 9: expected 1 to batch_size 8",
+        ),
         ("prior.micro_batch_size=65", "micro_batch_size 65: expected 1 to batch_size 64"),
         ("decoder.unets.0.micro_batch_size=17", "micro_batch_size 17: expected 1 to batch_size 16"),
         ("prior.processes=65", "processes 65 is more than batch_size 64"),
