@@ -33,7 +33,7 @@ class Training(RecipePart):
     theirs."""
 
     start: str | None = Field(
-        None, description="Weights to begin with, by their name in the lake (`sp-data weights`); null: from nothing"
+        None, description="Weights to begin with, by their name in the lake (sp-data weights); null: from nothing"
     )
     steps: int = Field(100_000, ge=1)
     batch_size: int = Field(64, ge=1)

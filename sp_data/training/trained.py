@@ -47,7 +47,7 @@ def best_folders(manifest: Manifest) -> list[str]:
     if "networks" not in manifest.details:
         raise StageNotDone(
             f"the {manifest.stage} was trained by an older version of sp-data, whose checkpoints this one does not "
-            f"load; train it again (`sp-data train {manifest.stage}`)"
+            f"load; train the {manifest.stage} again"
         )
     return [str(network["best"]["folder"]) for network in manifest.details["networks"]]
 

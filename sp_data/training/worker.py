@@ -424,7 +424,7 @@ def _check_resume(checkpoint: Checkpoint, template: Checkpoint) -> None:
         if before != now:
             raise StageError(
                 f"{checkpoint} has {name} {before}, the recipe {now}; set it back, or adopt the checkpoint "
-                "(`sp-data weights adopt`) and begin with it (start: …)"
+                "(sp-data weights adopt) and begin with it (start: …)"
             )
     if template.settings.get("lora_rank") is not None and checkpoint.start != template.start:
         raise StageError(

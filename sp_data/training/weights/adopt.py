@@ -195,8 +195,8 @@ def find_start(lake: Lake, name: str) -> Adopted:
         names = sorted({path.split("/")[1] for path in lake.list(FOLDER) if path.endswith(f"/{RECORD}")})
         there = f"there are {', '.join(names)}" if names else "there are none"
         raise UsageError(
-            f"dataset {lake.dataset!r} has no weights {name!r}: {there}; `sp-data weights adopt` or "
-            f"`sp-data weights laion` brings some"
+            f"dataset {lake.dataset!r} has no weights {name!r}: {there}; bring some with sp-data weights "
+            f"adopt, or LAION's with sp-data weights laion (--recipe {lake.dataset})"
         )
     return record
 

@@ -39,7 +39,7 @@ def one_sentence(process: subprocess.CompletedProcess[str]) -> str:
     ("arguments", "code", "message"),
     [
         (["scrape", "demo", "--set", "curate.min_side=1"], 2, r"did you mean 'min_side_px'"),
-        (["scrape", "simpsons"], 2, r"no recipe 'simpsons': expected southpark, demo, or a \.yaml"),
+        (["scrape", "simpsons"], 2, r"no recipe 'simpsons': expected southpark, southpark_scratch, demo, or a \.yaml"),
         (["scrape", "southpark"], 2, r"source\.contact is empty"),
         (["scrape", "southpark", "--set", "source.contact=me@example.org"], 2, r"acknowledge_terms=true"),
         (

@@ -90,7 +90,8 @@ def test_an_unknown_name_is_refused_with_the_names_of_datasets_and_recipes(lake:
     process = sp_data("run", "mywikki", cwd=tmp_path)
     assert process.returncode == 2
     assert (
-        "no recipe 'mywikki': expected demo, mywiki, southpark, or a .yaml file; did you mean mywiki?" in process.stderr
+        "no recipe 'mywikki': expected demo, mywiki, southpark, southpark_scratch, or a .yaml file; "
+        "did you mean mywiki?" in process.stderr
     )
 
 

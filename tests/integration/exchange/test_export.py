@@ -222,7 +222,7 @@ def test_the_decoders_dataloader_gives_each_sample_once_as_configured(decoder_co
     )
     pairs = []
     for pictures, emb, texts in loader:
-        assert pictures.shape[1:] == (3, 32, 32)
+        assert pictures.shape[1:] == (3, 64, 64)
         pairs += [(key_of(picture), key_of_embedding(row)) for picture, row in zip(pictures, emb["img"], strict=True)]
         assert [f"a picture\nof {key_of(picture)}" for picture in pictures] == list(texts)
     assert all(picture == embedding for picture, embedding in pairs)

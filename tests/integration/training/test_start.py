@@ -103,13 +103,13 @@ def test_weights_of_another_kind_are_refused_by_their_name(trained_copy: Lake, q
     (prior,), (unet, upsampler) = best_of(trained_copy, "prior"), best_of(trained_copy, "decoder")
     for checkpoint, name in ((prior, "a-prior"), (unet, "a-unet"), (upsampler, "an-upsampler")):
         adopted(trained_copy, checkpoint, name)
-    with pytest.raises(StageError, match=r"'a-unet' are of unet 1, and the recipe begins the prior with them"):
+    with pytest.raises(StageError, match=r"prior\.start: the weights 'a-unet' are of unet 1; choose others"):
         run_stage("prior", with_prior(quick_recipe, start="a-unet"), trained_copy)
-    with pytest.raises(StageError, match=r"'a-prior' are of a prior, and the recipe begins unet 1 with them"):
+    with pytest.raises(StageError, match=r"decoder\.unets\.0\.start: the weights 'a-prior' are of a prior"):
         run_stage("decoder", with_unets(quick_recipe, "a-prior", None), trained_copy)
-    with pytest.raises(StageError, match=r"'an-upsampler' are of unet 2, and the recipe begins unet 1 with them"):
+    with pytest.raises(StageError, match=r"unets\.0\.start: the weights 'an-upsampler' are of unet 2"):
         run_stage("decoder", with_unets(quick_recipe, "an-upsampler", None), trained_copy)
-    with pytest.raises(StageError, match=r"'a-unet' are of unet 1, and the recipe begins unet 2 with them"):
+    with pytest.raises(StageError, match=r"unets\.1\.start: the weights 'a-unet' are of unet 1"):
         run_stage("decoder", with_unets(quick_recipe, None, "a-unet", steps=1), trained_copy)
 
 
@@ -133,7 +133,7 @@ def test_weights_that_nobody_adopted_are_refused_with_the_names_of_those_there_a
     trained_copy: Lake, quick_recipe: Recipe
 ) -> None:
     wanted = with_prior(quick_recipe, start="nobodys")
-    with pytest.raises(UsageError, match=r"has no weights 'nobodys': there are none; `sp-data weights adopt`"):
+    with pytest.raises(UsageError, match=r"has no weights 'nobodys': there are none; bring some with sp-data weights"):
         run_stage("prior", wanted, trained_copy)
     adopted(trained_copy, best_of(trained_copy, "prior")[0], "mine")
     with pytest.raises(UsageError, match=r"has no weights 'nobodys': there are mine"):

@@ -103,7 +103,7 @@ def test_a_model_too_large_for_a_cpu_is_refused_unless_insisted_on(monkeypatch: 
             "unets.1.start laion-decoder: those are the weights of another network",
         ),
         (
-            "decoder.unets.1={image_size_px: 64, dim_mults: [1], self_attn: [false], batch_size: 8, micro_batch_size: 9}",
+            "decoder.unets.1={image_size_px: 64, dim_mults: [1], self_attn: [no], batch_size: 8, micro_batch_size: 9}",
             "unets.1: micro_batch_size 9: expected 1 to batch_size 8",
         ),
         ("prior.micro_batch_size=65", "micro_batch_size 65: expected 1 to batch_size 64"),

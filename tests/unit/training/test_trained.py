@@ -15,7 +15,7 @@ from sp_data.training.trained import TrainedCheckpoint, best_folders, lineage
 
 def test_what_an_older_version_trained_is_said_to_be_trained_again() -> None:
     old = Manifest.model_construct(stage="decoder", details={"run": "decoder-1f0c55ab", "best": {"folder": "runs/…"}})
-    with pytest.raises(StageNotDone, match=r"older version of sp-data.*train it again"):
+    with pytest.raises(StageNotDone, match=r"older version of sp-data.*train the decoder again"):
         best_folders(old)
 
 
