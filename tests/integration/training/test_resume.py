@@ -274,4 +274,8 @@ def test_a_training_of_two_processes_killed_at_random_steps_ends_as_an_undisturb
     disturbed.run()
     undisturbed = whole.ended()
     assert {rank for rank, _, _ in undisturbed.keys} == {0, 1}
+    # Five batches are less than an epoch: no sample comes twice, to whichever process.
+    first = sorted({step for _, _, step in undisturbed.keys})[:5]
+    taken = [key for (_, _, step), keys in undisturbed.keys.items() if step in first for key in keys]
+    assert len(set(taken)) == len(taken) == 5 * divided.prior.batch_size
     assert_ended_alike(disturbed, undisturbed)
