@@ -100,18 +100,19 @@ def as_lines(row: Row, available: int) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="?", default="southpark")
+    parser.add_argument("recipe", nargs="?")
+    parser.add_argument("--quick", action="store_true", help="The demo's networks instead of southpark's")
     parser.add_argument("--gpu-gb", type=float, default=70.0, help="GB that a training may take")
     parser.add_argument("--crops", default="128,64", help="Sizes in pixels of an upsampler's random crops")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     available = int(arguments.gpu_gb * GB)
-    crops = tuple(int(size) for size in arguments.crops.split(",") if size)
+    crops = () if arguments.quick else tuple(int(size) for size in arguments.crops.split(",") if size)
     made = []
     if not arguments.json:
         sizes = " ".join(f"{size:>7}" for size in MICRO_BATCHES)
         print(f"{'network':8} {'px':>4} {'checkpointing':>13} {'AdamW':>8} {sizes}   fits")
-    for row in rows(load_recipe(arguments.recipe), crops):
+    for row in rows(load_recipe(arguments.recipe or ("demo" if arguments.quick else "southpark")), crops):
         made.append(as_json(row, available))
         if not arguments.json:
             print("\n".join(as_lines(row, available)), flush=True)

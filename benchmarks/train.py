@@ -226,17 +226,12 @@ def _two_threads(_: int) -> Step:
 
 
 def _two_processes(meeting_point: str, rank: int) -> Step:
-    """As `_run_forked` in sp_data/training/worker.py joins them."""
-    import torch
     from _sides import ours
-    from torch import distributed
 
-    torch.set_num_threads(1)
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
-    os.environ |= {name: str(value) for name, value in names.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "yes", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch._C._distributed_c10d.FileStore(meeting_point, 2)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    from sp_data.training.launch import join
+
+    # The port is not used: they meet in the file.
+    join(rank, 2, meeting_point, port=29_500, has_cuda=False)
     return ours(_demo_case(2))
 
 
