@@ -291,10 +291,13 @@ class Loop:
     def _check(self, row: dict[str, Any]) -> None:
         """End a training that diverged, before it is saved. Raises StageError."""
         if not all(math.isfinite(row[name]) for name in ("loss", "val_loss") if name in row):
-            raise StageError(
-                f"the loss of the {self.task.name} is no number any more at step {row['step']:,}; lower "
-                f"{self.task.field}.learning_rate, or raise {self.task.field}.lr_warmup_steps"
-            )
+            raise self._diverged("the loss", row["step"])
+
+    def _diverged(self, what: str, step: int) -> StageError:
+        return StageError(
+            f"{what} of the {self.task.name} is no number any more at step {step:,}; lower "
+            f"{self.task.field}.learning_rate, or raise {self.task.field}.lr_warmup_steps"
+        )
 
     def _is_exhausted(self, step: int) -> bool:
         """Whether the validation loss has not fallen for as many evaluations as the recipe waits."""
@@ -322,6 +325,9 @@ class Loop:
         measured = {name: value for name, value in row.items() if name in self.task.measures}
         fields = {"step": row["step"], "loss": row["loss"], "val_loss": row.get("val_loss"), "measured": measured}
         weights, state = self._state(row["step"])
+        # The last step's gradients show in no loss yet.
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise self._diverged("a weight", row["step"])
         saved = checkpoints.save(self.lake, self.template.model_copy(update=fields), weights, state)
         if "val_loss" in row:
             self._show(saved)

@@ -22,6 +22,7 @@ QUICK = [
     "decoder.batch_size=8",
     "decoder.save_every=4",
     "decoder.log_every=2",
+    "decoder.sample_timesteps=8",
     "judge.num_prompts=4",
 ]
 

@@ -33,6 +33,7 @@ QUICK = [
     "decoder.batch_size=8",
     "decoder.unets.1.steps=6",
     "decoder.lr_warmup_steps=1",
+    "decoder.sample_timesteps=8",
     "judge.num_prompts=4",
 ]
 

@@ -137,8 +137,8 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
     assert apart(computed_again, kept) <= 1e-6
 
 
-STEPS = 240
-OPTIONS = {"steps": STEPS, "save_every": 60, "log_every": 10, "batch_size": 16, "seed": 31}
+STEPS = 160
+OPTIONS = {"steps": STEPS, "save_every": 80, "log_every": 10, "batch_size": 16, "seed": 31}
 
 
 def command(recipe: Recipe, lake: Lake, folder: Path, **changes: object) -> list[str]:

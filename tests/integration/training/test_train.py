@@ -93,6 +93,7 @@ def test_lost_weights_are_noticed_and_come_back_with_the_same_bytes(trained_copy
     assert latest(trained_copy, "prior").digest == manifest.digest
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("kind", ["prior"])
 def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(
     kind: str, trained_copy: Lake, trained_lake: Lake, quick_recipe: Recipe, tmp_path: Path
@@ -298,6 +299,28 @@ def test_a_training_that_diverges_ends_before_it_is_saved(trained_copy: Lake, qu
         with pytest.raises(StageError, match=r"is no number any more at step 5; lower prior\.learning_rate"):
             run_stage("prior", quick_recipe.model_copy(update={"prior": wild}), trained_copy)
     assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged", "an earlier training is unharmed"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_weights_that_diverged_in_the_last_step_are_not_saved(trained_copy: Lake, quick_recipe: Recipe) -> None:
+    """No loss shows it: the val split, which would, is empty."""
+    step = loop.Loop.step
+
+    def poisoned(self: loop.Loop, number: int, batch: Any) -> torch.Tensor:
+        loss = step(self, number, batch)
+        if number == 19:
+            with torch.no_grad():
+                next(self.task.network.parameters()).fill_(float("nan"))
+            self.average.update()
+        return loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_evaluate", lambda _: {})
+        patch.setattr(loop.Loop, "step", poisoned)
+        other = quick_recipe.model_copy(update={"prior": quick_recipe.prior.model_copy(update={"seed": 13})})
+        with pytest.raises(StageError, match=r"a weight of the prior is no number any more at step 20; lower prior\."):
+            run_stage("prior", other, trained_copy)
+    assert run_stage("prior", quick_recipe, trained_copy).state == "unchanged"
 
 
 @pytest.mark.usefixtures("in_process")

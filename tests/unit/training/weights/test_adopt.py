@@ -170,7 +170,7 @@ def test_weights_that_are_not_there_are_listed(lake: Lake, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="no weights 'b': there are none"):
         load_start(lake, "b")
     adopt(lake, bare(tmp_path), "a")
-    with pytest.raises(UsageError, match="no weights 'b': there are a; `sp-data weights adopt`"):
+    with pytest.raises(UsageError, match="no weights 'b': there are a; bring some with sp-data weights adopt"):
         load_start(lake, "b")
 
 
