@@ -32,5 +32,5 @@ def test_each_network_of_southpark_takes_less_than_43_gb_with_its_whole_batch(un
     )
     memory = memory_of(job, OLD_LAYOUT, "cuda").at(job.settings.batch_size)
     log.info("%s", memory)
-    assert memory.num_trained == {None: 101_756_560, 1: 982_610_118, 2: 632_649_228}[unet]
+    assert memory.num_trained == {None: 101_756_544, 1: 982_610_118, 2: 632_649_228}[unet], "all but rotary angles"
     assert memory.total < 43 * GB
