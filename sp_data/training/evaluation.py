@@ -103,6 +103,7 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
             real += to_pictures(resized(tensor(batch, "image"), size))
             originals.append(tensor(batch, "image_embed").cpu().numpy())
             captions += texts
+            # The parent reads these lines from the output.
             print(f"{STEP}{len(drawn)}", flush=True)  # noqa: T201
         training = np.stack([train[index]["image_embed"].numpy() for index in _chosen(len(train), 100_000)])
     measures = decoder_measures(
