@@ -1,27 +1,87 @@
-"""The generation flow: pictures from words, by the best checkpoints of a dataset."""
+"""The generation flow: pictures from words and from pictures, by a dataset's best checkpoints or by chosen ones."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prefect import flow
+from pydantic import BaseModel, Field
 
 from flows.local_server import start_local_server
+from sp_data.generation.options import SamplingOptions
 from sp_data.recipe import Recipe, demo
-from tasks.dream import dream
+from tasks.generate import draw
 
 PROMPT = "a kid in a red coat and a blue cap at the lake"
+PAGE = "http://127.0.0.1:7860"
+
+
+class SweepOver(BaseModel):
+    """Every combination of these values is drawn, at one seed; an empty list: as set above."""
+
+    prior_cond_scale: list[float] = Field([], description="For example 1, 2.5, 5")
+    cond_scale: list[float] = Field([], description="For example 1, 3, 5")
+    steps: list[int] = Field([], description="For example 8, 25")
 
 
 @flow
 def generate(
     prompts: list[str] = [PROMPT],
+    variations_of: list[str] = [],
     num_pictures: int = 4,
     seed: int = 0,
+    sampler: Literal["auto", "dpm++", "ddim", "ddpm"] = "auto",
+    steps: int | None = None,
     cond_scale: float = 1.0,
+    prior_cond_scale: float = 1.0,
+    negative_prompt: str = "",
+    best_of: int = 1,
+    sweep: SweepOver = SweepOver(),
+    checkpoint: list[str] = [],
+    page: str = PAGE,
     recipe: Recipe = demo(),
     lake: str = "./lake",
 ) -> list[str]:
-    """Make `num_pictures` pictures of each prompt; returns the paths of the PNGs."""
-    return dream(recipe, lake, prompts, num_pictures, seed, cond_scale)
+    """Make pictures; returns the paths of the PNGs, and shows them in an artifact.
+
+    Args:
+        prompts: `num_pictures` are made of each.
+        variations_of: Paths of pictures, of each of which `num_pictures` variations are made.
+        num_pictures: Pictures of each prompt and of each picture; a sweep makes one of each combination.
+        seed: Of the first picture; the next have the next seeds.
+        sampler: auto is dpm++, which needs the fewest steps.
+        steps: Of the sampler; none: the recipe's.
+        cond_scale: Guidance of the decoder; above 1 follows the image embedding more closely.
+        prior_cond_scale: Guidance of the prior; above 1 follows the words more closely.
+        negative_prompt: What the pictures should not show; needs guidance above 1.
+        best_of: Draw so many of each and keep the one that CLIP likes best.
+        sweep: Draw each prompt with every combination of some values, in place of `num_pictures`.
+        checkpoint: `best`, `latest`, or folders of checkpoints; none: the best.
+        page: Address of `sp-data ui`, to which the artifact links; empty: no links.
+        recipe: Of the dataset whose models draw.
+        lake: Where the dataset lies.
+    """
+    options = SamplingOptions(
+        sampler=None if sampler == "auto" else sampler,
+        steps=steps,
+        # With a negative prompt, 1 is nobody's wish: it would change nothing.
+        cond_scale=None if cond_scale == 1 else cond_scale,
+        prior_cond_scale=prior_cond_scale,
+        negative_prompt=negative_prompt,
+        best_of=best_of,
+    )
+    return draw(
+        recipe,
+        lake,
+        prompts=prompts,
+        variations_of=variations_of,
+        sweep_over={name: values for name, values in sweep.model_dump().items() if values},
+        num_pictures=num_pictures,
+        seed=seed,
+        options=options,
+        checkpoint=checkpoint,
+        page=page,
+    )
 
 
 if __name__ == "__main__":

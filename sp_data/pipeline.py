@@ -160,7 +160,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(
         name="judge",
         summary="Ask for kids in words and measure the pictures.",
-        version=2,
+        version=3,
         inputs=("verify", "prior", "decoder"),
         function="sp_data.judge.stage:judge",
         recipe_part="judge",

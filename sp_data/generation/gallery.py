@@ -19,10 +19,10 @@ from PIL import Image
 from sp_data.canonical import digest_of
 from sp_data.dataset.embed.clip import Clip
 from sp_data.dataset.loader.samples import Samples
-from sp_data.dataset.shards.stage import read_rows
-from sp_data.generation.dream import Order, dream, read_origin
+from sp_data.generation.generator import ImageGenerator
 from sp_data.generation.models import load_models
-from sp_data.keys import KeyLayout
+from sp_data.generation.picture import read_origin
+from sp_data.generation.search import DatasetIndex, Neighbour
 from sp_data.lake import Lake
 from sp_data.manifest import Frozen, Manifest
 from sp_data.recipe import Recipe
@@ -31,19 +31,8 @@ from sp_data.training.trained import best_folders
 log = logging.getLogger(__name__)
 
 NUM_PICTURES = 24
-
-
-class Neighbour(Frozen):
-    """The training picture nearest to a generated picture."""
-
-    key: str
-    tar: str
-    """Path in the lake of its shard."""
-    cosine: float
-    title: str
-    page: str
-    revision: int | None
-    url: str
+VERSION = 2
+"""Raised when a kept gallery has other fields."""
 
 
 class Piece(Frozen):
@@ -62,7 +51,7 @@ def gallery(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> list[P
     `by_stage`: stage -> manifest. The gallery is made once for these manifests, and kept beside the reports.
     """
     digests = {stage: by_stage[stage].digest for stage in ("verify", "prior", "decoder", "judge") if stage in by_stage}
-    path = f"reports/gallery-{digest_of(digests)[:16]}.json"
+    path = f"reports/gallery-{digest_of([VERSION, digests])[:16]}.json"
     if lake.exists(path):
         kept = [Piece.model_validate(piece) for piece in json.loads(lake.read_bytes(path))]
         if all(lake.exists(piece.picture) for piece in kept):
@@ -72,9 +61,11 @@ def gallery(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> list[P
         paths = [verdict["picture"] for verdict in by_stage["judge"].details["verdicts"][:NUM_PICTURES]]
     else:
         paths = []
-        for dreamt in dream(models, [Order(caption, 0) for caption in unseen_captions(by_stage["verify"], lake)]):
-            paths.append(f"generated/{dreamt.file_name}")
-            lake.write_bytes(paths[-1], dreamt.png())
+        # In one precision: equal weights have equal galleries.
+        generator = ImageGenerator(models, "fp32")
+        for made in generator.dream_seeds([(caption, 0) for caption in unseen_captions(by_stage["verify"], lake)]):
+            paths.append(f"generated/{made.file_name}")
+            lake.write_bytes(paths[-1], made.png())
     files = [lake.read_bytes(picture) for picture in paths]
     neighbours = nearest(_embed(models.clip, files), by_stage["verify"], lake)
     rows = zip(paths, files, neighbours, strict=True)
@@ -100,34 +91,5 @@ def _embed(clip: Clip, files: Sequence[bytes]) -> npt.NDArray[np.float32]:
 
 def nearest(embeddings: npt.NDArray[np.float32], verified: Manifest, lake: Lake) -> list[Neighbour]:
     """For each row of `embeddings` `(n, dim)`, unit length, the picture of the train split with the greatest cosine."""
-    layout = KeyLayout.parse(verified.details["layout"])
-    dead = set(verified.details["tombstones"])
-    best = np.full(len(embeddings), -2.0, np.float32)
-    nearest_rows: list[tuple[dict[str, Any], int]] = [({}, 0)] * len(embeddings)
-    for shard in verified.details["shards"]:
-        if shard["split"] != "train":
-            continue
-        with lake.local(shard["img_emb"]["path"]) as path:
-            rows = np.load(path).astype(np.float32)
-        alive = [index for index in range(len(rows)) if layout.key(shard["number"], index) not in dead]
-        cosines = embeddings @ rows[alive].T
-        for query, column in enumerate(cosines.argmax(axis=1)):
-            if cosines[query, column] > best[query]:
-                best[query], nearest_rows[query] = cosines[query, column], (shard, alive[int(column)])
-    return [
-        _neighbour(shard, index, float(cosine), layout, lake)
-        for (shard, index), cosine in zip(nearest_rows, best, strict=True)
-    ]
-
-
-def _neighbour(shard: dict[str, Any], index: int, cosine: float, layout: KeyLayout, lake: Lake) -> Neighbour:
-    row = read_rows(lake, shard["parquet"]["path"])[index]
-    return Neighbour(
-        key=layout.key(shard["number"], index),
-        tar=shard["tar"]["path"],
-        cosine=round(cosine, 4),
-        title=row["title"],
-        page=row["page"] or "",
-        revision=row["revision"],
-        url=row["url"],
-    )
+    with DatasetIndex(verified, lake) as index:
+        return [neighbours[0] for neighbours in index.nearest(embeddings, 1, "train")]

@@ -121,18 +121,21 @@ def _draw_and_read(
     checkpoint_folders: list[str],
     progress: Progress,
 ) -> tuple[list[Verdict], list[FileEntry]]:
-    from sp_data.generation.dream import Order, dream
+    from sp_data.generation.generator import ImageGenerator
     from sp_data.generation.models import load_models
 
     models = load_models(recipe, lake, checkpoint_folders)
+    # In one precision: equal weights are judged by equal pictures.
+    generator = ImageGenerator(models, "fp32")
     # A seed for each question: the same noise for all would be a single draw.
     seed = recipe.judge.seed if recipe.judge else 0
     readings, pictures, files = [], [], []
-    for dreamt in dream(models, [Order(question.prompt, seed + number) for number, question in enumerate(questions)]):
-        path = f"generated/judge-{identity[:8]}/{dreamt.file_name}"
-        files.append(lake.write_bytes(path, dreamt.png()))
-        readings.append(colours.read(dreamt.picture))
-        pictures.append(dreamt.picture)
+    prompts = [(question.prompt, seed + number) for number, question in enumerate(questions)]
+    for made in generator.dream_seeds(prompts):
+        path = f"generated/judge-{identity[:8]}/{made.file_name}"
+        files.append(lake.write_bytes(path, made.png()))
+        readings.append(colours.read(made.picture))
+        pictures.append(made.picture)
         progress.advance()
     opinions = second_opinion(models.clip, pictures)
     rows = zip(questions, readings, opinions, files, strict=True)
@@ -144,7 +147,7 @@ def judge_folder(folder: Path) -> dict[str, dict[str, float | int]]:
 
     Raises UsageError if there is none to judge, CorruptFile if a PNG does not record how it was made.
     """
-    from sp_data.generation.dream import read_origin
+    from sp_data.generation.picture import read_origin
 
     rows: list[tuple[colours.CoatAndHat, colours.CoatAndHat]] = []
     for path in sorted(folder.glob("*.png")):

@@ -237,7 +237,10 @@ class Decoder(Training):
     )
     timesteps: int = Field(1000, ge=2)
     sample_timesteps: int = Field(
-        64, ge=1, description="Fewer than `timesteps`: DDIM. May be changed later", json_schema_extra=EXECUTION_ONLY
+        25,
+        ge=1,
+        description="Steps of the sampler; as many as `timesteps`: as trained (DDPM). May be changed later",
+        json_schema_extra=EXECUTION_ONLY,
     )
     image_cond_drop_prob: float = Field(0.1, ge=0, lt=1, description="0: guidance is not possible")
     text_cond_drop_prob: float = Field(0.5, ge=0, lt=1)

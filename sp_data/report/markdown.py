@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -164,18 +167,34 @@ def _open(png: bytes) -> Image.Image:
         return opened.convert("RGB")
 
 
-def pictures_markdown(lake: Lake, pictures: list[tuple[str, dict[str, Any]]]) -> str:
-    """Pictures that were made from words, as one sheet and a list.
+def pictures_markdown(lake: Lake, pictures: list[tuple[str, dict[str, Any]]], page: str = "") -> str:
+    """Generated pictures as one sheet and a list.
 
-    `pictures` has each PNG's path, by the filesystem's own name, and what its metadata says.
+    `pictures` has each PNG's path, by the filesystem's own name, and what its metadata says. `page`: the address of
+    `sp-data ui`, to which the list links.
     """
     paths = [path.removeprefix(f"{lake.root}/") for path, _ in pictures[:NUM_SHOWN]]
     images = [_open(lake.read_bytes(path)) for path in paths if lake.exists(path)]
     lines = ["## Pictures", ""]
     if images:
         lines += [f"![pictures]({data_uri(contact_sheet(images))})", ""]
-    lines += [f"- {metadata['prompt']}, seed {metadata['seed']}: `{path}`" for path, metadata in pictures]
+    if page:
+        lines += [f"The page: [{page}]({page}) (start it with `{lake.command('ui')}`)", ""]
+    lines += [
+        f"- {_escaped(metadata['prompt'] or metadata['kind'])}, seed {metadata['seed']}: {_linked(lake, path, page)}"
+        for path, metadata in pictures
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _linked(lake: Lake, path: str, page: str) -> str:
+    inside = path.removeprefix(f"{lake.root}/")
+    return f"[{Path(path).name}]({page}/lake/{quote(inside)})" if page and inside != path else f"`{path}`"
+
+
+def _escaped(text: str) -> str:
+    """A person's words as Markdown that shows them."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", text.replace("\n", " "))
 
 
 def _pictures(lake: Lake, manifest: Manifest) -> list[tuple[str, list[Shown]]]:

@@ -23,6 +23,9 @@ from sp_data.training.models import Kind, build_decoder, cascade, unet_config
 from sp_data.training.task import Batch, tensor
 
 
+FEWEST_STEPS = 25
+
+
 class UnetTask:
     kind: Kind = "decoder"
     measures: tuple[str, ...] = ()
@@ -79,7 +82,12 @@ class UnetTask:
         if self.number > 1:
             small = resized(tensor(batch, "image"), int(self.config["lowres_size"]))
         drawn = draw(
-            self.model, tensor(batch, "image_embed"), self._encodings(batch), small=small, start_at=self.number
+            self.model,
+            tensor(batch, "image_embed"),
+            self._encodings(batch),
+            small=small,
+            start_at=self.number,
+            steps=drawing_steps(self.config["sample_timesteps"], self.config["timesteps"]),
         )
         return to_pictures(drawn)
 
@@ -101,6 +109,11 @@ class UnetTask:
 
     def _encodings(self, batch: Batch) -> torch.Tensor | None:
         return tensor(batch, "text_encodings") if self.reads_words else None
+
+
+def drawing_steps(sample_timesteps: int, timesteps: int) -> int:
+    """Steps of a training's own pictures, which DDIM draws: it needs more than the solver that generates."""
+    return min(max(sample_timesteps, FEWEST_STEPS), timesteps)
 
 
 def resized(images: torch.Tensor, size_px: int) -> torch.Tensor:

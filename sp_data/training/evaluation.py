@@ -33,7 +33,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Frozen
 from sp_data.recipe import Recipe
 from sp_data.training import checkpoints
-from sp_data.training.decoder import draw, resized, to_pictures
+from sp_data.training.decoder import draw, drawing_steps, resized, to_pictures
 from sp_data.training.measures.decoder import decoder_measures
 from sp_data.training.measures.fid import Unavailable, fid_and_kid, inception_weights, load_inception
 from sp_data.training.models import build_decoder, choose_device
@@ -82,7 +82,9 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     fused_attention(decoder)
     fused_norms(decoder)
     decoder.to(device).eval().requires_grad_(False)
-    decoder.sample_timesteps = (recipe.decoder.sample_timesteps,) * len(records)
+    decoder.sample_timesteps = (drawing_steps(recipe.decoder.sample_timesteps, recipe.decoder.timesteps),) * len(
+        records
+    )
     words = WordEncoder(clip) if decoder.condition_on_text_encodings else None
     size = int(records[-1].model["image_size"])
     with Samples(verified, lake, "val", size) as val, Samples(verified, lake, "train") as train:

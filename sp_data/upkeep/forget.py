@@ -29,12 +29,14 @@ from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_dropped, read_kept
 from sp_data.dataset.shards.find import FoundSample, find_samples
 from sp_data.errors import CorruptFile, StageNotDone
+from sp_data.generation.search_index import INDEXES
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, STAGES, Stage, as_far_as_before, run_stages
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import SILENT, Progress
-from sp_data.training.trained import WORDS, TrainedCheckpoint, lineage, trained_checkpoints
+from sp_data.training.seen import sightings
+from sp_data.training.trained import WORDS, TrainedCheckpoint
 from sp_data.upkeep.titles import resolve_title
 from sp_data.wiki import state
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
@@ -231,9 +233,10 @@ def _remove_bytes(lake: Lake, sha1s: set[str]) -> None:
             for path in lake.list(f"{folder}/{sha1[:2]}"):
                 if path.rsplit("/", 1)[1].startswith(f"{sha1}."):
                     lake.remove(path)
-    # The next training that reads words makes them again.
-    for path in lake.list(WORDS):
-        lake.remove(path)
+    # Made again by the next training that reads words, and by the next search.
+    for folder in (WORDS, INDEXES):
+        for path in lake.list(folder):
+            lake.remove(path)
     for path in lake.list("quarantine"):
         # Its name has the sha1 that the wiki stated.
         if any(sha1 in path for sha1 in sha1s) or _sha1_of(lake.read_bytes(path)) in sha1s:
@@ -284,21 +287,12 @@ class _Uses:
         """Their samples in the newest shard manifest's shards, and the checkpoints that learnt from one of them."""
         sharded = manifests.latest(lake, "shard")
         samples = list(find_samples(lake, sharded, titles, sha1s)) if sharded else []
-        datasets = {manifest.digest: manifest for manifest in manifests.all_of(lake, "verify")}
-        with_them = {
-            digest
-            for digest, verified in datasets.items()
-            if any(row.alive and row.split == "train" for row in find_samples(lake, verified, titles, sha1s))
-        }
-        checkpoints = trained_checkpoints(lake)
-        datasets_of = lineage(lake, checkpoints)
-        seen_by = tuple(checkpoint for checkpoint in checkpoints if datasets_of[checkpoint.run] & with_them)
-        unknown = tuple(
-            checkpoint
-            for checkpoint in checkpoints
-            if checkpoint not in seen_by and datasets_of[checkpoint.run] - datasets.keys()
+        seen = sightings(lake, titles, sha1s)
+        return cls(
+            samples,
+            tuple(sighting.checkpoint for sighting in seen if sighting.titles),
+            tuple(sighting.checkpoint for sighting in seen if not sighting.titles),
         )
-        return cls(samples, seen_by, unknown)
 
 
 def _num_generated(lake: Lake, checkpoints: tuple[TrainedCheckpoint, ...]) -> int | None:
@@ -313,10 +307,17 @@ def _num_generated(lake: Lake, checkpoints: tuple[TrainedCheckpoint, ...]) -> in
 
 
 def _made_by(data: bytes) -> set[tuple[str, int]]:
-    from sp_data.generation.dream import read_origin
+    from sp_data.generation.picture import read_origin
 
     try:
         record = read_origin(data, "")
     except CorruptFile:
         return set()
-    return {(record[kind]["run"], record[kind]["step"]) for kind in ("prior", "decoder") if kind in record}
+    decoder = record["decoder"]
+    # One of the first pictures has one record for the whole decoder.
+    networks = [record.get("prior"), *(decoder if isinstance(decoder, list) else [decoder])]
+    return {
+        (network["run"], network["step"])
+        for network in networks
+        if isinstance(network, dict) and "run" in network and "step" in network
+    }

@@ -81,7 +81,13 @@ def read_picture(path: Path, limits: Curate) -> Picture:
 
     Raises Refused with one of REASONS; FileNotFoundError, which is not the picture's fault.
     """
-    data = path.read_bytes()
+    image, file_is_normal = decode(path.read_bytes(), limits.max_pixels)
+    _check_shape(image, limits)
+    return Picture(image, file_is_normal, phash(image), thumb(image), pixels(image))
+
+
+def decode(data: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    """The first frame of a file in normal form, and whether the file itself is in normal form. Raises Refused."""
     png = _png(data)
     try:
         opened = Image.open(BytesIO(png.data if png else data), formats=FORMATS)
@@ -94,10 +100,8 @@ def read_picture(path: Path, limits: Curate) -> Picture:
             raise Refused("bomb", "a compressed text or profile in it holds more than a megabyte") from error
         raise Refused("damaged", str(error) or type(error).__name__) from error
     with opened:
-        _check_size(opened, limits)
-        image, file_is_normal = _decode(opened, png)
-    _check_shape(image, limits)
-    return Picture(image, file_is_normal, phash(image), thumb(image), pixels(image))
+        _check_size(opened, max_pixels)
+        return _decode(opened, png)
 
 
 def _png(data: bytes) -> png_chunks.PngFile | None:
@@ -174,11 +178,11 @@ def pixels(image: Image.Image) -> bytes:
     return hashlib.blake2b(image.tobytes(), digest_size=16, salt=struct.pack(">II", *image.size)).digest()
 
 
-def _check_size(image: Image.Image, limits: Curate) -> None:
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     """Check the size that the header says, before decoding."""
     width, height = image.size
-    if width * height > limits.max_pixels:
-        raise Refused("too-many-pixels", f"{width} x {height}, at most {limits.max_pixels:,} pixels")
+    if width * height > max_pixels:
+        raise Refused("too-many-pixels", f"{width} x {height}, at most {max_pixels:,} pixels")
 
 
 def _check_shape(image: Image.Image, limits: Curate) -> None:

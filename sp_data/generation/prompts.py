@@ -1,0 +1,66 @@
+"""Prompts: read from a file, checked, and measured against what CLIP reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sp_data.errors import UsageError
+from sp_data.wiki.captions.clip_length import TOKENS, num_tokens
+
+MAX_FILE_BYTES = 10_000_000
+MAX_CHARACTERS = 10_000
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A prompt a line; empty lines and those that begin with # are left out.
+
+    Raises UsageError if the file is not there, not UTF-8, too large or without a prompt.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UsageError(f"{path} has more than {MAX_FILE_BYTES / 1e6:.0f} MB: expected a prompt a line")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {line}, is not UTF-8; save the file as UTF-8") from error
+    prompts = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise UsageError(f"{path} has no prompt: expected one a line")
+    return prompts
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises UsageError for a prompt that nothing can be drawn from."""
+    if not prompt.strip():
+        raise UsageError('an empty prompt: say what to draw, such as "a kid in a red coat"')
+    if len(prompt) > MAX_CHARACTERS:
+        raise UsageError(f"a prompt of {len(prompt):,} characters: CLIP reads some 300 of them; shorten it")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the prompt {prompt!r} is not UTF-8; check the terminal's encoding") from error
+
+
+def lost_words(prompt: str) -> str:
+    """The end of a prompt that lies beyond what CLIP reads; empty if it reads all."""
+    # A token stands for at least one byte.
+    if len(prompt.encode()) <= TOKENS or num_tokens(prompt) <= TOKENS:
+        return ""
+    words = prompt.split()
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if num_tokens(" ".join(words[:middle])) <= TOKENS else (low, middle - 1)
+    return " ".join(words[low:])
+
+
+def lost_words_sentence(prompt: str) -> str:
+    """A sentence that names the words of a prompt that CLIP does not read; empty if it reads all."""
+    lost = lost_words(prompt)
+    if not lost:
+        return ""
+    count = len(lost.split())
+    shown = lost if len(lost) <= 80 else f"{lost[:80]}…"
+    return f"CLIP reads {TOKENS} tokens; the last {count} word{'s' * (count > 1)} of the prompt are lost: “{shown}”"
