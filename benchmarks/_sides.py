@@ -39,12 +39,13 @@ from sp_data.runtime.subprocesses import die_with_parent
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.dalle2 import dalle2_module
 from sp_data.training.decoder import UnetTask
-from sp_data.training.loop import Loop
+from sp_data.training.job import prepare
+from sp_data.training.loop.loop import Loop
 from sp_data.training.models import num_parameters
 from sp_data.training.prior import PriorTask
 from sp_data.training.seeds import seed_all
 from sp_data.training.task import Batch, Task, tensor
-from sp_data.training.worker import make_accelerator, prepare
+from sp_data.training.worker import make_accelerator
 
 Step = Callable[[], Any]
 Switch = Callable[[torch.nn.Module], Any]

@@ -5,7 +5,7 @@
     smoke      two training steps and a few sampling steps of prior and both unets at LAION's sizes (random weights)
     tests      the tests that are marked `cuda`
     speed      steps a second, peak memory and MFU: ours, dalle2-pytorch's trainer, the bare step, at equal batches
-    memory     what sp_data/training/memory.py expects, beside the measured peak
+    memory     what sp_data/training/memory/estimate.py expects, beside the measured peak
     switches   the bare step with each switch alone
     loader     2,000 JPEGs of 256 px: the share of a step that is lost to reading them
     sampling   guidance by one pass of twice the batch beside dalle2-pytorch's two passes
@@ -381,7 +381,8 @@ def speed_of(name: str, number: int | None, way: str, plan: Plan, results: Resul
 
 
 def memory(plan: Plan, results: Results) -> Iterator[tuple[str, Row]]:
-    from sp_data.training.worker import TrainingJob, memory_of
+    from sp_data.training.job import TrainingJob
+    from sp_data.training.memory.micro_batch import memory_of
 
     job = {"lake": "", "dataset": "", "run": "", "resume": None, "forget_after": None, "ancestor": ""}
     recipe = recipe_of(plan)
@@ -441,7 +442,7 @@ def loader(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
 
     from sp_data.dataset.loader.samples import Samples
     from sp_data.lake import Lake
-    from sp_data.training.sampler import Batches
+    from sp_data.training.loop.sampler import Batches
     from sp_data.training.task import collate, to_device
     from sp_data.training.words import keep_words, with_words
 

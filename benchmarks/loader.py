@@ -43,7 +43,7 @@ from sp_data.dataset.shards.tars import write_tar
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.training.sampler import Batches
+from sp_data.training.loop.sampler import Batches
 from sp_data.training.task import collate, to_device
 
 SIZE_PX = 256

@@ -4,7 +4,7 @@
 
 For each network: without and with gradient checkpointing, an upsampler also on random crops; with AdamW in float32 and
 in 8 bits; the GB of a step with micro-batches of 1 to 32 pictures, and the largest that fits. One network is in memory
-at a time. A GPU of 80 GB has some 76 GB left for it after the margins of sp_data/training/free_memory.py.
+at a time. A GPU of 80 GB has some 76 GB left for it after the margins of sp_data/training/memory/free.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.training.memory import ADAM_8BIT_BYTES, ADAM_BYTES, GB, Memory, largest_micro_batch
-from sp_data.training.worker import TrainingJob, memory_of
+from sp_data.training.job import TrainingJob
+from sp_data.training.memory.estimate import ADAM_8BIT_BYTES, ADAM_BYTES, GB, Memory, largest_micro_batch
+from sp_data.training.memory.micro_batch import memory_of
 
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 JOB = {"lake": "", "dataset": "", "run": "", "resume": None, "forget_after": None, "ancestor": ""}

@@ -53,7 +53,7 @@ from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, ShardPart
 from sp_data.pipeline import STAGES, stage_run
 from sp_data.recipe import Recipe, Shard, Source
-from sp_data.training.sampler import between
+from sp_data.training.loop.sampler import between
 
 SIZE = 10_000
 LAYOUT = KeyLayout.of_shards(SIZE)

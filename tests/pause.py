@@ -59,7 +59,7 @@ def child(folder: Path, moment: str, job_file: str) -> None:
     """The worker, which notes the keys of each step, and stands still."""
     die_with_parent()
     from sp_data.training import checkpoints, worker
-    from sp_data.training.loop import Loop
+    from sp_data.training.loop.loop import Loop
     from sp_data.training.task import Batch
 
     name, _, when = moment.partition(":")
@@ -92,7 +92,7 @@ def child(folder: Path, moment: str, job_file: str) -> None:
         return save(lake, checkpoint, *state)
 
     # For the whole process, and for those that it forks.
-    patch("sp_data.training.loop.Loop.step", step).start()
+    patch("sp_data.training.loop.loop.Loop.step", step).start()
     patch("sp_data.training.checkpoints.save", pausing_save).start()
     worker.main(job_file)
 

@@ -20,7 +20,7 @@ from sp_data.report import samples
 from sp_data.report.samples import Shown, pictures_of
 from sp_data.runtime.contact_sheet import contact_sheet, data_uri, jpeg
 from sp_data.training.grid import grid_path
-from sp_data.training.metrics import read_metrics
+from sp_data.training.loop.metrics import read_metrics
 
 NUM_SHOWN = 32
 NUM_PAIRS_SHOWN = 10

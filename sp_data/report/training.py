@@ -15,7 +15,7 @@ from sp_data.manifest import Manifest
 from sp_data.report.chart import line_chart
 from sp_data.runtime.contact_sheet import data_uri, jpeg
 from sp_data.training.grid import grid_path
-from sp_data.training.metrics import read_metrics
+from sp_data.training.loop.metrics import read_metrics
 
 TRAININGS = ("prior", "decoder")
 

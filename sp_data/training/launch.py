@@ -62,8 +62,8 @@ def run_together(run: Callable[[], None], settings: Training, processes: int) ->
 
     has_cuda = settings.device != "cpu" and torch.cuda.is_available()
     if not has_cuda:
-        from sp_data.training import loop as _loop  # noqa: F401
         from sp_data.training.dalle2 import dalle2_module
+        from sp_data.training.loop import loop as _loop  # noqa: F401
 
         dalle2_module()
         # Imports torch's compiler, as every optimizer does, which takes a second.

@@ -30,9 +30,9 @@ from sp_data.recipe import Recipe, Training
 from sp_data.runtime.progress import SHOWN, Progress
 from sp_data.runtime.subprocesses import python_child, tail
 from sp_data.stage import StageOutput, StageResult, StageRun, library_versions
-from sp_data.training.early_stopping import is_exhausted
 from sp_data.training.grid import grid_path
-from sp_data.training.metrics import Metrics, metrics_path, read_metrics
+from sp_data.training.loop.early_stopping import is_exhausted
+from sp_data.training.loop.metrics import Metrics, metrics_path, read_metrics
 
 if TYPE_CHECKING:
     from sp_data.training.checkpoints import Checkpoint

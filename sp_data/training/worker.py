@@ -23,7 +23,6 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,19 +31,17 @@ from sp_data import manifest as manifests
 from sp_data.dataset.loader.samples import Samples
 from sp_data.errors import SpDataError, StageError
 from sp_data.lake import Lake
-from sp_data.manifest import Frozen, Manifest
+from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe, Training
-from sp_data.recipe.training import CLIP_WORDS
+from sp_data.training.job import TrainingJob, make_task, prepare
 from sp_data.training.launch import PATIENCE, is_launched, num_cores, num_processes, run_together
-from sp_data.training.models import Kind
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
     from sp_data.training.checkpoints import Checkpoint
-    from sp_data.training.memory import Memory
-    from sp_data.training.task import Batch, Task
+    from sp_data.training.task import Task
 
 log = logging.getLogger("sp_data.training")
 
@@ -54,42 +51,6 @@ ERROR = "::error "
 """Begins the line with the error that ended the training, in one sentence."""
 STOPPED = "::stopped"
 """The training was told to stop, and saved."""
-SMALL_PARAMETERS, SMALL_PX = 20_000_000, 64
-"""On a CPU, the memory of networks and pictures up to these sizes is not worked out before the training."""
-
-
-class TrainingJob(Frozen):
-    """What the parent wants trained; the child reads it from a file."""
-
-    kind: Kind
-    unet: int | None = None
-    """Of a decoder: which of its unets, from 1."""
-    recipe: Recipe
-    lake: str
-    dataset: str
-    """Identity of the verified dataset's manifest."""
-    run: str
-    resume: str | None
-    """Folder in the lake of the checkpoint to resume from."""
-    forget_after: int | None
-    """After restoring it, remove this run's checkpoints beyond this step."""
-    ancestor: str
-    """The `ancestor` of the run's checkpoints."""
-
-    @property
-    def settings(self) -> Training:
-        return self.recipe.prior if self.unet is None else self.recipe.decoder.training_of(self.unet)
-
-    @property
-    def field(self) -> str:
-        """Where the recipe sets it."""
-        return "prior" if self.unet is None else f"decoder.unets.{self.unet - 1}"
-
-    @property
-    def identity_fields(self) -> dict[str, Any]:
-        """What of the recipe names these weights."""
-        recipe = self.recipe
-        return recipe.prior.identity_fields() if self.unet is None else recipe.decoder.unet_identity_fields(self.unet)
 
 
 def train(job: TrainingJob) -> None:
@@ -100,21 +61,23 @@ def train(job: TrainingJob) -> None:
     """
     from sp_data.training import checkpoints
     from sp_data.training.checkpoints import RECORD
-    from sp_data.training.loop import Loop
+    from sp_data.training.loop.loop import Loop
+    from sp_data.training.memory.micro_batch import micro_batch_size
     from sp_data.training.seeds import seed_all
+    from sp_data.training.start import check_meaning, check_resume, read_start
 
     lake = Lake(job.lake, job.recipe.name)
     verified = verified_dataset(lake, job.dataset)
     settings = job.settings
     seed_all(settings.seed, "weights")
-    start = _start(job, lake, str(verified.details["clip"]))
+    start = read_start(job, lake, str(verified.details["clip"]))
     with contextlib.ExitStack() as stack:
         task = make_task(job, start.layout)
         accelerator = make_accelerator(settings, task, lake, job.run)
         if start.weights is not None:
             from sp_data.training.weights.fill import fill
 
-            _check_meaning(task, start)
+            check_meaning(task, start)
             fill(task.network, start.weights, f"the weights {start.name.split('/')[1]!r}")
         train_set, val_set = _samples(task, verified, lake, job.recipe, stack, accelerator)
         if job.unet is None:
@@ -122,7 +85,7 @@ def train(job: TrainingJob) -> None:
         template = _template(job, task, verified, len(train_set), start.name or job.ancestor)
         resume = checkpoints.read(lake, f"{job.resume}/{RECORD}") if job.resume else None
         if resume is not None:
-            _check_resume(resume, template)
+            check_resume(resume, template)
             template = template.model_copy(update={"ancestor": job.ancestor or template.ancestor})
         prepare(task, settings)
         if accelerator.device.type == "cuda":
@@ -132,7 +95,7 @@ def train(job: TrainingJob) -> None:
                 channels_last(task.network)
             if settings.compile:
                 compile_blocks(task.network)
-        size = _micro_batch_size(job, task, start.layout, accelerator)
+        size = micro_batch_size(job, task, start.layout, accelerator)
         loop = Loop(
             task,
             settings,
@@ -164,58 +127,6 @@ def train(job: TrainingJob) -> None:
         loop.run(resume.step if resume else 0)
         for tracker in accelerator.trackers:
             tracker.finish()
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The weights that a training begins with; empty: none."""
-
-    name: str = ""
-    weights: dict[str, torch.Tensor] | None = None
-    layout: str | None = None
-    """models.LAYOUT of the network that they are for."""
-    config: dict[str, Any] = field(default_factory=dict)
-    """What is known of that network."""
-
-
-def _start(job: TrainingJob, lake: Lake, clip: str) -> Start:
-    if job.settings.start is None:
-        return Start()
-    from sp_data.training.models import OLD_LAYOUT
-    from sp_data.training.weights.adopt import load_start
-
-    adopted, weights = load_start(lake, job.settings.start)
-    if adopted.clip and adopted.clip != clip:
-        raise StageError(
-            f"the weights {adopted.name!r} were trained on embeddings of {adopted.clip}, and this dataset has those of "
-            f"{clip}: its numbers mean something else; choose others (start: …)"
-        )
-    return Start(
-        f"weights/{adopted.name}/{adopted.digest[:16]}",
-        weights,
-        OLD_LAYOUT if adopted.legacy else None,
-        adopted.config or {},
-    )
-
-
-def _check_meaning(task: Task, start: Start) -> None:
-    """Raises StageError if weights of the same shapes were trained to predict something else."""
-    for name in ("timesteps", "predict_v", "predict_x_start", "learned_variance", "beta_schedule"):
-        before, now = start.config.get(name), task.config.get(name)
-        if type(before) is type(now) and before != now:
-            raise StageError(
-                f"the weights {start.name.split('/')[1]!r} were trained with {name} {before}, and {task.field} has "
-                f"{now}; change the recipe (objective, timesteps, learned_variance) to that of the weights"
-            )
-
-
-def make_task(job: TrainingJob, layout: str | None = None) -> Task:
-    from sp_data.training.decoder import UnetTask
-    from sp_data.training.prior import PriorTask
-
-    if job.unet is None:
-        return PriorTask(job.recipe.prior, job.recipe.embed.dim, layout)
-    return UnetTask(job.recipe.decoder, job.unet, job.recipe.embed.dim, layout)
 
 
 def make_accelerator(settings: Training, task: Task, lake: Lake, run: str) -> Accelerator:
@@ -253,82 +164,6 @@ def make_accelerator(settings: Training, task: Task, lake: Lake, run: str) -> Ac
         names = {"wandb": {"name": run, "dir": tempfile.gettempdir()}} if "wandb" in trackers else {}
         accelerator.init_trackers("sp-data" if "wandb" in trackers else "tensorboard", init_kwargs=names)
     return accelerator
-
-
-def prepare(task: Task, settings: Training) -> None:
-    """What the recipe changes in a network before it is trained."""
-    from sp_data.training.switches import fused_attention, fused_norms
-
-    if settings.lora_rank is not None:
-        from sp_data.training.lora import add_lora
-
-        add_lora(task.network, settings.lora_rank, settings.lora_alpha)
-    if settings.gradient_checkpointing and task.kind == "decoder":
-        # The prior has no such switch in dalle2-pytorch; it is small.
-        task.network.checkpoint_during_training = True  # type: ignore[assignment]
-    fused_attention(task.network)
-    fused_norms(task.network)
-
-
-def memory_of(job: TrainingJob, layout: str | None, device: str) -> Memory:
-    """What a step of a job takes with one picture at a time, by fake tensors."""
-    import torch
-
-    from sp_data.training.draws import FakeDraws
-    from sp_data.training.memory import estimate
-
-    tasks: list[Task] = []
-
-    def build() -> torch.nn.Module:
-        task = make_task(job, layout)
-        prepare(task, job.settings)
-        tasks.append(task)
-        return task.network
-
-    def loss(_: torch.nn.Module, num_pictures: int) -> torch.Tensor:
-        dim = job.recipe.embed.dim
-        batch: Batch = {
-            "image_embed": torch.zeros(num_pictures, dim),
-            "text_embed": torch.zeros(num_pictures, dim),
-            "text_encodings": torch.zeros(num_pictures, CLIP_WORDS, dim),
-        }
-        if tasks[-1].image_size_px is not None:
-            size = int(tasks[-1].config["image_size"])
-            batch["image"] = torch.zeros(num_pictures, 3, size, size)
-        return tasks[-1].loss(batch, FakeDraws(num_pictures))
-
-    return estimate(
-        build,
-        loss,
-        micro_batch_size=1,
-        precision=job.settings.precision,
-        use_8bit_adam=job.settings.use_8bit_adam,
-        trainable=lambda network: [weight for weight in network.parameters() if weight.requires_grad],
-        device=device,
-    )
-
-
-def _micro_batch_size(job: TrainingJob, task: Task, layout: str | None, accelerator: Accelerator) -> int:
-    """Pictures at a time in each process. Raises StageError if not even one fits."""
-    from sp_data.training.memory import available_bytes, choose_micro_batch, sentence
-    from sp_data.training.models import num_parameters
-
-    settings, processes = job.settings, int(accelerator.num_processes)
-    share = -(-settings.batch_size // processes)
-    device = accelerator.device
-    small = num_parameters(task.network) < SMALL_PARAMETERS and (task.image_size_px or 0) <= SMALL_PX
-    if device.type == "cpu" and small:
-        # Far from filling any memory; to work it out would take longer than the first steps.
-        return share if settings.micro_batch_size == "auto" else min(share, settings.micro_batch_size)
-    available = available_bytes(device)
-    if device.type == "cpu":
-        available //= processes
-    memory = memory_of(job, layout, device.type)
-    asked = settings.micro_batch_size
-    size = choose_micro_batch(memory, available, name=task.field, batch_size=share, requested=asked)
-    if accelerator.is_main_process:
-        log.info("%s: %s", task.name, sentence(memory.at(size), available, name=task.field, batch_size=share))
-    return size
 
 
 def _samples(
@@ -401,38 +236,6 @@ def _template(job: TrainingJob, task: Task, verified: Manifest, num_samples: int
     )
 
 
-def _check_resume(checkpoint: Checkpoint, template: Checkpoint) -> None:
-    """Raises StageError if a training of `template` cannot resume from a checkpoint."""
-    from sp_data.training.checkpoints import shape
-
-    same_kind = (checkpoint.kind, checkpoint.unet) == (template.kind, template.unet)
-    if not same_kind or shape(checkpoint.model) != shape(template.model):
-        raise StageError(
-            f"{checkpoint} is another model than the recipe's {template.kind}; --resume needs the same one"
-        )
-    if checkpoint.clip != template.clip:
-        raise StageError(
-            f"{checkpoint} was trained on embeddings of {checkpoint.clip}, and this dataset has those of "
-            f"{template.clip}: its numbers mean something else; --resume needs the same CLIP"
-        )
-    names = ["use_8bit_adam", "lora_rank"]
-    if template.settings.get("lora_rank") is not None:
-        # Its matrices belong to the frozen weights beside them.
-        names += ["lora_alpha", "start", "seed"]
-    for name in names:
-        before, now = checkpoint.settings.get(name), template.settings.get(name)
-        if before != now:
-            raise StageError(
-                f"{checkpoint} has {name} {before}, the recipe {now}; set it back, or adopt the checkpoint "
-                "(sp-data weights adopt) and begin with it (start: …)"
-            )
-    if template.settings.get("lora_rank") is not None and checkpoint.start != template.start:
-        raise StageError(
-            f"{checkpoint} belongs to the weights {checkpoint.start or 'of its seed'}, and {template.start} are "
-            "others: bring those back"
-        )
-
-
 def verified_dataset(lake: Lake, identity: str) -> Manifest:
     verified = manifests.load(lake, "verify", identity)
     if verified is None:
@@ -482,7 +285,7 @@ def _tell(error: SpDataError) -> NoReturn:
 
 def run(job: TrainingJob) -> None:
     """Train, and say how it ended as the parent reads it."""
-    from sp_data.training.loop import Stopped
+    from sp_data.training.loop.loop import Stopped
 
     signal.signal(signal.SIGTERM, _ask_to_stop)
     is_first = os.environ.get("RANK", "0") == "0"

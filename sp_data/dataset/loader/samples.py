@@ -8,7 +8,7 @@ embeddings. Only the number of samples of each shard is held in memory: tar inde
 pictures are read when asked for. The name of every file that is read from a tar is compared with its key, so a picture
 of another key is an error.
 
-`sp_data.training.sampler` decides in which order the samples are taken, and by which process.
+`sp_data.training.loop.sampler` decides in which order the samples are taken, and by which process.
 """
 
 from __future__ import annotations

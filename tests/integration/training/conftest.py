@@ -19,6 +19,7 @@ from sp_data.lake import Lake
 from sp_data.pipeline import TRAINING_STAGES, run_stage
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.training import stage, worker
+from sp_data.training.job import TrainingJob
 
 QUICK = [
     "source.demo.num_kids=100",
@@ -65,6 +66,6 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child process spends ten seconds on imports; this process has done them already."""
 
     def run(_module: str, job: dict[str, Any], *_: object) -> None:
-        worker.train(worker.TrainingJob.model_validate(job))
+        worker.train(TrainingJob.model_validate(job))
 
     monkeypatch.setattr(stage, "_run_child", run)

@@ -33,8 +33,8 @@ from sp_data.training import checkpoints, stage
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.decoder import UnetTask, draw
 from sp_data.training.draws import Draws
-from sp_data.training.loop import Loop
-from sp_data.training.metrics import read_metrics
+from sp_data.training.loop.loop import Loop
+from sp_data.training.loop.metrics import read_metrics
 from sp_data.training.models import build_decoder, unet_config
 from sp_data.training.task import Batch
 

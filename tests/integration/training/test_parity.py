@@ -18,7 +18,7 @@ from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.dalle2 import dalle2_module
 from sp_data.training.decoder import UnetTask
 from sp_data.training.draws import Draws
-from sp_data.training.loop import Loop
+from sp_data.training.loop.loop import Loop
 from sp_data.training.models import build_decoder, unet_config
 from sp_data.training.prior import PriorTask
 from sp_data.training.seeds import seed_all

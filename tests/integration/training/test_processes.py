@@ -20,12 +20,12 @@ from sp_data.training import checkpoints
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.decoder import UnetTask
 from sp_data.training.draws import Draws
-from sp_data.training.loop import Loop
-from sp_data.training.metrics import read_metrics
+from sp_data.training.job import prepare
+from sp_data.training.loop.loop import Loop
+from sp_data.training.loop.metrics import read_metrics
 from sp_data.training.prior import PriorTask
 from sp_data.training.seeds import seed_all
 from sp_data.training.task import Batch, Task, part
-from sp_data.training.worker import prepare
 
 DIM, BATCH = 32, 6
 UNET = {

@@ -27,10 +27,10 @@ from sp_data.lake import Lake
 from sp_data.pipeline import run_stage
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.training import checkpoints, stage, worker
-from sp_data.training.loop import Loop
-from sp_data.training.metrics import read_metrics
+from sp_data.training.job import TrainingJob
+from sp_data.training.loop.loop import Loop
+from sp_data.training.loop.metrics import read_metrics
 from sp_data.training.task import Batch
-from sp_data.training.worker import TrainingJob
 
 PAUSE = Path(__file__).parents[2] / "pause.py"
 WAIT_S = 300

@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from sp_data.recipe import southpark
+from sp_data.training.job import TrainingJob
+from sp_data.training.memory.micro_batch import memory_of
 from sp_data.training.models import OLD_LAYOUT
-from sp_data.training.worker import TrainingJob, memory_of
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from sp_data.recipe import Recipe, load_recipe
 from sp_data.training import checkpoints, worker
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.decoder import draw, to_pictures
-from sp_data.training.metrics import read_metrics
+from sp_data.training.job import TrainingJob
+from sp_data.training.loop.metrics import read_metrics
 from sp_data.training.models import build_decoder
 from sp_data.training.weights.adopt import adopt
 
@@ -214,7 +215,7 @@ class Half:
 def trained(lake: Lake, recipe: Recipe, run: str, known: Crowd, val: Crowd) -> Checkpoint:
     """The last checkpoint of unet 1 that the worker trains on pictures in memory."""
     verified = SimpleNamespace(digest="0" * 64, details={"clip": "demo"})
-    job = worker.TrainingJob(
+    job = TrainingJob(
         kind="decoder",
         unet=1,
         recipe=recipe,

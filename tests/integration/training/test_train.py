@@ -24,8 +24,9 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, TRAINING_STAGES, run_stage, stand
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.training import checkpoints, loop
-from sp_data.training.metrics import read_metrics
+from sp_data.training import checkpoints
+from sp_data.training.loop import loop
+from sp_data.training.loop.metrics import read_metrics
 
 
 def latest(lake: Lake, stage: str) -> Manifest:

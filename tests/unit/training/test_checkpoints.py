@@ -14,8 +14,8 @@ from torch import nn
 from sp_data.errors import CorruptFile, LakeFull, UsageError
 from sp_data.lake import Lake
 from sp_data.training import checkpoints
-from sp_data.training.average import Average
 from sp_data.training.checkpoints import Checkpoint
+from sp_data.training.loop.average import Average
 
 RUN = "prior-12345678"
 

@@ -18,11 +18,11 @@ from sp_data.recipe import Decoder, Prior
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.decoder import UnetTask, draw
 from sp_data.training.draws import Draws
-from sp_data.training.loop import Loop
+from sp_data.training.job import prepare
+from sp_data.training.loop.loop import Loop
 from sp_data.training.prior import PriorTask
 from sp_data.training.seeds import seed_all
 from sp_data.training.task import Batch, Task, tensor
-from sp_data.training.worker import prepare
 
 pytestmark = pytest.mark.cuda
 

@@ -9,8 +9,8 @@ import torch
 
 from sp_data.errors import RecipeError, StageError
 from sp_data.recipe import demo, load_recipe, southpark
+from sp_data.training.loop.optimizer import learning_rate
 from sp_data.training.models import build_decoder, build_prior, choose_device, num_parameters, prior_config, unet_config
-from sp_data.training.optimizer import learning_rate
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:

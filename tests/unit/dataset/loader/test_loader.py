@@ -21,7 +21,7 @@ from sp_data.errors import CorruptFile, DuplicateKey, KeyOutsideShard, LakeError
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Counts, Manifest
-from sp_data.training.sampler import Batches
+from sp_data.training.loop.sampler import Batches
 from sp_data.training.task import Batch, collate, to_device
 
 LAYOUT = KeyLayout(5, 2)

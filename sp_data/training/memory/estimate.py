@@ -10,7 +10,7 @@ operation are added up, through forward and backward pass:
 Each operation's bytes grow linearly with the batch, so that two batches give the peak of any other. What is kept for
 the backward pass, temporaries, the bfloat16 copies of the weights and what gradient checkpointing computes twice are in
 it, as they are. What a kernel takes inside one operation (cuDNN's workspace) and fragmentation are not:
-`available_bytes` leaves room for them.
+`available_bytes` (free.py) leaves room for them.
 
 GB are 10^9 bytes.
 """
@@ -32,8 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sp_data.errors import StageError
-from sp_data.training.cuda_autocast import cuda_autocast
-from sp_data.training.free_memory import available_bytes as available_bytes
+from sp_data.training.memory.cuda_autocast import cuda_autocast
 
 Precision = Literal["bf16", "tf32", "fp32"]
 

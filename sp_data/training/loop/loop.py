@@ -29,13 +29,13 @@ from sp_data.errors import CorruptFile, StageError
 from sp_data.lake import Lake
 from sp_data.recipe import Training
 from sp_data.training import checkpoints, grid, lora
-from sp_data.training.average import Average
 from sp_data.training.checkpoints import Checkpoint
 from sp_data.training.draws import Draws
-from sp_data.training.early_stopping import is_exhausted
-from sp_data.training.metrics import Metrics
-from sp_data.training.optimizer import learning_rate, make_optimizer, restore_optimizer
-from sp_data.training.sampler import Batches
+from sp_data.training.loop.average import Average
+from sp_data.training.loop.early_stopping import is_exhausted
+from sp_data.training.loop.metrics import Metrics
+from sp_data.training.loop.optimizer import learning_rate, make_optimizer, restore_optimizer
+from sp_data.training.loop.sampler import Batches
 from sp_data.training.seeds import number_of, seed_all
 from sp_data.training.task import Batch, Loss, Task, captions, collate, part, to_device
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sp_data.training.sampler import Batches, between
+from sp_data.training.loop.sampler import Batches, between
 
 sizes = {"num_samples": st.integers(1, 40), "batch_size": st.integers(1, 50), "seed": st.integers(0, 5)}
 
