@@ -3,6 +3,7 @@
 demo_recipe     the demo's recipe with 100 kids
 demo_lake       (once a run) a lake in which the dataset stages ran once on 100 kids; never written to by a test
 lake_copy       a copy of it that a test may damage
+quick_recipe    the demo's recipe with some ten seconds of training; trained_lake, trained_copy: tests/trained_lake.py
 mediawiki       a real MediaWiki on loopback; session_mediawiki and fresh_mediawiki too: tests/mediawiki/fixture.py
 s3              (session) a real S3 server on loopback: tests/s3_server.py
 """
@@ -25,7 +26,7 @@ from sp_data.recipe import Recipe, load_recipe
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-pytest_plugins = ["mediawiki.fixture", "s3_server"]
+pytest_plugins = ["mediawiki.fixture", "s3_server", "trained_lake"]
 
 # Each process of img2dataset's spends seconds on imports, and pytest-xdist's workers keep the processors busy.
 HUNDRED_KIDS = ["source.demo.num_kids=100", "shard.samples_per_shard=20", "shard.processes=1"]

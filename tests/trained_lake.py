@@ -1,4 +1,4 @@
-"""A lake with trained models.
+"""A lake with trained models, for tests of what trains and of what draws.
 
 quick_recipe    the demo's recipe with 100 kids and some ten seconds of training
 trained_lake    (once a run) demo_lake after prior, decoder and judge; never written to by a test
@@ -18,8 +18,6 @@ from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
 from sp_data.pipeline import TRAINING_STAGES, run_stage
 from sp_data.recipe import Recipe, load_recipe
-from sp_data.training import stage, worker
-from sp_data.training.job import TrainingJob
 
 QUICK = [
     "source.demo.num_kids=100",
@@ -64,8 +62,10 @@ def trained_copy(trained_lake: Lake, tmp_path: Path) -> Lake:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child process spends ten seconds on imports; this process has done them already."""
+    # Imported late: every test run loads this module, and torch takes seconds.
+    from sp_data.training import stage, worker
 
     def run(_module: str, job: dict[str, Any], *_: object) -> None:
-        worker.train(TrainingJob.model_validate(job))
+        worker.train(worker.TrainingJob.model_validate(job))
 
     monkeypatch.setattr(stage, "_run_child", run)
