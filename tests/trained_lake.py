@@ -64,8 +64,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child process spends ten seconds on imports; this process has done them already."""
     # Imported late: every test run loads this module, and torch takes seconds.
     from sp_data.training import stage, worker
+    from sp_data.training.job import TrainingJob
 
     def run(_module: str, job: dict[str, Any], *_: object) -> None:
-        worker.train(worker.TrainingJob.model_validate(job))
+        worker.train(TrainingJob.model_validate(job))
 
     monkeypatch.setattr(stage, "_run_child", run)

@@ -116,6 +116,8 @@ class Drawing:
             from sp_data.generation.generator import ImageGenerator
 
             options = self.options()
+            # Before the models: a folder that cannot be written is known at once.
+            folder = PictureFolder(lake, self.out)
             if self.models is not None:
                 from sp_data.generation.laion import load_configuration
 
@@ -125,7 +127,7 @@ class Drawing:
 
                 models = load_models(recipe, lake, self.checkpoint, self.device)
             generator = ImageGenerator(models, self.precision, compile_networks=self.compile_)  # type: ignore[arg-type]
-            session = Session(self, recipe, lake, generator, options, PictureFolder(lake, self.out))
+            session = Session(self, recipe, lake, generator, options, folder)
             yield session
         session.finish()
 

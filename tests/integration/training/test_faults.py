@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from sp_data import cli
 from sp_data import manifest as manifests
 from sp_data.errors import LakeFull, StageError
-from sp_data.generation.dream import read_origin
 from sp_data.generation.models import BEST, LATEST, find_checkpoints
+from sp_data.generation.picture import read_origin
 from sp_data.lake import Lake
 from sp_data.pipeline import run_stage
 from sp_data.recipe import Decoder, Recipe
@@ -274,7 +274,7 @@ def test_dream_takes_a_setting_for_a_dataset_that_is_called_like_no_recipe(
     ended = sp_data("dream", RED, *options, lake=lake)
     assert ended.code == 0, ended.err
     (picture,) = (tmp_path / "out").iterdir()
-    assert read_origin(picture.read_bytes(), str(picture))["steps"] == 3
+    assert read_origin(picture.read_bytes(), str(picture))["steps"] == [3, 3]
 
 
 @pytest.mark.parametrize("kind", ["prior", "decoder"])

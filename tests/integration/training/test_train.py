@@ -427,11 +427,11 @@ def test_a_cascade_of_two_unets_trains_and_enlarges(trained_copy: Lake) -> None:
     )
     manifest = run_stage("decoder", cascade, trained_copy).manifest
     assert manifest.details["networks"][0]["last"]["step"] == 2
-    from sp_data.generation.dream import Order, dream
+    from sp_data.generation.generator import ImageGenerator
     from sp_data.generation.models import load_models
 
     models = load_models(cascade, trained_copy)
-    (dreamt,) = dream(models, [Order("a kid", 0)])
+    (dreamt,) = ImageGenerator(models, "fp32").dream(["a kid"])
     assert dreamt.picture.size == (32, 32)
     assert models.decoder.image_sizes == (16, 32)
 
@@ -477,13 +477,15 @@ def test_models_that_look_at_words_train_and_dream(trained_copy: Lake, tmp_path:
     )
     for stage in ("embed", "reorder", "verify", "prior", "decoder"):
         assert run_stage(stage, wordy, trained_copy).state == "done"
-    from sp_data.generation.dream import Order, SamplingOptions, dream
+    from sp_data.generation.generator import ImageGenerator
     from sp_data.generation.models import load_models
+    from sp_data.generation.options import SamplingOptions
 
     check_words(trained_copy, wordy)
     models = load_models(wordy, trained_copy)
-    (plain,) = dream(models, [Order("a kid", 0)])
-    (guided,) = dream(models, [Order("a kid", 0)], SamplingOptions(cond_scale=2.0))
+    generator = ImageGenerator(models, "fp32")
+    (plain,) = generator.dream(["a kid"])
+    (guided,) = generator.dream(["a kid"], options=SamplingOptions(cond_scale=2.0))
     assert plain.picture.size == (16, 16)
     assert plain.png() != guided.png()
 
