@@ -112,6 +112,9 @@ class Drawing:
         _one_of(self.precision, "--precision", ("auto", "fp32", "bf16"))
         recipe, lake = recipe_and_lake(self.name, self.sets, self.url, quiet=self.quiet)
         with shown(quiet=self.quiet or self.json_):
+            from sp_data.runtime.threads import import_torch
+
+            import_torch()
             from sp_data.generation.files import PictureFolder
             from sp_data.generation.generator import ImageGenerator
 

@@ -25,6 +25,7 @@ from sp_data.dataset.embed.clip_retrieval import module
 from sp_data.dataset.embed.precision import Precision, RequestedPrecision, choose, in_bf16
 from sp_data.errors import StageError
 from sp_data.runtime.deferred import deferred
+from sp_data.runtime.threads import patient_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +162,7 @@ def load_clip(clip_model: str, expected_dim: int, precision: RequestedPrecision 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         with quiet(), deferred(*UNUSED):
-            with _patient_threads():
+            with patient_threads():
                 import torch
             from all_clip import load_clip as load
 
@@ -197,24 +198,6 @@ def load_clip(clip_model: str, expected_dim: int, precision: RequestedPrecision 
         mapper.model_txt = in_bf16(mapper.model_txt, device)
     tokenize = cast("Callable[[list[str]], torch.Tensor]", tokenizer)
     return Clip(mapper, preprocess, tokenize, device, dim, precision_used, model)
-
-
-@contextlib.contextmanager
-def _patient_threads() -> Iterator[None]:
-    """Within the context torch, which reads this when it is imported, makes threads that sleep while they wait.
-
-    OpenMP's threads wait for each other after every operation. If they spin while something else runs, they take the
-    processor from the thread they wait for: ten times as slow on two busy cores. Child processes choose for themselves.
-    """
-    variable = "OMP_WAIT_POLICY"
-    if variable in os.environ:
-        yield
-        return
-    os.environ[variable] = "PASSIVE"
-    try:
-        yield
-    finally:
-        del os.environ[variable]
 
 
 @contextlib.contextmanager
