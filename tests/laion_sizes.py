@@ -5,17 +5,25 @@ Run in processes of their own, so that the peak of each step's memory is its own
 
 from __future__ import annotations
 
+import json
+import resource
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import torch
 from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from torch import Tensor, nn
 
+from sp_data.generation import laion
+from sp_data.generation.generator import ImageGenerator
+from sp_data.generation.options import SamplingOptions
 from sp_data.lake import Lake
 from sp_data.recipe import southpark
-from sp_data.training.models import decoder_config, prior_config
+from sp_data.training.models import decoder_config, num_parameters, prior_config
 from sp_data.training.weights.adopt import adopt, load_start
 from sp_data.training.weights.fill import fill
 from sp_data.training.weights.legacy import convert_prior, convert_unet, revert_prior, revert_unet
@@ -59,7 +67,7 @@ def make(part: str, file: str) -> dict[str, Any]:
     else:
         number = 0 if part == "decoder" else 1
         state = {f"unets.{number}.{name}": value for name, value in state.items()}
-        config = {"decoder": {"unets": [{"dim": 320}]}}
+        config = {"decoder": decoder_config(southpark().decoder, DIM)}
         torch.save({"version": "1.0.2", "config": config, "model": state} if part == "decoder" else state, file)
     return {"names": len(state), "checksum": total}
 
@@ -96,3 +104,56 @@ def checksum(state: Mapping[str, Tensor]) -> float:
         value.double().sum() * (1 + number % 7) for number, value in enumerate(map(state.__getitem__, sorted(state)))
     )
     return float(total)
+
+
+class StubClip:
+    """The width of ViT-L/14, without its 0.9 GB."""
+
+    dim = DIM
+
+    def embed_words(self, captions: list[str]) -> tuple[Any, Any]:
+        random = np.random.RandomState(0)
+        embeds = random.standard_normal((len(captions), DIM)).astype(np.float32)
+        words = random.standard_normal((len(captions), 77, DIM)).astype(np.float32)
+        return embeds / np.linalg.norm(embeds, axis=1, keepdims=True), words
+
+    def embed_captions(self, captions: list[str]) -> Any:
+        return self.embed_words(captions)[0]
+
+    def embed(self, pictures: list[Any], captions: list[str]) -> tuple[Any, Any]:
+        return (self.embed_captions(captions),) * 2
+
+
+def load_all(folder: str) -> dict[str, Any]:
+    """All three files by a configuration of dalle2-laion's, then a picture of two steps a network."""
+    root, recipe = Path(folder), southpark()
+    decoder = decoder_config(recipe.decoder, DIM)
+    (root / "prior.json").write_text(json.dumps({"prior": plain(prior_config(recipe.prior, DIM))}))
+    (root / "decoder.json").write_text(json.dumps({"decoder": decoder}))
+    sources = [
+        {"unet_numbers": [1], **_source("decoder", "decoder")},
+        {"unet_numbers": [2], **_source("upsampler", "decoder")},
+    ]
+    clip = {"make": "openai", "model": "ViT-L/14"}
+    config = {"decoder": {"unet_sources": sources}, "prior": _source("prior", "prior"), "clip": clip}
+    (root / "laion.json").write_text(json.dumps(config))
+    started = time.perf_counter()
+    with mock.patch.object(laion, "load_clip", return_value=StubClip()):
+        models = laion.load_configuration(root / "laion.json", recipe, Lake(folder, "x"), device="cpu")
+    facts: dict[str, Any] = {"load_s": round(time.perf_counter() - started, 1), "load_peak_mb": peak_mb()}
+    facts["num_parameters"] = sum(map(num_parameters, (models.prior, *models.decoder.unets)))
+    started = time.perf_counter()
+    options = SamplingOptions(steps=2, prior_steps=2)
+    (made,) = ImageGenerator(models, "fp32").dream(["a kid"], options=options)
+    return facts | {"draw_s": round(time.perf_counter() - started, 1), "size": made.picture.size}
+
+
+def peak_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+
+
+def _source(part: str, described: str) -> dict[str, Any]:
+    return {
+        "load_model_from": {"load_type": "local", "path": f"{part}.pth", "version": "1.0.2"},
+        "load_config_from": {"load_type": "local", "path": f"{described}.json"},
+    }

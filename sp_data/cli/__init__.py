@@ -3,6 +3,7 @@
 app.py         the command as a whole, and how it fails
 pipeline.py    run, the stages, train, verify, status, report
 pictures.py    dream, judge
+provenance.py  explain, serve-search
 exchange.py    import, export, layout
 upkeep.py      why, forget, compact, gc
 options.py     options that commands share;  recipes.py which recipe a command means

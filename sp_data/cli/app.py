@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from sp_data import errors
-from sp_data.cli import exchange, pictures, pipeline, upkeep, weights
+from sp_data.cli import exchange, page, pictures, pipeline, provenance, upkeep, weights
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -29,7 +30,7 @@ def whole_app() -> typer.Typer:
     """The app with all its commands."""
     if not app.registered_groups:
         pipeline.add_stage_commands()
-        for group in (pipeline, pictures, exchange, upkeep):
+        for group in (pipeline, pictures, page, provenance, exchange, upkeep):
             app.add_typer(group.commands)
         app.add_typer(weights.commands, name="weights")
     return app
@@ -38,7 +39,7 @@ def whole_app() -> typer.Typer:
 def main() -> NoReturn:
     """Run the command and turn every failure into one sentence and an exit code."""
     # As Ctrl-C: a training saves before it ends. Prefect has a way of its own while a flow runs.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         whole_app()()
     except errors.SpDataError as error:
@@ -52,6 +53,13 @@ def main() -> NoReturn:
             raise
         _end(_system_sentence(error), 1)
     sys.exit(0)
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores Ctrl-C.
+        signal.default_int_handler(signal_number, frame)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _system_sentence(error: OSError) -> str:

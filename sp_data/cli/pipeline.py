@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import asdict
@@ -28,6 +29,8 @@ from sp_data.cli.recipes import recipe_and_lake
 if TYPE_CHECKING:
     from sp_data.lake import Lake
     from sp_data.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 commands = typer.Typer()
 JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
@@ -65,6 +68,7 @@ def run(
     from sp_data.cli.terminal import shown, stage_table
 
     with shown(quiet=quiet):
+        _say_what_is_trained_again(lake, last)
         start_local_server()
         result = pipeline(recipe=recipe, lake=url, until=last)
     seconds = round(time.monotonic() - begun, 1)
@@ -79,6 +83,17 @@ def run(
         if judged:
             typer.echo(_judge_sentence(judged))
         typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
+
+
+def _say_what_is_trained_again(lake: Lake, last: str) -> None:
+    """Name the trainings, as far as the stage `last`, that are repeated because their pictures were forgotten."""
+    from sp_data.pipeline import names_until
+    from sp_data.runtime.progress import SHOWN
+    from sp_data.training.seen import saw_forgotten
+
+    for model in saw_forgotten(lake):
+        if model.is_in_use and model.is_repeated and model.stage in names_until(last):
+            log.info("%s: trained again: %s saw %s", model.network, model.checkpoint, model.pictures, extra=SHOWN)
 
 
 def _is_ours(package: str) -> bool:
@@ -346,9 +361,10 @@ def status(
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Say what is done, stale, damaged or missing, with sizes."""
+    """Say what is done, stale, damaged or missing, with sizes, and which models saw pictures forgotten since."""
     from sp_data.cli.terminal import status_table
     from sp_data.pipeline import stand
+    from sp_data.training.seen import saw_forgotten
 
     recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
     standing = stand(recipe, lake).values()
@@ -362,11 +378,14 @@ def status(
         }
         for stage in standing
     ]
+    saw = saw_forgotten(lake)
     if json_:
-        print_json({"stages": rows})
+        print_json({"stages": rows, "saw_forgotten": [model.as_json() for model in saw]})
     else:
         typer.echo(recipe.name)
         status_table([{**row, "reason": stage.reason} for row, stage in zip(rows, standing, strict=True)])
+        for model in saw:
+            typer.echo(model.line(lake))
 
 
 def add_stage_commands() -> None:

@@ -279,7 +279,8 @@ class ImageGenerator:
         return tuple(int(number) for number in steps)
 
     def _settled_scales(self, options: SamplingOptions) -> tuple[float, ...]:
-        models, scale = self.models, options.cond_scale
+        models = self.models
+        scale = models.cond_scale if options.cond_scale is None else options.cond_scale
         if scale is None:
             scale = NEGATIVE_COND_SCALE if options.negative_prompt.strip() else 1.0
         scales = _one_each(scale, models.num_unets, "--cond-scale")

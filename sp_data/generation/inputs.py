@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from sp_data.dataset.curate.normal_form import UPRIGHT_BY, orientation
 from sp_data.dataset.curate.pictures import Refused, decode
 from sp_data.errors import UsageError
 from sp_data.training.decoder import resized
@@ -129,13 +130,14 @@ def picture_of(data: bytes, name: str, shown: str = "") -> InputPicture:
         raise UsageError(
             f"{shown or name} cannot be read as a picture ({error.reason}: {error.detail}); {cure}"
         ) from error
-    return InputPicture(image, name, hashlib.sha256(data).hexdigest())
+    # The name of a file need not be UTF-8; a picture that records it is.
+    return InputPicture(image, name.encode(errors="replace").decode(), hashlib.sha256(data).hexdigest())
 
 
 def repainting(picture: InputPicture, mask: Image.Image, name: str = "the mask") -> Repainting:
     """A picture with its mask, which is brought to the picture's size.
 
-    Raises UsageError if its proportions are others, or nothing of it is white.
+    Raises UsageError if its proportions are others, if nothing of it is white, or if the white part is too long.
     """
     grey = _over(mask, "black").convert("L")
     width, height = picture.image.size
@@ -150,6 +152,12 @@ def repainting(picture: InputPicture, mask: Image.Image, name: str = "the mask")
     if not len(rows):
         raise UsageError(f"{name} is black all over: paint white what is to be repainted")
     box = _box((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), width, height)
+    side = box[2] - box[0]
+    if side**2 > MAX_PIXELS:
+        raise UsageError(
+            f"the white part of {name} is {side:,} px long: the models draw squares, and that square has more than "
+            f"{MAX_PIXELS:,} pixels; make the picture smaller first"
+        )
     return Repainting(picture, values, box, hashlib.sha256(repr(grey.size).encode() + grey.tobytes()).hexdigest())
 
 
@@ -159,7 +167,8 @@ def read_mask(path: Path) -> Image.Image:
     read_picture(path)
     with Image.open(path) as opened:
         opened.load()
-        return opened.copy()
+        transposition = UPRIGHT_BY.get(orientation(opened))
+        return opened.copy() if transposition is None else opened.transpose(transposition)
 
 
 def to_tensor(image: Image.Image, size_px: int) -> torch.Tensor:

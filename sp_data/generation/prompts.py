@@ -17,13 +17,16 @@ def read_prompts(path: Path) -> list[str]:
     Raises UsageError if the file is not there, not UTF-8, too large or without a prompt.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise UsageError(f"{path} has more than {MAX_FILE_BYTES / 1e6:.0f} MB: expected a prompt a line")
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise UsageError(f"{path} has more than {MAX_FILE_BYTES / 1e6:.0f} MB: expected a prompt a line")
+    try:
+        text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = data[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}, line {line}, is not UTF-8; save the file as UTF-8") from error
     prompts = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
@@ -53,7 +56,15 @@ def lost_words(prompt: str) -> str:
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if num_tokens(" ".join(words[:middle])) <= TOKENS else (low, middle - 1)
-    return " ".join(words[low:])
+    read, lost = " ".join(words[:low]), " ".join(words[low:])
+    if num_tokens(words[low]) <= TOKENS:
+        return lost
+    # A text without spaces, such as a Chinese one, is read up to a letter.
+    low, high = 0, len(words[low])
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if num_tokens(f"{read} {lost[:middle]}") <= TOKENS else (low, middle - 1)
+    return lost[low:]
 
 
 def lost_words_sentence(prompt: str) -> str:
@@ -61,6 +72,9 @@ def lost_words_sentence(prompt: str) -> str:
     lost = lost_words(prompt)
     if not lost:
         return ""
-    count = len(lost.split())
+    count, unit = len(lost.split()), "word"
+    if prompt.split()[-count:] != lost.split():
+        count, unit = len(lost), "letter"
+    end = f"the last {unit} of the prompt is" if count == 1 else f"the last {count} {unit}s of the prompt are"
     shown = lost if len(lost) <= 80 else f"{lost[:80]}…"
-    return f"CLIP reads {TOKENS} tokens; the last {count} word{'s' * (count > 1)} of the prompt are lost: “{shown}”"
+    return f"CLIP reads {TOKENS} tokens; {end} lost: “{shown}”"

@@ -110,6 +110,10 @@ def _dpm_solver(decoder: Any, index: int, unet: GuidedUnet, condition: Condition
         lambda_min_clipped=MIN_LOG_SNR,
     )
     solver.set_timesteps(steps)
+    distinct = list(dict.fromkeys(solver.timesteps.tolist()))
+    if len(distinct) < len(solver.timesteps):
+        # It would divide by the length of the step between two equal ones.
+        solver.set_timesteps(timesteps=distinct)
     size = decoder.image_sizes[index]
     batch, device = len(condition.image_embed), condition.image_embed.device
     pictures = torch.randn((batch, decoder.sample_channels[index], size, size), device=device)

@@ -11,7 +11,7 @@ models.py        a recipe -> dalle2-pytorch's models;  dalle2.py its import, wit
 switches.py      faster ways to compute the same;  lora.py small matrices beside frozen weights
 draws.py         the random numbers of a step;  seeds.py randomness as a function of its purpose
 checkpoints.py   checkpoints: saving, restoring, and how many are kept
-trained.py       which dataset each checkpoint was trained on
+trained.py       which dataset each checkpoint was trained on;  seen.py which checkpoints saw a picture
 words.py         text encodings, one vector per word, kept in the lake
 grid.py          the pictures of a run, a row a checkpoint
 evaluation.py    the finished decoder, measured;  measures/ the figures

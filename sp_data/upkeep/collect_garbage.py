@@ -9,6 +9,7 @@ these names:
     a curated table's `path`                 normalised/ and originals/
     a shard's `path`                         the same folders, for pictures that have a tombstone by now: a lost tar is
                                              made again with the same bytes only if all of its pictures are there
+    a dataset manifest's digest              indexes/: what it is searched with
     a dataset manifest's shards              shards/, reordered/ and index/: a compaction replaces the shard manifest of
                                              the same identity; then only the dataset manifest names the old shards
 
@@ -36,6 +37,7 @@ from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.find import holds_forgotten
 from sp_data.dataset.shards.stage import read_columns
 from sp_data.errors import UsageError
+from sp_data.generation.search_index import INDEXES, index_folder
 from sp_data.keys import KeyLayout
 from sp_data.lake import NUM_AT_ONCE, Lake, is_alive, is_temporary
 from sp_data.manifest import Manifest, ShardPart
@@ -143,7 +145,7 @@ def find_waste(recipe: Recipe, lake: Lake, keep: int) -> Waste:
 
 def _data_folders() -> tuple[str, ...]:
     """Folders of the lake that only manifests account for."""
-    return (*(folder for name in DATASET_STAGES for folder in STAGES[name].folders), INDEX, WORDS)
+    return (*(folder for name in DATASET_STAGES for folder in STAGES[name].folders), INDEX, WORDS, INDEXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,7 @@ def _files_of(kept: _Kept, lake: Lake, warnings: list[str]) -> Iterator[str]:
                 shards.add(shard["parquet"]["path"])
             for split in {shard["split"] for shard in manifest.details["shards"]}:
                 yield from words_paths(str(manifest.details["clip"]), manifest.digest, split)
+            yield from lake.list(index_folder(manifest.digest))
     for path in sorted(shards):
         # A missing parquet can only be made again from what the tables name.
         with contextlib.suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,6 +26,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 """Of the forty formats that Pillow knows. The others are not used on wikis, or dangerous (EPS is a program)."""
 EVERY_DECODER = ("PNG", "JPEG")
 """Formats that img2dataset's decoder reads as Pillow does."""
+# Our own limit is checked before anything is decoded.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 HASH_SIDE = 16
 """The perceptual hash has HASH_SIDE**2 = 256 bits."""
 THUMB_SIDE = 8

@@ -39,8 +39,9 @@ UNET = {
     "dim": 8,
     "dim_mults": [1, 2],
     "cond_dim": 8,
-    "image_embed_dim": 12,
-    "text_embed_dim": 12,
+    # As wide as the prior's, so that the three make one set.
+    "image_embed_dim": 16,
+    "text_embed_dim": 16,
     "cond_on_text_encodings": True,
     "max_text_len": 5,
     "num_resnet_blocks": 1,
@@ -199,8 +200,8 @@ def make_all(dalle2: Any, version: str, folder: Path) -> None:
     inputs = {
         "unet.picture": torch.randn(2, 3, 16, 16),
         "unet.time": torch.tensor([1, 4]),
-        "unet.image_embed": torch.nn.functional.normalize(torch.randn(2, 12), dim=-1),
-        "unet.text_encodings": torch.randn(2, 4, 12),
+        "unet.image_embed": torch.nn.functional.normalize(torch.randn(2, 16), dim=-1),
+        "unet.text_encodings": torch.randn(2, 4, 16),
         "upsampler.picture": torch.randn(2, 3, 32, 32),
         "upsampler.time": torch.tensor([1, 4]),
         "upsampler.lowres": torch.randn(2, 3, 32, 32),
@@ -229,8 +230,9 @@ def make_all(dalle2: Any, version: str, folder: Path) -> None:
     with recorded_noise(4):
         outputs["cascade.loop"] = cascade.sample(**condition, cond_scale=(1.7, 1.0))
     prior, of_prior = prior_of(dalle2)
+    of_dream = dream_of(prior, cascade)
     save_file(
-        {name: value.contiguous() for name, value in (inputs | outputs | of_prior).items()},
+        {name: value.contiguous() for name, value in (inputs | outputs | of_prior | of_dream).items()},
         folder / "expected.safetensors",
     )
 
@@ -248,6 +250,22 @@ def make_all(dalle2: Any, version: str, folder: Path) -> None:
     }
     save(with_clip, folder / "prior.pth")
     (folder / "prior_config.json").write_text(json.dumps({"prior": PRIOR | {"net": PRIOR_NET}}, indent=1) + "\n")
+
+
+def dream_of(prior: Any, cascade: Any) -> dict[str, torch.Tensor]:
+    """Words -> prior -> decoder -> upsampler, as dalle2-laion drew: DDPM, guidance 1.7 of the first unet."""
+    torch.manual_seed(3)
+    words = {
+        "text_embed": torch.nn.functional.normalize(torch.randn(2, 16), dim=-1),
+        # More than either network reads.
+        "text_encodings": torch.randn(2, 7, 16),
+    }
+    words["text_encodings"][0, 3:] = 0
+    with recorded_noise(6):
+        embed = prior.p_sample_loop((2, 16), text_cond=words) / prior.image_embed_scale
+        picture = cascade.sample(image_embed=embed, text_encodings=words["text_encodings"], cond_scale=(1.7, 1.0))
+    dream = words | {"image_embed": embed, "picture": picture}
+    return {f"dream.{name}": value for name, value in dream.items()}
 
 
 def make_small(dalle2: Any, version: str, folder: Path) -> None:

@@ -1,0 +1,109 @@
+"""The tab that draws a part of a picture anew, under a mask that is painted with the mouse or given as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sp_data.errors import SpDataError, UsageError
+from sp_data.ui import markup
+from sp_data.ui.drawing import Job
+from sp_data.ui.pictures import (
+    MAX_SOFT_PX,
+    READABLE,
+    PictureInput,
+    canvas_of,
+    mask_editor,
+    mask_of,
+    picture_input,
+    uploaded,
+)
+from sp_data.ui.settings import settings
+from sp_data.ui.wiring import HIDDEN, Page, Values, check_count, drawing_column, html, wire_drawing
+
+
+def inpaint_tab(page: Page) -> PictureInput:
+    """Returns the field of the picture, to which others may take one."""
+    recipe = page.state.recipe
+    with gr.Row(elem_classes="sp-columns"):
+        with gr.Column(scale=3, min_width=320):
+            picture = picture_input("1. A picture", "inpaint-picture", 180)
+            refused = html("", "sp-status-box")
+            canvas = mask_editor("2. Paint over what is to be drawn anew", "inpaint-canvas")
+            with gr.Accordion("A mask from a file", open=False, elem_classes="sp-finer"):
+                mask = picture_input("Mask: white is drawn anew, black stays", "inpaint-mask", 160)
+            prompt = gr.Textbox(
+                label="3. What the whole picture shall show",
+                placeholder="a kid in a red coat",
+                max_length=2_000,
+                elem_id="inpaint-prompt",
+                info="Not the painted part alone: the models look at all of it.",
+            )
+            soft = gr.Slider(
+                0,
+                MAX_SOFT_PX,
+                value=0,
+                step=1,
+                label="Soft edge",
+                info="Pixels of the picture over which the new part fades in, within what is painted.",
+                elem_id="inpaint-soft",
+                buttons=[],
+            )
+            own = settings("inpaint", page.able, recipe.decoder.sample_timesteps, recipe.prior.sample_timesteps)
+            page.drawn_by.append(html("", "sp-drawn-by"))
+        with gr.Column(scale=4, min_width=320, elem_id="inpaint-results"):
+            outputs = drawing_column()
+    page.settings.append(own)
+
+    def spread(path: str | None) -> dict[Any, Any]:
+        """Lay the picture on the canvas."""
+        if not path:
+            return {canvas: gr.update(value=None), refused: ""}
+        try:
+            image = canvas_of(uploaded(path))
+        except SpDataError as error:
+            return {canvas: gr.update(value=None), refused: markup.notice(str(error), "bad")}
+        value = {"background": image, "layers": [], "composite": None}
+        return {canvas: gr.update(value=value), refused: ""}
+
+    picture.change(spread, picture, [canvas, refused], **HIDDEN)
+
+    def job_of(values: Values) -> tuple[Job, list[str]]:
+        from sp_data.generation.inputs import read_mask, repainting
+        from sp_data.generation.prompts import check_prompt, lost_words_sentence
+
+        if not values[picture]:
+            raise UsageError(f"give a picture first: {READABLE.replace(' ', ', ')}")
+        given = uploaded(values[picture])
+        if values[mask]:
+            uploaded(values[mask])
+            painted = read_mask(Path(values[mask]))
+        elif values[canvas] is not None:
+            painted = mask_of(values[canvas], given, float(values[soft]))
+        else:
+            raise UsageError("nothing is painted: paint over the part of the picture that is to be drawn anew")
+        part = repainting(given, painted)
+        words = str(values[prompt] or "").strip()
+        check_prompt(words)
+        count, seed = int(values[own.num_pictures]), own.first_seed(values)
+        check_count(count, own, values)
+        prior, unets = page.chosen_from(values)
+        job = Job(
+            prior,
+            unets,
+            count,
+            lambda generator, on_step: generator.inpaint(
+                [part],
+                [words],
+                num_pictures=count,
+                seed=seed,
+                options=own.options(values, generator.models),
+                on_step=on_step,
+            ),
+        )
+        return job, [sentence] if (sentence := lost_words_sentence(words)) else []
+
+    wire_drawing(page, own, [own.go.click, prompt.submit], outputs, {picture, canvas, mask, prompt, soft}, job_of)
+    return picture
