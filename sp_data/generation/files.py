@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ class PictureFolder:
             self._lake.write_bytes(f"{GENERATED}/{name}", data)
             return self._lake.full(f"{GENERATED}/{name}")
         target = self._out / name
-        unfinished = target.with_name(f".{target.name}.part")
+        # Another command may write an equal picture at the same time.
+        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         unfinished.write_bytes(data)
         unfinished.replace(target)
         return str(target)

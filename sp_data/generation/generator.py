@@ -59,6 +59,8 @@ class _Order:
     smaller: InputPicture | None = None
     """What the unets after the first enlarge."""
     inputs: tuple[InputPicture, ...] = ()
+    ends: tuple[str, str] | None = None
+    """The words of both ends of an interpolation, empty for a picture; its place between them is in `extra`."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -185,6 +187,7 @@ class ImageGenerator:
             else:
                 ends.append(self._embeddings([end])[0])
         inputs = tuple(end for end in (first, last) if isinstance(end, InputPicture))
+        words = (first if isinstance(first, str) else "", last if isinstance(last, str) else "")
         shown = " → ".join(end if isinstance(end, str) else end.name for end in (first, last))
         orders = [
             _Order(
@@ -193,6 +196,7 @@ class ImageGenerator:
                 seed,
                 image_embed=slerp(ends[0], ends[1], position / (num_pictures - 1)),
                 inputs=inputs,
+                ends=words,
                 extra={"position": round(position / (num_pictures - 1), 4)},
             )
             for position in range(num_pictures)
@@ -303,7 +307,9 @@ class ImageGenerator:
 
     def _settled_prior_steps(self, options: SamplingOptions) -> int:
         timesteps = int(self.models.prior.noise_scheduler.num_timesteps)
-        steps = options.prior_steps or int(self.models.prior.sample_timesteps or timesteps)
+        steps = options.prior_steps
+        if steps is None:
+            steps = int(self.models.prior.sample_timesteps or timesteps)
         if not 2 <= steps <= timesteps:
             raise UsageError(f"--prior-steps {steps}: expected 2 to {timesteps}")
         return steps
@@ -316,8 +322,9 @@ class ImageGenerator:
         num_candidates: int = 1,
     ) -> Iterator[GeneratedPicture]:
         """Check now, draw when asked for the first picture."""
-        for prompt in dict.fromkeys(order.prompt for order in orders if order.kind in ("dream", "inpaint")):
-            check_prompt(prompt)
+        for prompt in dict.fromkeys(order.prompt for order in orders if order.kind in ("dream", "inpaint", "variation")):
+            if prompt or orders[0].kind != "variation":
+                check_prompt(prompt)
         if options.negative_prompt:
             check_prompt(options.negative_prompt)
         if not orders:
@@ -428,6 +435,17 @@ class ImageGenerator:
         embeds = self._guessed(prompts, [order.seed for order in batch], options, steps, is_negative=True)
         return embeds, self._encodings(prompts)
 
+    def _words_of(self, batch: Sequence[_Order]) -> torch.Tensor | None:
+        """The words of each picture, if the decoder reads words; between two ends a mixture of theirs."""
+        ends = [order.ends for order in batch if order.ends is not None]
+        if not ends:
+            return self._encodings([order.prompt for order in batch])
+        first, last = (self._encodings(prompts) for prompts in zip(*ends, strict=True))
+        if first is None or last is None:
+            return None
+        positions = torch.tensor([order.extra["position"] for order in batch], device=first.device)
+        return torch.lerp(first, last, positions[:, None, None])
+
     def _encodings(self, prompts: Sequence[str]) -> torch.Tensor | None:
         if not self.models.decoder.condition_on_text_encodings or self.models.words is None:
             return None
@@ -443,7 +461,7 @@ class ImageGenerator:
     ) -> torch.Tensor:
         """Pictures `(n, 3, size, size)` in 0..1 through the unets from `start_unet` to `stop_unet`."""
         decoder = self.models.decoder
-        encodings = self._encodings([order.prompt for order in batch])
+        encodings = self._words_of(batch)
         pictures: torch.Tensor | None = None
         if options.start_unet > 1:
             size = decoder.image_sizes[options.start_unet - 2]
@@ -577,7 +595,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def slerp(first: torch.Tensor, last: torch.Tensor, position: float) -> torch.Tensor:
     """The point at `position` (0 = first, 1 = last) of the great circle through two vectors of unit length `(dim,)`
-    (Shoemake 1985); of opposite ones, which no one circle joins, one of many."""
+    (Shoemake 1985). Not for opposite ones, which no one circle joins; embeddings of one CLIP never are."""
     first, last = first.float().cpu(), last.float().cpu()
     angle = torch.arccos((first @ last).clamp(-1, 1))
     if angle < 1e-4:

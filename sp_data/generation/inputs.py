@@ -111,7 +111,9 @@ def read_picture(path: Path) -> InputPicture:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path} has {path.stat().st_size / 1e6:,.0f} MB, at most {MAX_BYTES / 1e6:,.0f} are read")
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            # Of a device there may be no end.
+            data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise UsageError(f"there is no picture {path}") from error
     except IsADirectoryError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio import processing_utils
 from gradio.themes.utils.fonts import Font
 from starlette.responses import FileResponse
 
@@ -42,6 +43,7 @@ def build_page(state: PageState) -> gr.Blocks:
         title=f"{state.lake.dataset} · sp-data", analytics_enabled=False, delete_cache=(CACHE_CHECK_S, CACHE_S)
     ) as blocks:
         html(_header(state), "sp-header")
+        refused = html("", "sp-status-box")
         # Their place is the tab Runs, and all tabs read them.
         choices = choice_dropdowns(checkpoints)
         with gr.Tabs(selected="dream", elem_id="sp-tabs") as tabs:
@@ -55,8 +57,7 @@ def build_page(state: PageState) -> gr.Blocks:
                 inpaint_picture = inpaint_tab(page)
             dataset_tab(page)
             runs_tab(page)
-        picked.render()
-        refused = html("", "sp-status-box")
+        picked.render()  # type: ignore[no-untyped-call]
 
         def pick(wanted: str) -> list[Any]:
             """'variation generated/NAME.png' -> the tab, and the picture in its field."""
@@ -75,7 +76,8 @@ def build_page(state: PageState) -> gr.Blocks:
             state.cancel(str(request.session_hash))
 
         blocks.unload(gone)
-    return blocks
+    page_as_built: gr.Blocks = blocks
+    return page_as_built
 
 
 def _header(state: PageState) -> str:
@@ -86,6 +88,8 @@ def _header(state: PageState) -> str:
 
 def application(state: PageState, access: Access) -> Any:
     """The page, the files of the lake and the guard before them, as one ASGI application."""
+    # Gradio would fetch what is given by an address instead of a file.
+    processing_utils.async_ssrf_protected_download = _no_download
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(lake_routes(state))
 
@@ -114,6 +118,10 @@ def application(state: PageState, access: Access) -> Any:
         head=HEAD,
     )
     return Guard(app, access)
+
+
+async def _no_download(url: str, cache_dir: str) -> str:
+    raise gr.Error("Give a file, not an address.")
 
 
 def _theme() -> gr.themes.Base:

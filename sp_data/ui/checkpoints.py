@@ -1,4 +1,4 @@
-"""The checkpoints of a dataset, by their own records: what there is to draw with, and what it can do. Needs no torch."""
+"""The checkpoints of a dataset, by their own records: what there is to draw with, what it can do. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tab that shows the dataset: search by words or by a picture, leaf through it, and see what was dropped and why."""
+"""The tab that shows the dataset: search by words or a picture, leaf through it, see what was dropped and why."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Shown:
         return f"{self.first + 1:,} to {self.first + self.count:,}{of}"
 
 
-def dataset_tab(page: Page) -> gr.Tab:
+def dataset_tab(page: Page) -> None:
     state = page.state
     with gr.Tab("Dataset", id="dataset") as tab:
         with gr.Row(elem_classes="sp-columns"):
@@ -106,7 +106,7 @@ def dataset_tab(page: Page) -> gr.Tab:
             reason: gr.update(visible=not is_kept, choices=choices),
         }
 
-    inputs = {query, picture, what, split, reason, first}
+    inputs: set[Any] = {query, picture, what, split, reason, first}
 
     def anew(values: Values) -> dict[Any, Any]:
         return shown(values, 0)
@@ -129,7 +129,6 @@ def dataset_tab(page: Page) -> gr.Tab:
     back.click(earlier, inputs, outputs, **HIDDEN)
     on.click(later, inputs, outputs, **HIDDEN)
     tab.select(anew, inputs, outputs, **HIDDEN)
-    return tab
 
 
 def _kept(state: PageState, query: str, picture: str | None, split: str, start: int) -> Shown:

@@ -1,9 +1,10 @@
 """What stands between the network and the page: who may ask, how much may be sent, and what the browser may do.
 
-    request -> host known? -> same origin? -> name and password? -> body within its limits? -> the page
+    request -> host known? -> same origin? -> name and password? -> a path of the page? -> body within limits?
     answer  <- Content-Security-Policy: nothing is fetched from anywhere else, no other site shows the page in a frame
 
-Gradio answers requests of any origin once it does not listen on localhost, and reads a body for as long as it comes.
+Gradio answers requests of any origin once it does not listen on localhost, reads a body for as long as it comes, and
+has routes that this page has no use for: a proxy, an editor of its own code, an API for programs.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ MAX_BODY_BYTES = 51_000_000
 MAX_BODY_S = 120
 WRONG_PASSWORD_S = 1.0
 """A guess costs as long."""
+USED = re.compile(
+    r"/(page\.css|page\.js|config|theme\.css|manifest\.json|favicon\.ico)?|/(assets|static|lake)/.+"
+    r"|/gradio_api/(queue/join|queue/data|upload|upload_progress|reset|cancel|heartbeat/\w+|file=.+)"
+)
+"""The paths of this page, its files and its events."""
 SCRIPT = re.compile(rb"<script(?=[\s>])")
 POLICY = (
     "default-src 'none'",
-    # Gradio makes functions of strings (the templates of its HTML, Pixi's shaders), and runs no other inline script.
+    # Gradio makes functions of strings, the templates of its HTML.
     "script-src 'self' 'nonce-{nonce}' 'unsafe-eval'",
     "style-src 'self' 'unsafe-inline'",
     "img-src 'self' data: blob:",
@@ -121,6 +127,8 @@ class Guard:
                 await asyncio.sleep(WRONG_PASSWORD_S)
             challenge = {"www-authenticate": 'Basic realm="sp-data", charset="UTF-8"'}
             return PlainTextResponse("Name and password, please.", 401, challenge)
+        if not USED.fullmatch(scope["path"]):
+            return PlainTextResponse("There is no such page.", 404)
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._max_body_bytes:
             return PlainTextResponse(_too_large(self._max_body_bytes), 413)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -14,9 +13,9 @@ from sp_data.ui.pictures import (
     MAX_SOFT_PX,
     READABLE,
     PictureInput,
-    canvas_of,
-    mask_editor,
     mask_of,
+    painted_layer,
+    painter,
     picture_input,
     uploaded,
 )
@@ -28,10 +27,10 @@ def inpaint_tab(page: Page) -> PictureInput:
     """Returns the field of the picture, to which others may take one."""
     recipe = page.state.recipe
     with gr.Row(elem_classes="sp-columns"):
-        with gr.Column(scale=3, min_width=320):
-            picture = picture_input("1. A picture", "inpaint-picture", 180)
-            refused = html("", "sp-status-box")
-            canvas = mask_editor("2. Paint over what is to be drawn anew", "inpaint-canvas")
+        with gr.Column(scale=5, min_width=320):
+            picture = picture_input("1. A picture", "inpaint-picture", 150)
+            canvas = html("", "sp-canvas-box")
+            painted = gr.Textbox(visible="hidden", elem_id="inpaint-painted")
             with gr.Accordion("A mask from a file", open=False, elem_classes="sp-finer"):
                 mask = picture_input("Mask: white is drawn anew, black stays", "inpaint-mask", 160)
             prompt = gr.Textbox(
@@ -53,22 +52,20 @@ def inpaint_tab(page: Page) -> PictureInput:
             )
             own = settings("inpaint", page.able, recipe.decoder.sample_timesteps, recipe.prior.sample_timesteps)
             page.drawn_by.append(html("", "sp-drawn-by"))
-        with gr.Column(scale=4, min_width=320, elem_id="inpaint-results"):
+        with gr.Column(scale=7, min_width=320, elem_id="inpaint-results"):
             outputs = drawing_column()
     page.settings.append(own)
 
-    def spread(path: str | None) -> dict[Any, Any]:
-        """Lay the picture on the canvas."""
+    def laid_out(path: str | None) -> str:
+        """The picture to be painted on, or why it cannot be."""
         if not path:
-            return {canvas: gr.update(value=None), refused: ""}
+            return ""
         try:
-            image = canvas_of(uploaded(path))
+            return painter(uploaded(path))
         except SpDataError as error:
-            return {canvas: gr.update(value=None), refused: markup.notice(str(error), "bad")}
-        value = {"background": image, "layers": [], "composite": None}
-        return {canvas: gr.update(value=value), refused: ""}
+            return markup.notice(str(error), "bad")
 
-    picture.change(spread, picture, [canvas, refused], **HIDDEN)
+    picture.change(laid_out, picture, canvas, **HIDDEN)
 
     def job_of(values: Values) -> tuple[Job, list[str]]:
         from sp_data.generation.inputs import read_mask, repainting
@@ -79,12 +76,11 @@ def inpaint_tab(page: Page) -> PictureInput:
         given = uploaded(values[picture])
         if values[mask]:
             uploaded(values[mask])
-            painted = read_mask(Path(values[mask]))
-        elif values[canvas] is not None:
-            painted = mask_of(values[canvas], given, float(values[soft]))
+            part = repainting(given, read_mask(Path(values[mask])))
+        elif (layer := painted_layer(str(values[painted] or ""))) is not None:
+            part = repainting(given, mask_of(layer, given, float(values[soft])))
         else:
             raise UsageError("nothing is painted: paint over the part of the picture that is to be drawn anew")
-        part = repainting(given, painted)
         words = str(values[prompt] or "").strip()
         check_prompt(words)
         count, seed = int(values[own.num_pictures]), own.first_seed(values)
@@ -105,5 +101,5 @@ def inpaint_tab(page: Page) -> PictureInput:
         )
         return job, [sentence] if (sentence := lost_words_sentence(words)) else []
 
-    wire_drawing(page, own, [own.go.click, prompt.submit], outputs, {picture, canvas, mask, prompt, soft}, job_of)
+    wire_drawing(page, own, [own.go.click, prompt.submit], outputs, {picture, painted, mask, prompt, soft}, job_of)
     return picture

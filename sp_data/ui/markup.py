@@ -66,7 +66,9 @@ def notice(sentence: str, kind: str = "note") -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+    # A file's name keeps its letters.
+    first = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]
+    return first + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
 
 
 # How a drawing goes
@@ -121,9 +123,9 @@ def _drawn_card(drawn: DrawnPicture, tab: str, recipe: Recipe) -> str:
     fields = {f"{tab}-seed": made.seed, f"{tab}-best-of": 1}
     match = made.scores.get("clip", made.scores.get("clip_input"))
     words = "its prompt" if "clip" in made.scores else "the picture it was made from"
+    again = "Use this seed again: with equal words and settings it gives this very picture"
     facts = [
-        f'<button type="button" data-fill="{escape(json.dumps(fields))}" '
-        f'title="Use this seed again: with equal words and settings it gives this very picture">seed {made.seed}</button>'
+        f'<button type="button" data-fill="{escape(json.dumps(fields))}" title="{again}">seed {made.seed}</button>'
     ]
     if match is not None:
         facts.append(
@@ -134,7 +136,7 @@ def _drawn_card(drawn: DrawnPicture, tab: str, recipe: Recipe) -> str:
         f'<a class="sp-picture" href="{escape(address)}" target="_blank" title="Open the picture alone">'
         f"{image(address, alt, made.picture.size)}</a>"
         f'<figcaption><p class="sp-words">{escape(alt)}</p><p class="sp-facts">{"".join(facts)}</p>'
-        f'<p class="sp-facts"><a class="sp-button" href="{escape(address)}" download="{escape(drawn.name)}">Download</a>'
+        f'<p class="sp-facts"><a href="{escape(address)}" download="{escape(drawn.name)}">Download</a>'
         f"{_picks(f'generated/{drawn.name}')}</p>{_nearest(drawn, recipe)}</figcaption></figure>"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import secrets
@@ -14,6 +15,7 @@ from gradio import component_meta
 from PIL import Image, ImageFilter
 
 from sp_data.errors import CorruptFile, UsageError
+from sp_data.runtime.contact_sheet import data_uri, jpeg
 
 if TYPE_CHECKING:
     from sp_data.generation.inputs import InputPicture
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 CANVAS_PX = 512
 """Longer side of the picture that a mask is painted on: a small picture is enlarged to about this, a large one
 reduced."""
-MAX_CANVAS_PIXELS = 4 * CANVAS_PX * CANVAS_PX
-BRUSH_PX = CANVAS_PX // 12
+MAX_PAINTED_CHARACTERS = 4_000_000
 MAX_SOFT_PX = 64
 READABLE = ".png .jpg .jpeg .webp .gif .avif .bmp .tif .tiff"
 
@@ -49,19 +50,6 @@ with _without_stubs():
         def preprocess(self, payload: Any) -> str | None:
             return None if payload is None or not payload.path else str(payload.path)
 
-    class MaskEditor(gr.ImageEditor):
-        """A canvas that gives what was painted on it, RGBA; None if that is nothing or cannot be read."""
-
-        is_template = True
-
-        def preprocess(self, payload: Any) -> Any:
-            if payload is None:
-                return None
-            # Small ones come as bytes beside the request.
-            sent = self.blob_storage.pop(payload.id, None) if payload.id is not None else None
-            layers = sent.layers if sent is not None else [layer.path for layer in payload.layers]
-            return next((image for layer in layers if layer and (image := _painted(layer)) is not None), None)
-
 
 def picture_input(label: str, name: str, height: int) -> PictureInput:
     return PictureInput(
@@ -73,32 +61,6 @@ def picture_input(label: str, name: str, height: int) -> PictureInput:
         elem_id=name,
         elem_classes="sp-upload",
     )
-
-
-def mask_editor(label: str, name: str) -> MaskEditor:
-    """With a white brush; hidden until there is a picture to paint on."""
-    return MaskEditor(
-        label=label,
-        type="pil",
-        sources=(),
-        transforms=(),
-        layers=False,
-        buttons=[],
-        format="png",
-        brush=gr.Brush(default_size=BRUSH_PX, colors=["#ffffff"], color_mode="fixed"),
-        eraser=gr.Eraser(default_size=BRUSH_PX),
-        canvas_size=(CANVAS_PX, CANVAS_PX),
-        visible=True,
-        elem_id=name,
-    )
-
-
-def _painted(layer: bytes | str) -> Image.Image | None:
-    try:
-        image = Image.open(io.BytesIO(layer) if isinstance(layer, bytes) else layer, formats=("PNG", "WEBP"))
-        return image.convert("RGBA") if image.width * image.height <= MAX_CANVAS_PIXELS else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def uploaded(path: str) -> InputPicture:
@@ -133,22 +95,64 @@ def taken(state: PageState, path: str) -> str:
     return str(place)
 
 
-def canvas_of(picture: InputPicture) -> Image.Image:
-    """The picture in a size to paint on: a small one enlarged by a whole factor, its pixels as squares."""
-    longer = max(picture.image.size)
+def painter(picture: InputPicture) -> str:
+    """HTML to paint a mask on a picture: by mouse, finger or keyboard (page.js).
+
+    Gradio's ImageEditor paints through WebGL: where there is no GPU a stroke takes minutes, and without a mouse none
+    can be made.
+    """
+    shown = _shown(picture.image)
+    is_small = max(picture.image.size) < CANVAS_PX
+    data = data_uri(_png(shown), "image/png") if is_small else data_uri(jpeg(shown, 90))
+    width, height = shown.size
+    return (
+        f'<div class="sp-painter" data-key="{secrets.token_hex(4)}" style="--width:{width}px">'
+        '<p class="sp-label">2. Paint over what is to be drawn anew</p>'
+        f'<div class="sp-canvas"><img src="{data}" alt="" width="{width}" height="{height}">'
+        f'<canvas tabindex="0" width="{width}" height="{height}" role="application" '
+        'aria-label="Mask. Arrow keys move the brush, space puts it down and lifts it."></canvas>'
+        '<span class="sp-brush" hidden></span></div>'
+        '<p class="sp-facts"><label>Brush <input type="range" min="4" max="160" value="48" aria-label="Brush size">'
+        '</label><button type="button" data-paint="erase" aria-pressed="false">Eraser</button>'
+        '<button type="button" data-paint="undo">Undo</button>'
+        '<button type="button" data-paint="clear">Clear</button></p></div>'
+    )
+
+
+def _shown(image: Image.Image) -> Image.Image:
+    """In a size to paint on: a small one enlarged by a whole factor, its pixels as squares."""
+    longer = max(image.size)
     if longer <= CANVAS_PX // 2:
         factor = CANVAS_PX // longer
-        return picture.image.resize(
-            (picture.image.width * factor, picture.image.height * factor), Image.Resampling.NEAREST
-        )
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     if longer <= CANVAS_PX:
-        return picture.image
-    width, height = (max(1, round(side * CANVAS_PX / longer)) for side in picture.image.size)
-    return picture.image.resize((width, height), Image.Resampling.LANCZOS)
+        return image
+    width, height = (max(1, round(side * CANVAS_PX / longer)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def painted_layer(sent: str) -> Image.Image | None:
+    """What a visitor painted, RGBA, of the data URI that page.js sends; None if that is nothing or cannot be read."""
+    prefix = "data:image/png;base64,"
+    if not sent.startswith(prefix) or len(sent) > MAX_PAINTED_CHARACTERS:
+        return None
+    try:
+        with Image.open(
+            io.BytesIO(base64.b64decode(sent.removeprefix(prefix), validate=True)), formats=("PNG",)
+        ) as png:
+            return png.convert("RGBA") if max(png.size) <= CANVAS_PX else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def mask_of(painted: Image.Image, picture: InputPicture, soft_px: float) -> Image.Image:
-    """The mask that was painted on `canvas_of(picture)`, in the picture's size: white where the brush was.
+    """The mask that was painted on a picture, in the picture's size: white where the brush was.
 
     `soft_px`: the width of its edge in pixels of the picture, inwards, so that nothing unpainted changes.
     """

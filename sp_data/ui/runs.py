@@ -21,6 +21,7 @@ from sp_data.ui.checkpoints import BEST, KnownCheckpoint, best_of_finished, know
 from sp_data.ui.lake_files import REPORTS
 from sp_data.ui.wiring import HIDDEN, NETWORKS, Page, html
 
+REPORTS_AT = "lake/reports"
 MAX_POINTS = 400
 MAX_REPORTS = 50
 
@@ -47,13 +48,13 @@ def choice_dropdowns(checkpoints: Sequence[KnownCheckpoint]) -> dict[str, gr.Dro
     }
 
 
-def runs_tab(page: Page) -> gr.Tab:
+def runs_tab(page: Page) -> None:
     lake = page.state.lake
     with gr.Tab("Runs", id="runs") as tab:
         html('<h2 class="sp-runs-head">Draw with</h2>')
         with gr.Row(elem_classes="sp-choices"):
             for dropdown in page.choices.values():
-                dropdown.render()
+                dropdown.render()  # type: ignore[no-untyped-call]
         runs = html("", "sp-runs")
     dropdowns = list(page.choices.values())
 
@@ -75,7 +76,6 @@ def runs_tab(page: Page) -> gr.Tab:
         return page.choice_updates(values)
 
     gr.on([dropdown.input for dropdown in dropdowns], rechosen, dropdowns, page.choice_outputs, **HIDDEN)
-    return tab
 
 
 def runs_html(lake: Lake, checkpoints: Sequence[KnownCheckpoint]) -> str:
@@ -142,7 +142,7 @@ def _reports(lake: Lake) -> str:
     if not names:
         return ""
     items = "".join(
-        f'<li><a href="lake/reports/{escape(quote(name))}" target="_blank">{escape(name.removesuffix(".html"))}</a></li>'
+        f'<li><a href="{REPORTS_AT}/{escape(quote(name))}" target="_blank">{escape(name)}</a></li>'
         for name in sorted(names)[:MAX_REPORTS]
     )
     return f'<section class="sp-run"><h2>Reports</h2><ul class="sp-reports">{items}</ul></section>'

@@ -1,4 +1,4 @@
-"""The settings below a drawing's words: how many, which seed, how it is sampled; each with a sentence on what it does."""
+"""The settings below a drawing's words: how many, which seed, how it is sampled; each with a sentence on it."""
 
 from __future__ import annotations
 

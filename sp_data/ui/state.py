@@ -1,4 +1,4 @@
-"""What all visitors of the page share: the dataset, one set of loaded models, the search index, and whose turn it is."""
+"""What all visitors of the page share: the dataset, one set of loaded models, the search index, and the turns."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def drawn_by_line(by_network: dict[str, KnownCheckpoint], state: PageState) -> s
     """HTML that names the checkpoints which draw."""
     if "prior" not in by_network or "unet 1" not in by_network:
         return markup.notice(
-            f"Dataset {state.lake.dataset} has no trained models yet: {state.lake.command('run')} trains them, and then "
-            "this page draws"
+            f"Dataset {state.lake.dataset} has no trained models yet: {state.lake.command('run')} trains them, and "
+            "then this page draws"
         )
     names = " · ".join(
         f"{escape(network)} {escape(checkpoint.run.rpartition('-')[2])} step {checkpoint.step:,}"

@@ -19,7 +19,6 @@ from hub_server import hub
 from huggingface_hub import constants, file_download
 from laion_layout import (
     DIM,
-    HUB,
     laions_configuration,
     local,
     local_configuration,
@@ -67,6 +66,11 @@ def lake(layout: Path, recipe: Recipe) -> Lake:
     return lake
 
 
+@pytest.fixture(scope="module")
+def whole(layout: Path, recipe: Recipe, lake: Lake) -> Models:
+    return load_configuration(write(local_configuration(), layout), recipe, lake)
+
+
 @dataclass
 class RecordedClip:
     """Tells the words that 1.0.1 was told, whatever the prompts are."""
@@ -112,16 +116,12 @@ def pixels(models: Models, **options: Any) -> np.ndarray:  # type: ignore[type-a
 
 
 def test_a_whole_ddpm_loop_with_the_same_noise_ends_where_that_of_1_0_ended(
-    layout: Path, recipe: Recipe, lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    whole: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with caplog.at_level(logging.INFO, "sp_data"):
-        models = load_configuration(write(local_configuration(), layout), recipe, lake)
-    (line,) = [record.getMessage() for record in caplog.records if "not used" in record.getMessage()]
-    assert "devices (--device" in line and "strict_loading: false (weights must fit exactly" in line
-    assert (models.image_size_px, models.num_unets, models.dim, models.cond_scale) == (32, 2, DIM, (1.7, 1.0))
-    assert not models.guides_prior and models.guides_decoder
+    assert (whole.image_size_px, whole.num_unets, whole.dim, whole.cond_scale) == (32, 2, DIM, (1.7, 1.0))
+    assert not whole.guides_prior and whole.guides_decoder
     told = expected("1.0.1")
-    pictures = drawn(models, told, monkeypatch)
+    pictures = drawn(whole, told, monkeypatch)
     error = float((pictures - told["dream.picture"]).abs().max())
     sys.stdout.write(f"largest difference {error:.1e} of the range\n")
     assert error <= 1e-4
@@ -131,6 +131,7 @@ def test_laions_own_configuration_is_fetched_from_the_hub_or_from_where_dalle2_l
     layout: Path,
     recipe: Recipe,
     lake: Lake,
+    whole: Models,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -138,7 +139,6 @@ def test_laions_own_configuration_is_fetched_from_the_hub_or_from_where_dalle2_l
     config = laions_configuration()
     # ViT-L/14 is none of what a test can load.
     config["clip"] = {"make": "hf_clip", "model": str(layout / "clip")}
-    told = expected("1.0.1")
     with hub() as server, caplog.at_level(logging.INFO, "sp_data"):
         for path, name in (
             ("laion/DALLE2-PyTorch/prior/latest.pth", "prior.pth"),
@@ -154,11 +154,11 @@ def test_laions_own_configuration_is_fetched_from_the_hub_or_from_where_dalle2_l
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         models = load_configuration(write(config, tmp_path), recipe, lake)
     assert models.prior_weights.origin["file"] == "laion/DALLE2-PyTorch/prior/latest.pth"
-    assert f"{HUB}" in json.dumps(config)
-    messages = " ".join(record.getMessage() for record in caplog.records)
+    (messages,) = [record.getMessage() for record in caplog.records if "not used" in record.getMessage()]
+    assert "devices (--device" in messages and "strict_loading: false (weights must fit exactly" in messages
     assert "prior.load_model_from.cache_dir (the hub's own cache and sums are used)" in messages
     assert "prior.load_config_from.checksum_file_path (the hub's" in messages
-    assert float((drawn(models, told, monkeypatch) - told["dream.picture"]).abs().max()) <= 1e-4
+    assert has_weights_of(models, whole)
 
     # No server any more.
     (tmp_path / "models").mkdir()
@@ -172,10 +172,17 @@ def test_laions_own_configuration_is_fetched_from_the_hub_or_from_where_dalle2_l
         (tmp_path / "models" / kept).symlink_to(layout / "models" / name)
     again = load_configuration(write(config, tmp_path), recipe, lake)
     assert again.prior_weights.origin == models.prior_weights.origin
+    assert has_weights_of(again, whole)
+
+
+def has_weights_of(models: Models, others: Models) -> bool:
+    pairs = zip((models.prior, models.decoder), (others.prior, others.decoder), strict=True)
+    states = [(one.state_dict(), other.state_dict()) for one, other in pairs]
+    return all(torch.equal(value, other[name]) for one, other in states for name, value in one.items())
 
 
 def test_our_checkpoints_and_their_exported_files_draw_the_same_by_a_configuration(
-    layout: Path, recipe: Recipe, lake: Lake, tmp_path: Path
+    recipe: Recipe, lake: Lake, tmp_path: Path
 ) -> None:
     prior, *unets = (saved_checkpoint(lake, recipe, unet) for unet in (None, 1, 2))
     folders = [checkpoint.folder for checkpoint in (prior, *unets)]
@@ -198,17 +205,16 @@ def test_our_checkpoints_and_their_exported_files_draw_the_same_by_a_configurati
     assert of_folders.prior_weights.origin == wanted.prior_weights.origin
     assert [unet.origin for unet in of_folders.unet_weights] == [unet.origin for unet in wanted.unet_weights]
     assert set(exported.prior_weights.origin) == {"file", "weights"}
-    reference = pixels(wanted, steps=6)
+    reference = pixels(wanted, steps=2)
     assert reference.std() > 1
     for models in (exported, of_folders):
-        assert np.array_equal(pixels(models, steps=6), reference)
+        assert np.array_equal(pixels(models, steps=2), reference)
 
 
 def test_adopted_weights_are_drawn_with_by_name_and_beside_our_own(
-    layout: Path, recipe: Recipe, lake: Lake, tmp_path: Path
+    layout: Path, recipe: Recipe, lake: Lake, whole: Models
 ) -> None:
     config = local_configuration()
-    whole = load_configuration(write(config, layout), recipe, lake)
     models = layout / "models"
     adopt(lake, models / "decoder.pth", "laion-decoder")
     for name in ("prior", "upsampler"):
@@ -217,14 +223,14 @@ def test_adopted_weights_are_drawn_with_by_name_and_beside_our_own(
     names = [f"laion-{name}" for name in ("prior", "decoder", "upsampler")]
     adopted = load_models(recipe, lake, names)
     assert [unet.origin["file"] for unet in adopted.unet_weights] == [f"weights/{name}" for name in names[1:]]
-    reference = pixels(whole, steps=5)
-    assert np.array_equal(pixels(adopted, steps=5, cond_scale=(1.7, 1.0)), reference)
+    reference = pixels(whole, steps=2)
+    assert np.array_equal(pixels(adopted, steps=2, cond_scale=(1.7, 1.0)), reference)
 
     # The same by a configuration, and over one.
     config["prior"] = {"load_model_from": local("weights/laion-prior")}
     config["decoder"]["unet_sources"][0]["load_model_from"] = local(lake.full("weights/laion-decoder"))
     by_name = load_configuration(write(config, layout), recipe, lake, ["laion-upsampler"])
-    assert np.array_equal(pixels(by_name, steps=5), reference)
+    assert np.array_equal(pixels(by_name, steps=2), reference)
 
     # Our own prior before LAION's decoder, whose unet is enlarged by our second one.
     (decoder,) = (network.config for network in read(models / "decoder.pth"))
@@ -233,7 +239,7 @@ def test_adopted_weights_are_drawn_with_by_name_and_beside_our_own(
     mixed = load_models(recipe, lake, ["plain", "best"])
     assert "run" in mixed.prior_weights.origin and "run" in mixed.unet_weights[1].origin
     assert mixed.unet_weights[0].origin["file"] == "weights/plain"
-    assert pixels(mixed, steps=5).shape == (32, 32, 3)
+    assert pixels(mixed, steps=2).shape == (32, 32, 3)
 
 
 LAION_SIZES = """
@@ -274,4 +280,4 @@ def test_laions_sizes_load_without_a_second_copy(tmp_path: Path, capsys: pytest.
         sys.stdout.write(f"\n{size / 1e9:.2f} GB: {loaded}")
     assert loaded["num_parameters"] == 101_756_560 + 982_610_118 + 632_649_228
     # The prior is copied; of the unets' files nothing is, and what is mapped may leave the memory again.
-    assert loaded["load_peak_mb"] < size / 1e6 + 2_000
+    assert loaded["load_peak_mb"] < 3_000

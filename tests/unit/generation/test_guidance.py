@@ -14,7 +14,7 @@ from sp_data.generation.noise import NoiseByPicture
 from sp_data.training.dalle2 import dalle2_module
 from sp_data.training.prior import guess
 
-from .tiny_models import DIM, condition, decoder, prior, unet_config
+from tiny_networks import DIM, condition, random_decoder, random_prior, unet_config
 
 ROWS, SCALE = 3, 2.5
 CLOSE = 1e-5
@@ -42,7 +42,7 @@ def unet_and_inputs(**changes: Any) -> tuple[Any, torch.Tensor, torch.Tensor, di
     """An unet, noisy pictures, their times, and what else it reads."""
     number = 2 if changes.get("lowres_cond") else 1
     config = unet_config(number, unet=changes)
-    unet = decoder(*[unet_config(), config][2 - number :]).unets[-1]
+    unet = random_decoder(*[unet_config(), config][2 - number :]).unets[-1]
     size, rows = config["image_size"], condition(ROWS)
     generator = torch.Generator().manual_seed(1)
     inputs = {"image_embed": rows["image_embed"]}
@@ -125,7 +125,7 @@ def test_in_bfloat16_it_is_roughly_the_same_and_float32_comes_out() -> None:
 
 @pytest.mark.parametrize("steps", [20, 5], ids=["ddpm", "ddim"])
 def test_a_prior_guided_in_one_pass_guesses_what_two_passes_guess(steps: int) -> None:
-    model, rows = prior(sample_timesteps=steps), condition(ROWS)
+    model, rows = random_prior(sample_timesteps=steps), condition(ROWS)
     told = {name: rows[name] for name in ("text_embed", "text_encodings")}
 
     def guessed(**options: Any) -> torch.Tensor:
@@ -151,7 +151,7 @@ def test_a_prior_guided_in_one_pass_guesses_what_two_passes_guess(steps: int) ->
 
 
 def test_a_prior_is_led_away_from_a_negative_prompt() -> None:
-    model, rows, others = prior(), condition(ROWS), condition(ROWS, seed=5)
+    model, rows, others = random_prior(), condition(ROWS), condition(ROWS, seed=5)
     told, negative = ({name: each[name] for name in ("text_embed", "text_encodings")} for each in (rows, others))
     guesses, times = torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(1)), torch.full((ROWS,), 7)
     toward, away = (model.net.forward(guesses, times, **each) for each in (told, negative))
@@ -169,7 +169,7 @@ def cancel() -> None:
 
 
 def test_what_fails_on_the_way_leaves_dalle2_pytorch_as_it_was() -> None:
-    module, model, rows = dalle2_module(), prior(), condition(ROWS)
+    module, model, rows = dalle2_module(), random_prior(), condition(ROWS)
     original = module.prob_mask_like
     told = {name: rows[name] for name in ("text_embed", "text_encodings")}
     with pytest.raises(Cancelled), guided_prior(model, SCALE, on_step=cancel):

@@ -14,7 +14,7 @@ from sp_data.generation.noise import NoiseByPicture
 from sp_data.generation.options import Sampler
 from sp_data.generation.samplers import Condition, Known, lowres_condition, sample_unet
 
-from .tiny_models import DIM, condition, decoder, unet_config
+from tiny_networks import DIM, condition, random_decoder, unet_config
 
 SEEDS = [3, 7]
 ROWS = len(SEEDS)
@@ -67,7 +67,7 @@ DECODERS = {
 @pytest.mark.parametrize("unets", DECODERS.values(), ids=DECODERS)
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_the_pictures_are_those_of_dalle2_pytorch_to_the_bit(sampler: Sampler, unets: list[dict[str, Any]]) -> None:
-    model = decoder(*unets)
+    model = random_decoder(*unets)
     encodings = condition(ROWS)["text_encodings"] if model.condition_on_text_encodings else None
     steps = 12 if sampler == "ddpm" else 5
     expected = by_dalle2_pytorch(model, None if sampler == "ddpm" else steps, encodings=encodings)
@@ -78,7 +78,7 @@ def test_the_pictures_are_those_of_dalle2_pytorch_to_the_bit(sampler: Sampler, u
 
 
 def test_the_noise_of_ddim_is_what_is_asked_for() -> None:
-    model = decoder(unet_config(**SHORT))
+    model = random_decoder(unet_config(**SHORT))
     none, quarter = (by_dalle2_pytorch(model, 5, eta=eta) for eta in (0.0, 0.25))
     assert not torch.equal(none, quarter)
     assert torch.equal(drawn(model, "ddim", 5, eta=0.0), none)
@@ -144,7 +144,7 @@ def error(pictures: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_the_solver_follows_the_path_of_every_objective(objective: dict[str, Any]) -> None:
-    model = decoder(unet_config(**objective))
+    model = random_decoder(unet_config(**objective))
     unet = KnownAnswer(model, GRADIENT, spread=0.2)
     with NoiseByPicture("decoder", SEEDS):
         noise = torch.randn(ROWS, 3, 8, 8)
@@ -156,12 +156,12 @@ def test_the_solver_follows_the_path_of_every_objective(objective: dict[str, Any
 
 
 def test_one_step_of_the_solver_draws_what_the_network_says_then() -> None:
-    model = decoder(unet_config())
+    model = random_decoder(unet_config())
     assert error(sampled(model, KnownAnswer(model, GRADIENT), "dpm++", 1), (GRADIENT + 1) / 2) < 1e-5
 
 
 def test_the_solver_draws_what_ddim_draws_by_a_network_that_learnt_nothing() -> None:
-    model = decoder(unet_config(learned_variance=True))
+    model = random_decoder(unet_config(learned_variance=True))
     solver, ddim = drawn(model, "dpm++", 24), drawn(model, "ddim", 24, eta=0.0)
     assert error(solver, ddim) < float(ddim.std()) / 10
     assert error(solver, ddim.flip(0)) > float(ddim.std()) / 3, "another seed draws another picture"
@@ -169,7 +169,7 @@ def test_the_solver_draws_what_ddim_draws_by_a_network_that_learnt_nothing() -> 
 
 @pytest.mark.parametrize("is_dynamic", [True, False])
 def test_the_solver_limits_pictures_as_dalle2_pytorch_does(is_dynamic: bool) -> None:
-    model = decoder(unet_config())
+    model = random_decoder(unet_config())
     model.use_dynamic_thres = is_dynamic
     too_bright = GRADIENT * 20
     expected = model.unnormalize_img(model.dynamic_threshold(too_bright.expand(ROWS, -1, -1, -1)))
@@ -183,14 +183,14 @@ def test_the_solver_limits_pictures_as_dalle2_pytorch_does(is_dynamic: bool) -> 
 )
 def test_the_solver_takes_almost_all_timesteps_too(timesteps: int, schedule: str, steps: int) -> None:
     """Where rounding makes two of them equal, diffusers divides by zero."""
-    model = decoder(unet_config(timesteps=timesteps, beta_schedule=schedule))
+    model = random_decoder(unet_config(timesteps=timesteps, beta_schedule=schedule))
     pictures = sampled(model, KnownAnswer(model, GRADIENT), "dpm++", steps)
     assert error(pictures, (GRADIENT + 1) / 2) < 1e-3
 
 
 @pytest.mark.parametrize(("sampler", "steps"), [("dpm++", 8), ("dpm++", 1), ("ddim", 8), ("ddim", 1), ("ddpm", 12)])
 def test_pictures_of_a_cascade_have_their_size_and_range_and_every_step_is_told(sampler: Sampler, steps: int) -> None:
-    model = decoder(*DECODERS["a cascade"])
+    model = random_decoder(*DECODERS["a cascade"])
     told = 0
 
     def tell() -> None:
@@ -226,7 +226,7 @@ def test_pictures_of_a_cascade_have_their_size_and_range_and_every_step_is_told(
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_what_is_known_of_a_picture_comes_out_as_it_was(sampler: Sampler) -> None:
-    model = decoder(unet_config(timesteps=12))
+    model = random_decoder(unet_config(timesteps=12))
     known = torch.rand(ROWS, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     keep = torch.zeros(ROWS, 8, 8, dtype=torch.bool)
     keep[0, :, :4] = keep[1, 5:] = True
@@ -254,7 +254,7 @@ def test_what_is_known_of_a_picture_comes_out_as_it_was(sampler: Sampler) -> Non
 
 
 def test_a_drawing_that_is_cancelled_leaves_the_decoder_as_it_was() -> None:
-    model = decoder(unet_config())
+    model = random_decoder(unet_config())
     before = model.ddim_sampling_eta
 
     def cancel() -> None:

@@ -1,4 +1,5 @@
-"""Networks of dalle2-pytorch's that take milliseconds, with random weights: fresh ones would draw grey."""
+"""Priors and decoders of dalle2-pytorch's that take milliseconds, with random weights: fresh ones would draw grey, and
+a short training leaves them deaf to their condition."""
 
 from __future__ import annotations
 
@@ -11,15 +12,16 @@ from sp_data.training.models import build_decoder, build_prior
 DIM, NUM_WORDS, TIMESTEPS = 16, 5, 1000
 
 
-def unet_config(number: int = 1, **changes: Any) -> dict[str, Any]:
-    """Of the decoder's `number`-th unet, as training/models.py describes one; the second sees no condition."""
+def unet_config(number: int = 1, dim: int = DIM, num_words: int = NUM_WORDS, **changes: Any) -> dict[str, Any]:
+    """Of the decoder's `number`-th unet, as training/models.py describes one: the first draws 8 px from an embedding,
+    the second enlarges to 16 px and sees no condition. `changes` of `unet` are those of its own arguments."""
     unet = {
         "dim": 8,
         "dim_mults": [1, 2],
         "cond_dim": 8,
-        "image_embed_dim": DIM,
-        "text_embed_dim": DIM,
-        "max_text_len": NUM_WORDS,
+        "image_embed_dim": dim,
+        "text_embed_dim": dim,
+        "max_text_len": num_words,
         "cond_on_text_encodings": False,
         "cond_on_image_embeds": number == 1,
         "lowres_cond": number > 1,
@@ -48,30 +50,47 @@ def unet_config(number: int = 1, **changes: Any) -> dict[str, Any]:
     return {**config, **changes, "unet": {**unet, **changes.get("unet", {})}}
 
 
-def decoder(*unets: dict[str, Any]) -> Any:
-    return _random(build_decoder(unets or (unet_config(),)))
+def random_decoder(*unets: dict[str, Any], strength: float = 0.1, seed: int = 0, hearing: float = 1.0) -> Any:
+    """`hearing`: how many times as much as by chance its condition changes what it draws."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _stirred(build_decoder(unets or (unet_config(),)), strength)
+    for name, weight in model.named_parameters():
+        if any(layer in name for layer in ("to_image_hiddens", "image_to_tokens", "text_to_cond")):
+            weight.mul_(hearing)
+    return model
 
 
-def prior(**changes: Any) -> Any:
-    net = {"dim": DIM, "depth": 1, "heads": 2, "dim_head": 8, "num_timesteps": 20, "max_text_len": NUM_WORDS}
+def random_prior(
+    dim: int = DIM,
+    num_words: int = NUM_WORDS,
+    timesteps: int = 20,
+    *,
+    strength: float = 0.1,
+    seed: int = 0,
+    **changes: Any,
+) -> Any:
+    """Reads words unless `condition_on_text_encodings` is False."""
+    net = {"dim": dim, "depth": 1, "heads": 2, "dim_head": 8, "num_timesteps": timesteps, "max_text_len": num_words}
     config = {
         "net": net,
-        "image_embed_dim": DIM,
-        "timesteps": 20,
-        "sample_timesteps": 20,
+        "image_embed_dim": dim,
+        "timesteps": timesteps,
+        "sample_timesteps": timesteps,
         "cond_drop_prob": 0.1,
         "condition_on_text_encodings": True,
         "sampling_clamp_l2norm": True,
         "sampling_final_clamp_l2norm": True,
     }
-    return _random(build_prior({**config, **changes}))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _stirred(build_prior({**config, **changes}), strength)
 
 
-def _random(model: Any) -> Any:
-    generator = torch.Generator().manual_seed(0)
+def _stirred(model: Any, strength: float) -> Any:
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
+            weight.add_(torch.randn_like(weight), alpha=strength)
     return model.eval().requires_grad_(False)
 
 
