@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --link-mode hardlink \
-	  --constraints constraints.txt --editable '.[ray,s3,dev]'
+	  --constraints constraints.txt --editable '.[ray,s3,ui,dev]'
 	@touch $@
 
 # Prefect's database of the demo lies in this folder too, unless you have a home or a server of your own.

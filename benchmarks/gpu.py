@@ -8,7 +8,8 @@
     memory     what sp_data/training/memory/estimate.py expects, beside the measured peak
     switches   the bare step with each switch alone
     loader     2,000 JPEGs of 256 px: the share of a step that is lost to reading them
-    sampling   guidance by one pass of twice the batch beside dalle2-pytorch's two passes
+    sampling   guidance by one pass of twice the batch beside dalle2-pytorch's two passes, DPM-Solver++ beside DDIM,
+               bf16 beside float32; the seconds of a picture, drawn 1, 4 and 16 at a time
     clip       pictures a second that a CLIP of ViT-L/14's size embeds
     compile    the bare step with torch.compile
 
@@ -73,6 +74,9 @@ class Plan:
     loader_steps: int = 30
     sampling_batches: tuple[int, ...] = (1, 4)
     sampling_steps: int = 10
+    picture_batches: tuple[int, ...] = (1, 4, 16)
+    picture_steps: int = 16
+    prior_steps: int = 25
     clip: tuple[int, int, int, int] = (1024, 24, 14, 224)
     """Width and layers of the picture tower, px of a patch and of a picture."""
     clip_batch: int = 256
@@ -97,6 +101,9 @@ TOY = Plan(
     loader_steps=2,
     sampling_batches=(1,),
     sampling_steps=2,
+    picture_batches=(2,),
+    picture_steps=2,
+    prior_steps=2,
     clip=(32, 2, 16, 32),
     clip_batch=2,
 )
@@ -130,6 +137,7 @@ def all_work() -> list[Work]:
         Work("switches", "unet 1", switches, 60),
         Work("loader", "unet 1", loader, 60),
         Work("sampling", "unet 1", sampling, 45),
+        Work("sampling", "pictures", pictures, 60),
         Work("clip", "", clip, 40),
         Work("compile", "unet 1", compiled, 120),
     ]
@@ -507,8 +515,12 @@ def loader(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
 
 
 def sampling(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
+    """The first unet alone: guidance in one pass of twice the batch beside two passes, the solvers, the precisions."""
     import torch
 
+    from sp_data.generation.guidance import GuidedUnet
+    from sp_data.generation.precision import autocast
+    from sp_data.generation.samplers import Condition, sample_unet
     from sp_data.training.decoder import draw
     from sp_data.training.seeds import seed_all
     from sp_data.training.task import tensor
@@ -516,64 +528,127 @@ def sampling(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
     case = case_of(plan, 1)
     task = case.make_task()
     task.model.to(plan.device).eval()
-    for weight in task.network.parameters():
-        # A fresh network's last layer is zero: it would draw the same whatever it is asked for.
-        if not weight.any():
-            torch.nn.init.normal_(weight, std=0.02)
-    two_passes = task.network.forward_with_cond_scale
+    with_live_ends(task.network)
+    device, steps = torch.device(plan.device), plan.sampling_steps
 
-    def drawn(batch: dict[str, Any], steps: int) -> torch.Tensor:
+    def two_passes(batch: dict[str, Any]) -> torch.Tensor:
         seed_all("pictures")
-        return draw(
-            task.model,
-            tensor(batch, "image_embed"),
-            tensor(batch, "text_encodings"),
-            steps=steps,
-            cond_scale=GUIDANCE,
-        )
+        words = tensor(batch, "text_encodings")
+        return draw(task.model, tensor(batch, "image_embed"), words, steps=steps, cond_scale=GUIDANCE)
+
+    def one_pass(batch: dict[str, Any], sampler: Any = "ddim", precision: Any = "fp32") -> torch.Tensor:
+        seed_all("pictures")
+        guided = GuidedUnet(task.network, GUIDANCE, autocast=autocast(precision, device))
+        condition = Condition(tensor(batch, "image_embed"), tensor(batch, "text_encodings"))
+        # Without noise between the steps, as dalle2-pytorch's own.
+        drawn = sample_unet(task.model, 1, guided, condition, sampler=sampler, steps=steps, eta=0)
+        return drawn.float().clamp(0, 1)
+
+    def seconds(work: Callable[[], Any]) -> float:
+        # The first run chooses kernels.
+        work()
+        return timed(plan, work, 1)
 
     for size in plan.sampling_batches:
         batch = case.make_batch(task, size)
-        seconds: dict[str, float] = {}
-        pictures: dict[str, torch.Tensor] = {}
-        for way in ("two passes", "one pass"):
-            chosen: Any = two_passes if way == "two passes" else partial(guided_in_one_pass, task.network)
-            task.network.forward_with_cond_scale = chosen
-            with torch.inference_mode():
-                pictures[way] = drawn(batch, 2)
-                with torch.autocast(plan.device, torch.bfloat16):
-                    drawn(batch, 2)
-                    seconds[way] = timed(plan, partial(drawn, batch, plan.sampling_steps), 1)
-        row = {f"{way.replace(' ', '_')}_ms": round(value * 1e3, 2) for way, value in seconds.items()}
-        apart = float((pictures["two passes"] - pictures["one pass"]).abs().max())
-        row["one_over_two"] = round(seconds["two passes"] / seconds["one pass"], 3)
-        yield f"unet 1, batch {size}", {**row, "steps": plan.sampling_steps, "greatest_difference": f"{apart:.1e}"}
+        with torch.inference_mode():
+            apart = float((two_passes(batch) - one_pass(batch)).abs().max())
+            with torch.autocast(plan.device, torch.bfloat16):
+                two_s = seconds(partial(two_passes, batch))
+            ddim_s = seconds(partial(one_pass, batch, "ddim", "bf16"))
+            dpm_s = seconds(partial(one_pass, batch, "dpm++", "bf16"))
+            fp32_s = seconds(partial(one_pass, batch, "dpm++", "fp32"))
+        yield (
+            f"unet 1, batch {size}",
+            {
+                "steps": steps,
+                "two_passes_ms": round(two_s * 1e3, 2),
+                "one_pass_ms": round(ddim_s * 1e3, 2),
+                "one_over_two": round(ddim_s / two_s, 3),
+                "ddim_steps_per_s": round(steps / ddim_s, 2),
+                "dpm_steps_per_s": round(steps / dpm_s, 2),
+                "fp32_steps_per_s": round(steps / fp32_s, 2),
+                "bf16_over_fp32": round(fp32_s / dpm_s, 3),
+                "greatest_difference": f"{apart:.1e}",
+            },
+        )
 
 
-def guided_in_one_pass(unet: Any, *args: Any, cond_scale: float = 1.0, **kwargs: Any) -> Any:
-    """forward_with_cond_scale of dalle2-pytorch's Unet, with and without condition in one batch."""
+def pictures(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
+    """Seconds of a finished picture: prior and both unets, resident, guided as dalle2-laion guides, by DPM-Solver++."""
     import torch
 
-    from sp_data.training.dalle2 import dalle2_module
+    from sp_data.generation.guidance import GuidedUnet, is_conditioned
+    from sp_data.generation.precision import autocast
+    from sp_data.generation.samplers import Condition, lowres_condition, sample_unet
+    from sp_data.training.models import build_decoder, unet_config
+    from sp_data.training.prior import guess
+    from sp_data.training.switches import fused_attention, fused_norms
+    from sp_data.training.task import tensor
 
-    if cond_scale == 1:
-        return unet.forward(*args, **kwargs)
+    case, prior_case, device = case_of(plan, 1), case_of(plan, None), torch.device(plan.device)
+    prior_task = prior_case.make_task()
+    prior = prior_task.model
+    with device:
+        decoder = build_decoder([unet_config(case.settings, number, case.dim) for number in (1, 2)])
+    for model in (prior, decoder):
+        fused_attention(model)
+        fused_norms(model)
+        model.to(device).eval()
+    for unet in decoder.unets:
+        with_live_ends(unet)
+    prior.sample_timesteps = plan.prior_steps
 
-    def twice(value: Any) -> Any:
-        return torch.cat((value, value)) if isinstance(value, torch.Tensor) else value
+    def drawn(batch: dict[str, Any], seconds: list[float]) -> torch.Tensor:
+        condition = {name: tensor(batch, name) for name in ("text_embed", "text_encodings")}
+        begun = clock(plan)
+        with autocast("bf16", device):
+            embeds = guess(prior, condition, case.dim)
+        seconds.append(clock(plan) - begun)
+        made: torch.Tensor | None = None
+        for number, unet in enumerate(decoder.unets, start=1):
+            begun = clock(plan)
+            small, level = (None, None) if made is None else lowres_condition(decoder, number, made)
+            scale = GUIDANCE if is_conditioned(unet) else 1.0
+            words = condition["text_encodings"] if unet.cond_on_text_encodings else None
+            made = sample_unet(
+                decoder,
+                number,
+                GuidedUnet(unet, scale, autocast=autocast("bf16", device)),
+                Condition(embeds, words, small, level),
+                sampler="dpm++",
+                steps=plan.picture_steps,
+            )
+            seconds.append(clock(plan) - begun)
+        assert made is not None
+        return made
 
-    def keep_first_half(shape: tuple[int, ...], _: float, device: torch.device) -> torch.Tensor:
-        return torch.arange(shape[0], device=device) < shape[0] // 2
+    for size in plan.picture_batches:
+        batch = prior_case.make_batch(prior_task, size)
+        seconds: list[float] = []
+        with torch.inference_mode():
+            # The first run chooses kernels.
+            drawn(batch, [])
+            made = drawn(batch, seconds)
+        if not torch.isfinite(made).all():
+            raise ValueError("its pictures are not finite")
+        parts = zip(("a_picture", "prior", "unet_1", "unet_2"), (sum(seconds), *seconds), strict=True)
+        row = {f"{name}_s": round(each / size, 4) for name, each in parts}
+        yield f"pictures, batch {size}", {"steps": plan.picture_steps, **row, **memory_row(plan)}
 
-    module: Any = dalle2_module()
-    original = module.prob_mask_like
-    module.prob_mask_like = keep_first_half
-    try:
-        both = unet.forward(*map(twice, args), **{name: twice(value) for name, value in kwargs.items()})
-    finally:
-        module.prob_mask_like = original
-    conditioned, free = both.chunk(2)
-    return free + (conditioned - free) * cond_scale
+
+def with_live_ends(network: Any) -> None:
+    """A fresh network's last layer is zero: it would draw the same whatever it is asked for."""
+    import torch
+
+    for weight in network.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.02)
+
+
+def clock(plan: Plan) -> float:
+    synchronize(plan)
+    return time.perf_counter()
 
 
 def clip(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:

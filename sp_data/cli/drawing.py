@@ -105,7 +105,7 @@ class Drawing:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
-        """Models loaded, progress shown; at the end the paths of all pictures are printed."""
+        """Models loaded, progress shown; at the end, also that of a failure, the paths of all pictures are printed."""
         from sp_data.cli.terminal import shown
 
         _one_of(self.device, "--device", ("auto", "cpu", "cuda"))
@@ -131,7 +131,12 @@ class Drawing:
                 models = load_models(recipe, lake, self.checkpoint, self.device)
             generator = ImageGenerator(models, self.precision, compile_networks=self.compile_)  # type: ignore[arg-type]
             session = Session(self, recipe, lake, generator, options, folder)
-            yield session
+            try:
+                yield session
+            except BaseException:
+                if session.written:
+                    session.finish()
+                raise
         session.finish()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,8 +69,18 @@ def _dream(session: Session, prompts: list[str], num_pictures: int) -> list[Writ
 
 def _typed() -> Iterator[str]:
     """Prompts as they are typed, or a line each of what is piped in; until its end, or an empty line on a terminal."""
+    from sp_data.generation.prompts import MAX_CHARACTERS
+
     if not sys.stdin.isatty():
-        yield from (line.strip() for line in sys.stdin if line.strip())
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # What is not UTF-8 is refused as a prompt; the next one is read.
+            sys.stdin.reconfigure(errors="surrogateescape")
+        while line := sys.stdin.readline(MAX_CHARACTERS + 2):
+            if prompt := line.removeprefix("\ufeff").strip():
+                yield prompt
+            while line and not line.endswith("\n"):
+                # The rest of a line that is too long.
+                line = sys.stdin.readline(MAX_CHARACTERS + 2)
         return
     typer.echo("A prompt a line; an empty one ends.", err=True)
     while True:

@@ -322,9 +322,10 @@ class ImageGenerator:
         num_candidates: int = 1,
     ) -> Iterator[GeneratedPicture]:
         """Check now, draw when asked for the first picture."""
-        for prompt in dict.fromkeys(order.prompt for order in orders if order.kind in ("dream", "inpaint", "variation")):
-            if prompt or orders[0].kind != "variation":
-                check_prompt(prompt)
+        for order in orders:
+            # A variation needs no words; those of an interpolation were checked one by one.
+            if order.kind in ("dream", "inpaint") or (order.kind == "variation" and order.prompt):
+                check_prompt(order.prompt)
         if options.negative_prompt:
             check_prompt(options.negative_prompt)
         if not orders:

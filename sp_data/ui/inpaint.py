@@ -28,7 +28,7 @@ def inpaint_tab(page: Page) -> PictureInput:
     recipe = page.state.recipe
     with gr.Row(elem_classes="sp-columns"):
         with gr.Column(scale=5, min_width=320):
-            picture = picture_input("1. A picture", "inpaint-picture", 150)
+            picture = picture_input("1. A picture", "inpaint-picture", 170)
             canvas = html("", "sp-canvas-box")
             painted = gr.Textbox(visible="hidden", elem_id="inpaint-painted")
             with gr.Accordion("A mask from a file", open=False, elem_classes="sp-finer"):

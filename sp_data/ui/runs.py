@@ -105,7 +105,7 @@ def _run(lake: Lake, network: str, run: str, checkpoints: Sequence[KnownCheckpoi
             "</figcaption></figure>"
         )
     table = (
-        '<div class="sp-table"><table><thead><tr><th>step</th><th>loss</th><th>validation</th><th>saved</th><th></th>'
+        '<div class="sp-table"><table><thead><tr><th>step</th><th>loss</th><th>validation</th><th>saved</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     numbers = f"<div>{table}{_chart(lake, run)}</div>" if grid else f"{table}{_chart(lake, run)}"
@@ -118,10 +118,8 @@ def _run(lake: Lake, network: str, run: str, checkpoints: Sequence[KnownCheckpoi
 def _row(checkpoint: KnownCheckpoint, *, is_best: bool) -> str:
     loss, validation = ("" if value is None else f"{value:.4f}" for value in (checkpoint.loss, checkpoint.val_loss))
     saved = escape(checkpoint.made_at[:16].replace("T", " "))
-    return (
-        f"<tr><td>{checkpoint.step:,}</td><td>{loss}</td><td>{validation}</td><td>{saved}</td>"
-        f"<td>{'<b>best</b>' if is_best else ''}</td></tr>"
-    )
+    best = "<b>best</b> " if is_best else ""
+    return f"<tr><td>{best}{checkpoint.step:,}</td><td>{loss}</td><td>{validation}</td><td>{saved}</td></tr>"
 
 
 def _chart(lake: Lake, run: str) -> str:

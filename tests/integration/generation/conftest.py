@@ -1,7 +1,7 @@
 """Models to draw with, loaded once a worker.
 
-models            random networks that follow their condition and take milliseconds, beside the demo's own CLIP: a prior,
-                  a unet of 8 px and an upsampler to 16 px, which sees no condition
+models            random networks that follow their condition and take milliseconds, beside the demo's own CLIP: a
+                  prior, a unet of 8 px and an upsampler to 16 px, which sees no condition
 generator         draws with them, in float32
 trained_models    of the trained lake's best checkpoints, which learnt too little to tell a prompt from another
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -196,11 +198,9 @@ def test_what_the_sampler_knows_of_a_picture_decides_what_is_painted(
     options = dataclasses.replace(SHORT, resample_times=2)
     other = painted(input_picture(9), (10, 10, 40, 50))
     (beside_other,) = generator.inpaint([other], [RED], seed=3, options=options)
-    (dreamt,) = generator.dream([RED], seed=3, options=dataclasses.replace(SHORT, sampler="ddim"))
     is_white = part.mask > 0
-    of_first = pixels(made[0].picture)[is_white]
-    assert (of_first != pixels(beside_other.picture)[is_white]).any(axis=-1).mean() > 0.5
-    assert (of_first != pixels(dreamt.picture)[is_white]).any(axis=-1).mean() > 0.5
+    of_first, of_other = (pixels(each.picture)[is_white] for each in (made[0], beside_other))
+    assert (of_first != of_other).any(axis=-1).mean() > 0.5
 
 
 def test_an_interpolation_ends_in_the_dreams_of_its_ends(generator: ImageGenerator) -> None:
@@ -449,12 +449,10 @@ def test_a_drawing_that_is_cancelled_keeps_what_was_drawn_and_leaves_the_models_
 
     before = models.prior.sample_timesteps, models.decoder.ddim_sampling_eta
     options = dataclasses.replace(GUIDED, sampler="ddim", eta=0.3, negative_prompt=BLUE)
-    kept: list[GeneratedPicture] = []
+    drawing = generator.dream([RED], num_pictures=6, options=options, on_step=cancel_in_the_second_batch)
+    assert [next(drawing).seed, next(drawing).seed] == [0, 1]
     with pytest.raises(Cancelled):
-        # list.extend would keep none.
-        for made in generator.dream([RED], num_pictures=6, options=options, on_step=cancel_in_the_second_batch):
-            kept.append(made)
-    assert [made.seed for made in kept] == [0, 1]
+        next(drawing)
     assert before == (models.prior.sample_timesteps, models.decoder.ddim_sampling_eta)
     assert "forward_with_cond_scale" not in vars(models.prior.net)
     fresh = next(ImageGenerator(models, "fp32").dream([RED], options=SHORT))
@@ -534,31 +532,59 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> ImageGenerator:
     return ImageGenerator(models, "fp32")
 
 
-def test_a_decoder_that_reads_words_draws_others_for_other_words(reader: ImageGenerator) -> None:
-    picture = input_picture(1)
-    none, red, blue = (
-        next(reader.variation([picture], prompt=prompt, options=SHORT)) for prompt in ("", "a red kid", "a blue kid")
-    )
-    assert differ(none.picture, red.picture) > ROUNDING
-    assert differ(red.picture, blue.picture) > ROUNDING
-    (guided,) = reader.variation([picture], prompt="a red kid", options=GUIDED)
-    negative = dataclasses.replace(GUIDED, negative_prompt="a blue kid")
-    (led_away,) = reader.variation([picture], prompt="a red kid", options=negative)
-    assert differ(guided.picture, led_away.picture) > ROUNDING
-    (alone,) = reader.dream(["a red kid"], seed=3, options=GUIDED)
-    batch = list(reader.dream_seeds([("a blue kid in a coat", 3), ("a red kid", 3)], options=GUIDED))
-    assert differ(alone.picture, batch[1].picture) <= ROUNDING
+@contextlib.contextmanager
+def heard(reader: ImageGenerator) -> Iterator[list[torch.Tensor]]:
+    """The words that the unet is given meanwhile, of each pass."""
+    (unet,) = reader.models.decoder.unets
+    encodings: list[torch.Tensor] = []
+    forward = unet.forward
+
+    def listening(*arguments: Any, **named: Any) -> Any:
+        encodings.append(named["text_encodings"])
+        return forward(*arguments, **named)
+
+    unet.forward = listening
+    try:
+        yield encodings
+    finally:
+        del unet.forward
 
 
-def test_where_the_decoder_reads_words_an_interpolation_ends_in_the_dreams_too(reader: ImageGenerator) -> None:
-    made = list(reader.interpolate("a red kid", "a blue kid", num_pictures=3, seed=4, options=SHORT))
-    for each, dream in zip(made[::2], reader.dream(["a red kid", "a blue kid"], seed=4, options=SHORT), strict=True):
-        assert differ(each.picture, dream.picture) <= ROUNDING
-    pictures = [input_picture(1), input_picture(2)]
-    made = list(reader.interpolate(*pictures, num_pictures=2, seed=4, options=SHORT))
-    for each, variation in zip(made, reader.variation(pictures, seed=4, options=SHORT), strict=True):
-        assert differ(each.picture, variation.picture) <= ROUNDING, "the names of files are no words of a picture"
-    assert [each.origin["inputs"][0]["name"] for each in made] == ["picture 1.png"] * 2
+def test_a_decoder_that_reads_words_is_given_those_of_each_prompt(reader: ImageGenerator) -> None:
+    prompts = ["a red kid", "a blue kid in a coat"]
+    assert reader.models.words is not None
+    red, blue, none = reader.models.words([*prompts, ""])
+    with heard(reader) as encodings:
+        list(reader.dream(prompts, options=SHORT))
+        list(reader.variation([input_picture(1)], prompt="a red kid", options=SHORT))
+        list(reader.variation([input_picture(1)], options=SHORT))
+    for given, expected in zip(
+        encodings, [torch.stack([red, blue])] * 2 + [red[None]] * 2 + [none[None]] * 2, strict=True
+    ):
+        assert torch.allclose(given, expected, atol=1e-5)
+    with heard(reader) as encodings:
+        list(reader.dream(["a red kid"], options=dataclasses.replace(GUIDED, negative_prompt="a blue kid in a coat")))
+    assert all(torch.allclose(given, torch.stack([red, blue]), atol=1e-5) for given in encodings)
+
+
+def test_where_the_decoder_reads_words_an_interpolation_goes_from_those_of_one_end_to_those_of_the_other(
+    reader: ImageGenerator,
+) -> None:
+    prompts = ("a red kid", "a blue kid in a coat")
+    with heard(reader) as between:
+        made = list(reader.interpolate(*prompts, num_pictures=3, seed=4, options=SHORT))
+    with heard(reader) as of_dreams:
+        dreams = list(reader.dream(prompts, seed=4, options=SHORT))
+    first, last = of_dreams[0]
+    assert not torch.allclose(first, last)
+    assert torch.allclose(between[0], torch.stack([first, (first + last) / 2, last]), atol=1e-5)
+    assert differ(made[0].picture, dreams[0].picture) <= ROUNDING
+    assert differ(made[2].picture, dreams[1].picture) <= ROUNDING
+    with heard(reader) as of_pictures:
+        list(reader.interpolate(input_picture(1), input_picture(2), num_pictures=2, options=SHORT))
+    assert reader.models.words is not None
+    none = reader.models.words([""])
+    assert torch.allclose(of_pictures[0], none.expand_as(of_pictures[0]), atol=1e-5), "a file's name is not drawn"
 
 
 def test_one_unet_cannot_enlarge(reader: ImageGenerator) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_networks import DIM, condition, random_decoder, random_prior, unet_config
 
 from sp_data.generation.guidance import GuidedUnet, guided_prior, is_conditioned
 from sp_data.generation.noise import NoiseByPicture
 from sp_data.training.dalle2 import dalle2_module
 from sp_data.training.prior import guess
-
-from tiny_networks import DIM, condition, random_decoder, random_prior, unet_config
 
 ROWS, SCALE = 3, 2.5
 CLOSE = 1e-5
