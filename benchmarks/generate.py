@@ -69,11 +69,13 @@ class Effort:
     """Drawn at once, and in each round, to compare samplers."""
     passes: int
     """Of a network, in a round."""
+    first_pictures: int
+    """Whose parts are timed."""
     at_a_time: int
-    """Comparisons that are made at the same time, each in a process of one thread."""
+    """Measurements that are made at the same time, each in a process of one thread."""
 
 
-FULL, QUICK = Effort(8, 16, 10, 1), Effort(3, 1, 3, 2)
+FULL, QUICK = Effort(8, 16, 10, 3, 1), Effort(3, 1, 3, 1, 2)
 
 
 def main() -> None:
@@ -224,10 +226,11 @@ def measure_ways(url: str, recipe_name: str, sets: list[str], effort: Effort, is
         partial(measure_two_pass, generator, effort),
         partial(measure_samplers, generator, effort, judged),
         partial(measure_networks, generator.models, effort),
-        *[partial(_parts_of_a_child, url, recipe_name, sets)] * COMMANDS,
+        *[partial(_parts_of_a_child, url, recipe_name, sets)] * effort.first_pictures,
     ]
-    *ways, first, second, third = _each_in_a_process(measures, effort.at_a_time)
-    parts = {part: statistics.median(run[part] for run in (first, second, third)) for part in first}
+    measured = _each_in_a_process(measures, effort.at_a_time)
+    ways, runs = measured[: -effort.first_pictures], measured[-effort.first_pictures :]
+    parts = {part: statistics.median(run[part] for run in runs) for part in runs[0]}
     note("CPU seconds of the first picture, on one thread")
     for part, seconds in [*parts.items(), ("all", sum(parts.values()))]:
         note(f"  {part:32}{seconds:>8.2f}")
@@ -417,7 +420,7 @@ def _inputs(models: Models, index: int, size: int) -> dict[str, Any]:
         "image_embed": torch.nn.functional.normalize(torch.randn((size, models.dim), generator=generator), dim=-1),
         "text_encodings": torch.zeros((size, 77, models.dim)) if unet.cond_on_text_encodings else None,
         "lowres_cond_img": picture if unet.lowres_cond else None,
-        "lowres_noise_level": level if decoder.lowres_conds[index].use_noise else None,
+        "lowres_noise_level": level if unet.lowres_cond and decoder.lowres_conds[index].use_noise else None,
     }
 
 
@@ -438,24 +441,27 @@ def by_turns(ways: dict[str, Callable[[], Any]], rounds: int, times: int = 1) ->
 
 def make_random_models(url: str, recipe_name: str, sets: list[str]) -> None:
     """Checkpoints of a recipe's prior and unets, as a training would leave them, with weights as they begin."""
-    from _sides import Case
-
     from sp_data.dataset.embed.folder import clip_folder, identity_fields
     from sp_data.kept_recipe import remember_recipe
     from sp_data.lake import Lake
     from sp_data.recipe import load_recipe
     from sp_data.training import checkpoints
-    from sp_data.training.models import num_parameters
+    from sp_data.training.models import build_decoder, build_prior, num_parameters, prior_config, unet_config
 
     recipe = load_recipe(recipe_name, sets)
     lake, clip = Lake(url, recipe.name), clip_folder(identity_fields(recipe))
     remember_recipe(recipe, lake)
-    unets = [f"decoder-unet{number}-random" for number in range(1, len(recipe.decoder.unets) + 1)]
-    for run in ("prior-random", *unets):
-        number = unets.index(run) + 1 if run in unets else None
-        task = Case(recipe.decoder if number else recipe.prior, number, recipe.embed.dim).make_task()
+    numbers = range(1, len(recipe.decoder.unets) + 1)
+    prior = prior_config(recipe.prior, recipe.embed.dim)
+    unets = [unet_config(recipe.decoder, number, recipe.embed.dim) for number in numbers]
+    runs = [f"decoder-unet{number}-random" for number in numbers]
+    networks = [
+        ("prior-random", None, prior, build_prior(prior)),
+        *zip(runs, numbers, unets, build_decoder(unets).unets, strict=True),
+    ]
+    for run, number, config, network in networks:
         checkpoint = checkpoints.Checkpoint(
-            kind=task.kind,
+            kind="decoder" if number else "prior",
             unet=number,
             run=run,
             step=1,
@@ -465,13 +471,13 @@ def make_random_models(url: str, recipe_name: str, sets: list[str]) -> None:
             dataset="",
             clip=clip,
             settings={},
-            model=task.config,
-            num_parameters=num_parameters(task.network),
+            model=config,
+            num_parameters=num_parameters(network),
             files=(),
         )
-        checkpoints.save(lake, checkpoint, task.network.state_dict(), {})
-        config = {"dataset": "", "runs": unets if number else [run]}
-        lake.write_bytes(f"runs/{run}/config.json", json.dumps(config).encode())
+        checkpoints.save(lake, checkpoint, network.state_dict(), {})
+        record = {"dataset": "", "runs": runs if number else [run]}
+        lake.write_bytes(f"runs/{run}/config.json", json.dumps(record).encode())
 
 
 def _has_models(url: str, recipe: str) -> bool:

@@ -22,7 +22,6 @@ from sp_data.training.draws import Draws
 from sp_data.training.models import Kind, build_decoder, cascade, unet_config
 from sp_data.training.task import Batch, tensor
 
-
 FEWEST_STEPS = 25
 
 

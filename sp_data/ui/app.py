@@ -60,8 +60,8 @@ def build_page(state: PageState) -> gr.Blocks:
         picked.render()  # type: ignore[no-untyped-call]
 
         def pick(wanted: str) -> list[Any]:
-            """'variation generated/NAME.png' -> the tab, and the picture in its field."""
-            tab, _, path = str(wanted or "").partition(" ")
+            """'3 variation generated/NAME.png' -> the tab, and the picture in its field."""
+            _, tab, path = [*str(wanted or "").split(" ", 2), "", ""][:3]
             try:
                 picture = taken(state, path)
             except (SpDataError, OSError) as error:
@@ -69,7 +69,13 @@ def build_page(state: PageState) -> gr.Blocks:
             fields = [picture if tab == name else gr.skip() for name in ("variation", "inpaint")]
             return [gr.update(selected=tab), *fields, ""]
 
-        picked.input(pick, picked, [tabs, variation_picture, inpaint_picture, refused], **HIDDEN)
+        picked.change(
+            pick,
+            picked,
+            [tabs, variation_picture, inpaint_picture, refused],
+            trigger_mode="multiple",
+            **HIDDEN,
+        )
         blocks.load(lambda *values: page.choice_updates(values), list(choices.values()), page.choice_outputs, **HIDDEN)
 
         def gone(request: gr.Request) -> None:
@@ -101,9 +107,13 @@ def application(state: PageState, access: Access) -> Any:
     def script() -> FileResponse:
         return FileResponse(STATIC / "page.js", media_type="text/javascript", headers={"cache-control": "no-cache"})
 
+    blocks = build_page(state)
+    # Gradio asks whether a path that a visitor names was uploaded only of a page that it has launched itself; one that
+    # is mounted would hand out any file of this machine.
+    blocks.has_launched = True
     gr.mount_gradio_app(
         app,
-        build_page(state),
+        blocks,
         path="/",
         footer_links=[],
         show_error=False,
@@ -115,6 +125,7 @@ def application(state: PageState, access: Access) -> Any:
         allowed_paths=[],
         blocked_paths=[str(Path(state.lake.root).parent)] if state.lake.is_local else [],
         theme=_theme(),
+        favicon_path=str(STATIC / "favicon.png"),
         head=HEAD,
     )
     return Guard(app, access)

@@ -27,6 +27,7 @@ A_PAGE = 24
 MAX_QUERY = 2_000
 THUMB_PX, MAX_THUMB_PIXELS, MAX_THUMB_BYTES = 192, 40_000_000, 50_000_000
 EVERY = "all"
+LATEST: dict[str, Any] = {**HIDDEN, "trigger_mode": "always_last"}
 SPLITS = (EVERY, "train", "val", "test")
 
 What = Literal["kept", "dropped"]
@@ -99,8 +100,8 @@ def dataset_tab(page: Page) -> None:
         return {
             pictures: found.html,
             where: f"<p>{found.line}</p>",
-            back: gr.update(interactive=start > 0),
-            on: gr.update(interactive=found.total is not None and start + found.count < found.total),
+            back: gr.update(interactive=start > 0, visible=(found.total or 0) > A_PAGE),
+            on: gr.update(interactive=start + found.count < (found.total or 0), visible=(found.total or 0) > A_PAGE),
             first: start,
             split: gr.update(visible=is_kept),
             reason: gr.update(visible=not is_kept, choices=choices),
@@ -118,17 +119,18 @@ def dataset_tab(page: Page) -> None:
         return shown(values, values[first] + A_PAGE)
 
     def by_words(values: Values) -> dict[Any, Any]:
-        return {**shown({**values, picture: None}, 0), picture: None}
+        return {**shown({**values, picture: None, what: "kept"}, 0), picture: None, what: "kept"}
 
     def by_picture(values: Values) -> dict[Any, Any]:
-        return {**shown({**values, query: ""}, 0), query: ""}
+        return {**shown({**values, query: "", what: "kept"}, 0), query: "", what: "kept"}
 
-    gr.on([search.click, query.submit], by_words, inputs, [*outputs, picture], **HIDDEN)
-    picture.upload(by_picture, inputs, [*outputs, query], **HIDDEN)
-    gr.on([what.input, split.input, reason.input, picture.clear], anew, inputs, outputs, **HIDDEN)
-    back.click(earlier, inputs, outputs, **HIDDEN)
-    on.click(later, inputs, outputs, **HIDDEN)
-    tab.select(anew, inputs, outputs, **HIDDEN)
+    # The last of several clicks counts, whatever is still under way.
+    gr.on([search.click, query.submit], by_words, inputs, [*outputs, picture, what], **LATEST)
+    picture.upload(by_picture, inputs, [*outputs, query, what], **LATEST)
+    gr.on([what.input, split.input, reason.input, picture.clear], anew, inputs, outputs, **LATEST)
+    back.click(earlier, inputs, outputs, **LATEST)
+    on.click(later, inputs, outputs, **LATEST)
+    tab.select(anew, inputs, outputs, **LATEST)
 
 
 def _kept(state: PageState, query: str, picture: str | None, split: str, start: int) -> Shown:

@@ -32,7 +32,7 @@ WRONG_PASSWORD_S = 1.0
 """A guess costs as long."""
 USED = re.compile(
     r"/(page\.css|page\.js|config|theme\.css|manifest\.json|favicon\.ico)?|/(assets|static|lake)/.+"
-    r"|/gradio_api/(queue/join|queue/data|upload|upload_progress|reset|cancel|heartbeat/\w+|file=.+)"
+    r"|/gradio_api/(queue/join|queue/data|upload|upload_progress|run/predict|reset|cancel|heartbeat/\w+|file=.+)"
 )
 """The paths of this page, its files and its events."""
 SCRIPT = re.compile(rb"<script(?=[\s>])")

@@ -217,7 +217,8 @@ def _found_card(neighbour: Neighbour, recipe: Recipe, *, is_search: bool) -> str
         f'<figcaption><p class="sp-words">{escape(neighbour.caption) or "<i>without a caption</i>"}</p>'
         f'<p class="sp-muted">{escape(neighbour.title)} · {link(address, f"page {source}")}</p>'
         f'<p class="sp-muted">{escape(licence)}, {escape(by)}</p>'
-        f'<p class="sp-facts">{"".join(facts)}{_picks(f"pictures/{neighbour.key}")}</p></figcaption></figure>'
+        f'<p class="sp-facts">{"".join(facts)}</p><p class="sp-facts">{_picks(f"pictures/{neighbour.key}")}</p>'
+        "</figcaption></figure>"
     )
 
 

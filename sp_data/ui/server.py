@@ -15,10 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sp_data.errors import StageError, UsageError
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = logging.getLogger(__name__)
 
@@ -105,17 +109,29 @@ def serve(recipe: Recipe, lake: Lake, options: ServerOptions, tell: Callable[[st
             )
             if options.port is None and port != PORT:
                 tell(f"port {PORT} is taken; this is the next free one")
-            tell(f"http://{_shown(options.host)}:{port}")
+            tell(f"{lake.dataset}: http://{_shown(options.host)}:{port} (Ctrl-C ends it)")
             if options.share:
-                tell(_share(options.host, port))
+                tell(f"{lake.dataset}: {_share(options.host, port)}, for everybody who has the password")
             try:
-                uvicorn.Server(config).run(sockets=[listener])
+                _run(config, listener)
             except KeyboardInterrupt:
                 pass
             finally:
                 state.close()
     finally:
         listener.close()
+
+
+def _run(config: uvicorn.Config, listener: socket.socket) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # That open pages are cut off is no error, and needs no traceback.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
+    Server(config).run(sockets=[listener])
 
 
 def listen(host: str, port: int | None) -> socket.socket:

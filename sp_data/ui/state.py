@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEAREST = 3
+LOOK_AGAIN_S = 5
+"""How long a new dataset, or a page that was forgotten, may go unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class PageState:
         self._clip: Clip | None = None
         self._index: DatasetIndex | None = None
         self._threshold: NearThreshold | None = None
+        self._looked_at = -math.inf
         self._lock = threading.RLock()
 
     # Drawing
@@ -153,13 +158,14 @@ class PageState:
         from sp_data.generation.search import DatasetIndex
 
         with self._lock:
-            if self._index is None or not self._index.is_current():
-                if self._index is not None:
-                    self._index.close()
-                    self._index = None
+            now = time.monotonic()
+            if self._index is None or (now > self._looked_at + LOOK_AGAIN_S and not self._index.is_current()):
+                # One that is replaced is not closed: another thread may be reading it.
                 index = DatasetIndex.open(self.recipe, self.lake)
                 self._threshold = near_threshold(index, self.lake)
                 self._index = index
+            if now > self._looked_at + LOOK_AGAIN_S:
+                self._looked_at = now
             return self._index
 
     def nearest(self, embedding: npt.NDArray[np.float32]) -> Nearest:

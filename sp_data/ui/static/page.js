@@ -15,13 +15,14 @@ function put(id, value) {
   return element;
 }
 
+let numPicks = 0;
+
 document.addEventListener("click", (event) => {
   const button = event.target instanceof Element && event.target.closest("[data-fill], [data-pick]");
   if (!button) return;
   if (button.dataset.pick) {
-    // Twice the same picture is two events.
-    put("sp-picked", "");
-    put("sp-picked", button.dataset.pick);
+    // Numbered: twice the same picture is two events.
+    put("sp-picked", `${++numPicks} ${button.dataset.pick}`);
     window.scrollTo({ top: 0 });
     return;
   }
@@ -32,12 +33,24 @@ document.addEventListener("click", (event) => {
 
 // On a phone the pictures stand below the settings.
 document.addEventListener("click", (event) => {
-  const button = event.target instanceof Element && event.target.closest("[id$='-draw']");
-  const results = button && document.getElementById(button.id.replace(/-draw$/, "-results"));
+  const button = event.target instanceof Element && event.target.closest("[id$='-draw'], [id$='-search']");
+  const results = button && document.getElementById(button.id.replace(/-\w+$/, "-results"));
   if (results && results.getBoundingClientRect().top > window.innerHeight - 200) {
     results.scrollIntoView({ block: "start" });
   }
 });
+
+// The preview of a small upload is enlarged, its pixels as squares.
+const SMALL_PX = 128;
+document.addEventListener(
+  "load",
+  (event) => {
+    const image = event.target;
+    if (!(image instanceof HTMLImageElement) || !image.closest(".sp-upload")) return;
+    image.classList.toggle("sp-small-upload", Math.max(image.naturalWidth, image.naturalHeight) <= SMALL_PX);
+  },
+  true,
+);
 
 // The painter of masks (pictures.painter). What is white on its canvas is drawn anew.
 const painters = new WeakMap();

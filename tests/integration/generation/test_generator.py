@@ -118,15 +118,14 @@ def test_two_threads_draw_what_one_draws(generator: ImageGenerator) -> None:
 
 
 def test_the_best_of_some_is_the_one_that_clip_finds_nearest(generator: ImageGenerator) -> None:
-    candidates = list(generator.dream([RED], num_pictures=6, seed=20, options=SHORT))
-    chosen = list(generator.dream([RED], num_pictures=2, seed=20, options=dataclasses.replace(SHORT, best_of=3)))
+    candidates = list(generator.dream([RED], num_pictures=8, seed=20, options=SHORT))
+    chosen = list(generator.dream([RED], num_pictures=4, seed=20, options=dataclasses.replace(SHORT, best_of=2)))
     for number, made in enumerate(chosen):
-        mine = candidates[3 * number : 3 * number + 3]
-        best = max(mine, key=lambda candidate: candidate.scores["clip"])
+        best = max(candidates[2 * number : 2 * number + 2], key=lambda candidate: candidate.scores["clip"])
         assert made.seed == best.seed
         assert made.origin == best.origin, "its seed alone draws it"
         assert differ(made.picture, best.picture) <= ROUNDING
-    assert any(made.seed not in (20, 23) for made in chosen), "the first of each would have done"
+    assert any(made.seed % 2 for made in chosen), "the first of each would have done"
 
 
 def test_the_best_variation_is_the_one_nearest_to_its_picture(generator: ImageGenerator) -> None:
@@ -447,13 +446,12 @@ def test_a_drawing_that_is_cancelled_keeps_what_was_drawn_and_leaves_the_models_
         if sum(done == 0 for done, _ in told) == 2 and done == 3:
             raise Cancelled
 
-    before = models.prior.sample_timesteps, models.decoder.ddim_sampling_eta
     options = dataclasses.replace(GUIDED, sampler="ddim", eta=0.3, negative_prompt=BLUE)
     drawing = generator.dream([RED], num_pictures=6, options=options, on_step=cancel_in_the_second_batch)
     assert [next(drawing).seed, next(drawing).seed] == [0, 1]
     with pytest.raises(Cancelled):
         next(drawing)
-    assert before == (models.prior.sample_timesteps, models.decoder.ddim_sampling_eta)
+    assert (models.prior.sample_timesteps, models.decoder.ddim_sampling_eta) == (16, 0)
     assert "forward_with_cond_scale" not in vars(models.prior.net)
     fresh = next(ImageGenerator(models, "fp32").dream([RED], options=SHORT))
     assert next(generator.dream([RED], options=SHORT)).png() == fresh.png()

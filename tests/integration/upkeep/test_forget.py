@@ -259,7 +259,8 @@ def test_generated_pictures_of_those_checkpoints_are_counted(demo_recipe: Recipe
     checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
     for number, step in enumerate((4, 4, 8)):
         info, out = PngInfo(), io.BytesIO()
-        info.add_itxt("sp-data", json.dumps({"prompt": "a kid", "decoder": [{"run": "decoder-11111111", "step": step}]}))
+        origin = {"prompt": "a kid", "decoder": [{"run": "decoder-11111111", "step": step}]}
+        info.add_itxt("sp-data", json.dumps(origin))
         Image.new("RGB", (2, 2)).save(out, "PNG", pnginfo=info)
         lake_copy.write_bytes(f"generated/{number}.png", out.getvalue())
     lake_copy.write_bytes("generated/mine.png", b"no picture")

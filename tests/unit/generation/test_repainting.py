@@ -111,6 +111,12 @@ def test_a_mask_may_be_of_any_mode_and_transparent_is_black(mode: str) -> None:
     assert (painted.mask[:, 6:] == 0).all()
 
 
+def test_greys_of_16_bits_are_the_greys_of_8() -> None:
+    greys = np.array([[0, 0x4000, 0x8000, 0xFFFF]], np.uint16).repeat(4, 0)
+    painted = repainting(InputPicture.of_image(noise(4, 4)), Image.fromarray(greys))
+    assert np.abs(painted.mask[0] - [0, 0.25, 0.5, 1]).max() < 0.01
+
+
 @pytest.mark.parametrize("factor", [0.5, 2, 3.5])
 def test_a_mask_of_another_size_is_brought_to_the_pictures(factor: float) -> None:
     picture = InputPicture.of_image(noise(80, 60))

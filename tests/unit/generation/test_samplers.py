@@ -168,6 +168,30 @@ def test_the_solver_draws_what_ddim_draws_by_a_network_that_learnt_nothing() -> 
     assert error(ddim, ddim.flip(0)) > float(ddim.std()), "another seed draws another picture"
 
 
+def test_the_solver_enlarges_a_picture_as_ddim_does() -> None:
+    model = random_decoder(unet_config(), unet_config(2, predict_v=True))
+    small = torch.rand(ROWS, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+
+    def enlarged(sampler: Sampler, steps: int, small: torch.Tensor = small) -> torch.Tensor:
+        embeds = condition(ROWS)["image_embed"]
+        with NoiseByPicture("unet 2", SEEDS):
+            lowres, level = lowres_condition(model, 2, small)
+            unet = GuidedUnet(model.unets[1], 1.0)
+            given = Condition(embeds, None, lowres, level)
+            return sample_unet(model, 2, unet, given, sampler=sampler, steps=steps, eta=0.0)
+
+    told = []
+    hook = model.unets[1].to_lowres_noise_cond.register_forward_pre_hook(
+        lambda _, levels: told.append(levels[0].tolist())
+    )
+    enlarged("dpm++", 2)
+    hook.remove()
+    assert told == [[200.0] * ROWS] * 2, "the noise of the small picture"
+    ddim = enlarged("ddim", 30)
+    assert error(enlarged("dpm++", 15), ddim) < float(ddim.std()) / 20
+    assert error(enlarged("dpm++", 15, small.flip(0)), ddim) > float(ddim.std()) / 5
+
+
 @pytest.mark.parametrize("is_dynamic", [True, False])
 def test_the_solver_limits_pictures_as_dalle2_pytorch_does(is_dynamic: bool) -> None:
     model = random_decoder(unet_config())
