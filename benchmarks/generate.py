@@ -75,7 +75,7 @@ class Effort:
     """Measurements that are made at the same time, each in a process of one thread."""
 
 
-FULL, QUICK = Effort(8, 16, 10, 3, 1), Effort(3, 1, 3, 1, 2)
+FULL, QUICK = Effort(8, 16, 10, 3, 1), Effort(3, 2, 3, 1, 2)
 
 
 def main() -> None:

@@ -95,6 +95,7 @@ TOY = Plan(
         '"self_attn":[false,false],"attn_heads":2,"attn_dim_head":8,"sparse_attn":false}]',
     ],
     crop_px=16,
+    num_rounds=1,
     num_steps=1,
     num_pictures=40,
     picture_px=32,

@@ -11,9 +11,9 @@ from flows.local_server import start_local_server
 from sp_data.generation.options import SamplingOptions
 from sp_data.recipe import Recipe, demo
 from tasks.generate import draw
+from tasks.report import PAGE
 
 PROMPT = "a kid in a red coat and a blue cap at the lake"
-PAGE = "http://127.0.0.1:7860"
 
 
 class SweepOver(BaseModel):
@@ -64,7 +64,7 @@ def generate(
     options = SamplingOptions(
         sampler=None if sampler == "auto" else sampler,
         steps=steps,
-        # With a negative prompt, 1 is nobody's wish: it would change nothing.
+        # None: 2 with a negative prompt, which would change nothing at 1.
         cond_scale=None if cond_scale == 1 else cond_scale,
         prior_cond_scale=prior_cond_scale,
         negative_prompt=negative_prompt,

@@ -12,6 +12,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from sp_data.errors import UsageError
 from sp_data.generation.files import PictureFolder, WrittenPicture
 from sp_data.generation.generator import ImageGenerator
 from sp_data.generation.inputs import read_picture
@@ -49,6 +50,8 @@ def draw(
         check_prompt(prompt)
         if sentence := lost_words_sentence(prompt):
             log.warning("%s", sentence)
+    if not prompts and not variations_of:
+        raise UsageError("nothing to draw: give prompts, or pictures in variations_of")
     pictures = [read_picture(Path(path)) for path in variations_of]
     axes = Sweep({name: tuple(values) for name, values in sweep_over.items()}) if sweep_over else None
     generator = ImageGenerator(load_models(recipe, dataset_lake, checkpoint or None))

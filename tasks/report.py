@@ -12,12 +12,21 @@ from sp_data.recipe import Recipe
 from sp_data.report.page import load_manifests, write_report
 from tasks.stage import artifact_key
 
+PAGE = "http://127.0.0.1:7860"
+"""Where `sp-data ui` serves its page, unless it is told otherwise."""
+
 
 @task(cache_policy=NO_CACHE)
 def report(recipe: Recipe, lake: str, until: str) -> str:
     """Write the report on the stages as far as `until`; returns its path in the lake."""
     dataset_lake = Lake(lake, recipe.name)
     path = write_report(recipe, dataset_lake, load_manifests(dataset_lake, names_until(until)))
-    address = f"file://{dataset_lake.full(path)}" if dataset_lake.is_local else dataset_lake.full(path)
-    create_link_artifact(link=address, key=artifact_key(recipe.name, "report"), description="The run's report")
+    # A browser opens no file:// from Prefect's page.
+    create_link_artifact(
+        link=f"{PAGE}/lake/{path}",
+        link_text=path,
+        key=artifact_key(recipe.name, "report"),
+        description=f"The run's report, in {dataset_lake.full(path)}; the link opens while "
+        f"{dataset_lake.command('ui')} serves it",
+    )
     return path

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,6 @@ from sp_data.cli.output import print_json
 from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
-    from sp_data.generation.files import WrittenPicture
     from sp_data.generation.inputs import InputPicture
 
 commands = typer.Typer()
@@ -47,24 +47,26 @@ def dream(
         check_prompt(prompt)
     with drawing.session() as session:
         if wanted:
-            _dream(session, wanted, num_pictures)
+            _dream(session, wanted, num_pictures, drawing.seed)
             return
         # The models stay loaded: each picture costs its sampling alone.
+        num_drawn: Counter[str] = Counter()
         for prompt in _typed():
             try:
                 check_prompt(prompt)
-                _dream(session, [prompt], num_pictures)
-            except errors.UsageError as error:
+                # Who asks again wants another picture.
+                _dream(session, [prompt], num_pictures, drawing.seed + num_drawn[prompt])
+                num_drawn[prompt] += num_pictures
+            except errors.SpDataError as error:
+                # The prompts that follow are not lost.
                 typer.echo(f"sp-data: {error}", err=True)
             session.tell()
 
 
-def _dream(session: Session, prompts: list[str], num_pictures: int) -> list[WrittenPicture]:
+def _dream(session: Session, prompts: list[str], num_pictures: int, seed: int) -> None:
     session.warn_of_lost_words(dict.fromkeys(prompts))
-    made = session.generator.dream(
-        prompts, num_pictures=num_pictures, seed=session.drawing.seed, options=session.options
-    )
-    return session.write(made, len(dict.fromkeys(prompts)) * num_pictures, "dream")
+    made = session.generator.dream(prompts, num_pictures=num_pictures, seed=seed, options=session.options)
+    session.write(made, len(dict.fromkeys(prompts)) * num_pictures, "dream")
 
 
 def _typed() -> Iterator[str]:
@@ -196,10 +198,13 @@ def upscale(
 def sweep(
     drawing: Drawing,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="A grid for each.")],
-    prior_cond_scale: Annotated[str, typer.Option(metavar="N[,N…]", help="Values of the prior's guidance.")] = "1",
+    prior_cond_scale: Annotated[
+        str | None, typer.Option(metavar="N[,N…]", help="Values of the prior's guidance.")
+    ] = None,
     cond_scale: Annotated[
-        str, typer.Option("--decoder-cond-scale", "--cond-scale", metavar="N[,N…]", help="Of the decoder's guidance.")
-    ] = "1",
+        str | None,
+        typer.Option("--decoder-cond-scale", "--cond-scale", metavar="N[,N…]", help="Of the decoder's guidance."),
+    ] = None,
     steps: Annotated[str | None, typer.Option(metavar="N[,N…]", help="Numbers of steps.")] = None,
     sampler: Annotated[str | None, typer.Option(metavar="NAME[,NAME…]", help="dpm++, ddim.")] = None,
 ) -> None:
@@ -212,10 +217,12 @@ def sweep(
 
     for prompt in prompts:
         check_prompt(prompt)
-    values = {
-        "prior_cond_scale": values_of(prior_cond_scale, float, "--prior-cond-scale"),
-        "cond_scale": values_of(cond_scale, float, "--decoder-cond-scale"),
-    }
+    # What is not given stays as the models have it.
+    values = {}
+    if prior_cond_scale is not None:
+        values["prior_cond_scale"] = values_of(prior_cond_scale, float, "--prior-cond-scale")
+    if cond_scale is not None:
+        values["cond_scale"] = values_of(cond_scale, float, "--decoder-cond-scale")
     if steps is not None:
         values["steps"] = values_of(steps, int, "--steps")
     if sampler is not None:

@@ -66,7 +66,7 @@ class NetworkOrigin:
 
     name: str
     """'prior', 'decoder', 'unet 2'."""
-    state: Literal["there", "replaced", "vanished", "foreign"]
+    state: Literal["there", "replaced", "vanished", "damaged", "foreign"]
     """replaced: other weights lie at its place by now; foreign: a file that no training of this lake made."""
     run: str
     """Empty for a foreign one."""
@@ -85,6 +85,7 @@ class NetworkOrigin:
         state = {
             "there": "",
             "replaced": "; its place has other weights by now",
+            "damaged": "; the record of the checkpoint cannot be read",
             "vanished": "; the checkpoint is gone, or of another lake",
         }[self.state]
         datasets = ", ".join(digest[:12] for digest in self.datasets) or "unknown"
@@ -330,13 +331,16 @@ def _networks(recorded: list[tuple[str, _Network]], lake: Lake) -> tuple[Network
     return tuple(networks)
 
 
-def _state(network: _Network, lake: Lake) -> Literal["there", "replaced", "vanished", "foreign"]:
+def _state(network: _Network, lake: Lake) -> Literal["there", "replaced", "vanished", "damaged", "foreign"]:
     if not network.run:
         return "foreign"
     record = f"runs/{network.run}/checkpoints/step-{network.step:08d}/{checkpoints.RECORD}"
     if not lake.exists(record):
         return "vanished"
-    return "there" if checkpoints.read(lake, record).digest == network.weights else "replaced"
+    try:
+        return "there" if checkpoints.read(lake, record).digest == network.weights else "replaced"
+    except CorruptFile:
+        return "damaged"
 
 
 def _to_search(trained_on: list[Manifest], newest: Manifest | None, recipe: Recipe, lake: Lake) -> Manifest:

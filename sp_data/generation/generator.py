@@ -40,6 +40,8 @@ from sp_data.training.prior import guess
 log = logging.getLogger(__name__)
 
 BATCH = 16
+_ALONE = threading.Lock()
+"""While one generator draws, dalle2-pytorch's module drops conditions as that one wants, for whoever calls it."""
 
 OnStep = Callable[[int, int], None]
 """Called before each step of a batch's networks with the steps done and their total. What it raises ends the drawing;
@@ -65,7 +67,7 @@ class _Order:
 
 
 class ImageGenerator:
-    """Draws with one set of models. May be used from several threads: one draws at a time."""
+    """Draws with one set of models. May be used from several threads: of all generators, one draws at a time."""
 
     def __init__(
         self, models: Models, precision: GenerationPrecision = "auto", *, compile_networks: bool = False
@@ -84,8 +86,6 @@ class ImageGenerator:
             compile_blocks(models.prior)
             compile_blocks(models.decoder)
         self.precision = faster_precision(models) if precision == "auto" else precision
-        self._batch = BATCH
-        self._lock = threading.Lock()
 
     def dream(
         self,
@@ -182,7 +182,7 @@ class ImageGenerator:
         for end in (first, last):
             if isinstance(end, str):
                 check_prompt(end)
-                with self._lock:
+                with _ALONE:
                     ends.append(self._image_embeds([_Order("dream", end, seed)], settled, None)[0])
             else:
                 ends.append(self._embeddings([end])[0])
@@ -328,26 +328,34 @@ class ImageGenerator:
                 check_prompt(order.prompt)
         if options.negative_prompt:
             check_prompt(options.negative_prompt)
+            self._check_negative(options)
         if not orders:
             return iter(())
         if options.best_of > 1 and orders[0].kind == "interpolate":
             raise UsageError("--best-of: the pictures of an interpolation belong together; none is chosen")
         return self._drawn(_candidates(orders, options.best_of, num_candidates), options, on_step)
 
+    def _check_negative(self, options: SettledOptions) -> None:
+        if options.prior_cond_scale == 1 and not _guides(options):
+            raise UsageError(
+                "--negative would change nothing: guidance is 1, or no unet that draws has a condition; set "
+                "--cond-scale or --prior-cond-scale above 1"
+            )
+
     def _drawn(
         self, orders: list[_Order], options: SettledOptions, on_step: OnStep | None
     ) -> Iterator[GeneratedPicture]:
         waiting: list[GeneratedPicture] = []
-        first = 0
+        first, size = 0, BATCH
         while first < len(orders):
-            batch = orders[first : first + self._batch]
+            batch = orders[first : first + size]
             try:
-                with self._lock:
+                with _ALONE:
                     made = self._make(batch, options, on_step)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                self._halve(len(batch), error)
+                size = self._halved(len(batch), error)
                 continue
             first += len(batch)
             waiting += made
@@ -355,7 +363,7 @@ class ImageGenerator:
                 candidates, waiting = waiting[: options.best_of], waiting[options.best_of :]
                 yield max(candidates, key=_score)
 
-    def _halve(self, size: int, error: BaseException) -> None:
+    def _halved(self, size: int, error: BaseException) -> int:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if size == 1:
@@ -363,13 +371,12 @@ class ImageGenerator:
                 f"one picture does not fit into the free memory of {self.models.device}; wait until a training on it "
                 "has ended, or draw with --device cpu"
             ) from error
-        self._batch = size // 2
-        log.info("%d pictures at a time do not fit into the memory: %d", size, self._batch)
+        log.info("%d pictures at a time do not fit into the memory: %d", size, size // 2)
+        return size // 2
 
     @torch.inference_mode()
     def _make(self, batch: Sequence[_Order], options: SettledOptions, on_step: OnStep | None) -> list[GeneratedPicture]:
         steps = _Steps(on_step, _num_steps(batch, options))
-        seeds = [order.seed for order in batch]
         embeds = self._image_embeds(batch, options, steps)
         negative = self._negative(batch, options, steps)
         pictures = self._decoded(batch, embeds, negative, options, steps)
@@ -378,9 +385,9 @@ class ImageGenerator:
             for order, picture in zip(batch, to_pictures(pictures), strict=True)
         ]
         embeddings, captions = self.models.clip.embed(images, [order.prompt for order in batch])
-        rows = zip(batch, images, embeddings.astype(np.float32), captions.astype(np.float32), seeds, strict=True)
+        rows = zip(batch, images, embeddings.astype(np.float32), captions.astype(np.float32), strict=True)
         made = []
-        for order, image, embedding, caption, _ in rows:
+        for order, image, embedding, caption in rows:
             scores = {}
             if order.prompt and order.kind in ("dream", "inpaint"):
                 scores["clip"] = float(embedding @ caption)
@@ -430,7 +437,7 @@ class ImageGenerator:
         self, batch: Sequence[_Order], options: SettledOptions, steps: _Steps
     ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
         """What the decoder is led away from: image embeddings, and words if it reads them."""
-        if not options.negative_prompt or all(scale == 1 for scale in options.cond_scale):
+        if not options.negative_prompt or not _guides(options):
             return None
         prompts = [options.negative_prompt] * len(batch)
         embeds = self._guessed(prompts, [order.seed for order in batch], options, steps, is_negative=True)
@@ -495,9 +502,13 @@ class ImageGenerator:
         return pictures
 
     def _known(self, batch: Sequence[_Order], size_px: int) -> Known | None:
-        seen = [order.repainting.seen(size_px) for order in batch if order.repainting is not None]
-        if not seen:
+        repaintings = [order.repainting for order in batch if order.repainting is not None]
+        if not repaintings:
             return None
+        # Several pictures of one photo see the same.
+        distinct = {id(repainting): repainting for repainting in repaintings}
+        seen_by = {key: repainting.seen(size_px) for key, repainting in distinct.items()}
+        seen = [seen_by[id(repainting)] for repainting in repaintings]
         images, keep = (torch.stack(rows).to(self.models.device) for rows in zip(*seen, strict=True))
         return Known(images, keep)
 
@@ -513,7 +524,8 @@ class ImageGenerator:
     def _origin(self, order: _Order, options: SettledOptions) -> dict[str, Any]:
         """How a picture was made, as its PNG records it."""
         models = self.models
-        uses_prior = order.image_embed is None or order.kind == "interpolate"
+        is_led_away = bool(options.negative_prompt) and _guides(options)
+        uses_prior = order.image_embed is None or order.kind == "interpolate" or is_led_away
         drawing = slice(options.start_unet - 1, options.stop_unet)
         origin: dict[str, Any] = {
             "kind": order.kind,
@@ -559,8 +571,13 @@ def _num_steps(batch: Sequence[_Order], options: SettledOptions) -> int:
     if batch[0].repainting is not None:
         steps *= options.resample_times
     guesses = int(batch[0].image_embed is None)
-    guesses += int(bool(options.negative_prompt) and any(scale != 1 for scale in options.cond_scale))
+    guesses += int(bool(options.negative_prompt) and _guides(options))
     return steps + guesses * options.prior_steps
+
+
+def _guides(options: SettledOptions) -> bool:
+    """Whether a unet that draws is guided."""
+    return any(scale != 1 for scale in options.cond_scale[options.start_unet - 1 : options.stop_unet])
 
 
 def _candidates(orders: Sequence[_Order], best_of: int, num_pictures: int) -> list[_Order]:
@@ -591,7 +608,9 @@ def _one_each(value: float | tuple[float, ...], count: int, option: str) -> tupl
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """A GPU that a training fills also fails in cuBLAS, or with an error that is no OutOfMemoryError."""
+    signs = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def slerp(first: torch.Tensor, last: torch.Tensor, position: float) -> torch.Tensor:

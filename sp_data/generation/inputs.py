@@ -22,6 +22,8 @@ from sp_data.training.decoder import resized
 
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 40_000_000
+FAINT = 16 / 255
+"""Darker counts as black: the black of a JPEG is not quite 0."""
 PROPORTIONS = 0.02
 """By how much the proportions of a mask may differ from the picture's."""
 CURES = {
@@ -91,14 +93,17 @@ class Repainting:
 
     def finished(self, drawn: Image.Image) -> Image.Image:
         """The picture in its own size with the repainted part of what was drawn; what the mask keeps is untouched."""
-        left, top, right, _ = self.box
-        side = right - left
-        canvas = Image.new("RGB", self.picture.image.size)
-        canvas.paste(drawn.resize((side, side), Image.Resampling.LANCZOS), (left, top))
-        before, after = np.asarray(self.picture.image), np.asarray(canvas)
-        share = self.mask[..., None]
+        left, top, right, bottom = self.box
+        image = self.picture.image
+        inside = (max(0, left), max(0, top), min(image.width, right), min(image.height, bottom))
+        enlarged = drawn.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+        seen = enlarged.crop((inside[0] - left, inside[1] - top, inside[2] - left, inside[3] - top))
+        before, after = np.asarray(image.crop(inside)), np.asarray(seen)
+        share = self.mask[inside[1] : inside[3], inside[0] : inside[2], None]
         blended = (before * (1 - share) + after * share).round().astype(np.uint8)
-        return Image.fromarray(np.where(share > 0, blended, before))
+        finished = image.copy()
+        finished.paste(Image.fromarray(np.where(share > 0, blended, before)), inside[:2])
+        return finished
 
     def _padding(self) -> tuple[int, int, int, int]:
         left, top, right, bottom = self.box
@@ -150,6 +155,7 @@ def repainting(picture: InputPicture, mask: Image.Image, name: str = "the mask")
     if grey.size != picture.image.size:
         grey = grey.resize(picture.image.size, Image.Resampling.BILINEAR)
     values = np.asarray(grey).astype(np.float32) / 255
+    values[values < FAINT] = 0
     rows, columns = np.flatnonzero(values.any(axis=1)), np.flatnonzero(values.any(axis=0))
     if not len(rows):
         raise UsageError(f"{name} is black all over: paint white what is to be repainted")

@@ -54,6 +54,7 @@ def _seconds(models: Models, precision: Precision) -> float:
     unet, size = decoder.unets[-1], int(decoder.image_sizes[-1])
     picture = torch.zeros((1, 3, size, size), device=device)
     time_ = torch.zeros(1, dtype=torch.long, device=device)
+    words = torch.zeros((1, 77, unet.text_embed_dim), device=device) if unet.cond_on_text_encodings else None
     _wait(device)
     start = time.perf_counter()
     with autocast(precision, device):
@@ -61,7 +62,7 @@ def _seconds(models: Models, precision: Precision) -> float:
             picture,
             time_,
             image_embed=torch.zeros((1, models.dim), device=device),
-            text_encodings=torch.zeros((1, 77, models.dim), device=device) if unet.cond_on_text_encodings else None,
+            text_encodings=words,
             lowres_cond_img=picture if unet.lowres_cond else None,
             lowres_noise_level=time_ if decoder.lowres_conds[-1].use_noise else None,
         )

@@ -85,6 +85,8 @@ def sweep(
 ) -> Iterator[GeneratedPicture]:
     """A picture of each combination, row by row of the grid. Raises UsageError before the first one if the models
     cannot do one of them."""
+    if options is not None and options.best_of > 1:
+        raise UsageError("--best-of: the pictures of a sweep have one seed; none is chosen")
     each = [replace(options or SamplingOptions(), **settings) for settings in axes.settings()]
     for chosen in each:
         generator.settled(chosen, "dream")

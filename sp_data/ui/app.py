@@ -123,7 +123,7 @@ def application(state: PageState, access: Access) -> Any:
         pwa=False,
         mcp_server=False,
         allowed_paths=[],
-        blocked_paths=[str(Path(state.lake.root).parent)] if state.lake.is_local else [],
+        blocked_paths=[str(Path(state.lake.root))] if state.lake.is_local else [],
         theme=_theme(),
         favicon_path=str(STATIC / "favicon.png"),
         head=HEAD,

@@ -14,6 +14,7 @@ from sp_data.lake import Lake
 from sp_data.training.trained import RECORD, best_folders
 
 BEST = "best"
+ADOPTED = "adopted.json"
 NUM_AT_ONCE = 32
 NO_DROPS = "these weights were trained without dropping their condition, so guidance cannot lead away from anything"
 OLD_PRIOR = "weights of dalle2-pytorch 1.0 to 1.3 never learnt to be guided"
@@ -29,6 +30,7 @@ class KnownCheckpoint:
     unet: int
     """Which of the decoder's, from 1; of a prior 1."""
     run: str
+    """Empty for adopted weights."""
     step: int
     loss: float | None
     val_loss: float | None
@@ -42,7 +44,14 @@ class KnownCheckpoint:
     def network(self) -> str:
         return "prior" if self.kind == "prior" else f"unet {self.unet}"
 
+    @property
+    def is_adopted(self) -> bool:
+        """Weights of others, such as LAION's: no run of this lake has trained them."""
+        return not self.run
+
     def __str__(self) -> str:
+        if self.is_adopted:
+            return self.folder
         measured = "" if self.val_loss is None else f", validation {self.val_loss:.4f}"
         return f"{self.run} step {self.step:,}{measured}"
 
@@ -62,21 +71,25 @@ class Abilities:
 
 
 def known_checkpoints(lake: Lake) -> list[KnownCheckpoint]:
-    """Every checkpoint whose record can be read: by network, the run that saved last first, and its latest step first.
+    """Every checkpoint whose record can be read: by network, the run that saved last first, and its latest step first;
+    then adopted weights.
 
     A record that cannot be read is left out: whoever draws with it is told why.
     """
     paths = [path for path in lake.list("runs") if path.endswith(f"/{RECORD}")]
+    paths += [path for path in lake.list("weights") if path.endswith(f"/{ADOPTED}")]
     with ThreadPoolExecutor(1 if lake.is_local else NUM_AT_ONCE) as pool:
         checkpoints = [one for one in pool.map(lambda path: _read(lake, path), paths) if one is not None]
     last = {checkpoint.run: checkpoint.made_at for checkpoint in sorted(checkpoints, key=lambda one: one.made_at)}
     newest_first = sorted(checkpoints, key=lambda one: (last[one.run], one.run, one.step), reverse=True)
-    return sorted(newest_first, key=lambda one: (one.kind != "prior", one.unet))
+    return sorted(newest_first, key=lambda one: (one.kind != "prior", one.unet, one.is_adopted))
 
 
 def _read(lake: Lake, path: str) -> KnownCheckpoint | None:
     try:
         record = json.loads(lake.read_bytes(path))
+        if path.endswith(f"/{ADOPTED}"):
+            return _adopted(path.removesuffix(f"/{ADOPTED}"), record)
         return KnownCheckpoint(
             folder=path.removesuffix(f"/{RECORD}"),
             kind=str(record["kind"]),
@@ -92,6 +105,12 @@ def _read(lake: Lake, path: str) -> KnownCheckpoint | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         # Removed by a training meanwhile, or damaged.
         return None
+
+
+def _adopted(folder: str, record: dict[str, Any]) -> KnownCheckpoint:
+    model = {**(record.get("config") or {}), **({"layout": "1.0"} if record["legacy"] else {})}
+    kind, unet = ("decoder", int(record["unet"])) if record["unet"] else ("prior", 1)
+    return KnownCheckpoint(folder, kind, unet, "", 0, None, None, "", str(record.get("dataset", "")), model)
 
 
 def networks_of(checkpoints: Iterable[KnownCheckpoint]) -> list[str]:
@@ -125,7 +144,7 @@ def chosen(
         ]
         if picked:
             by_network[network] = picked[0]
-        elif of_network[0].kind not in has_finished:
+        elif not of_network[0].is_adopted and of_network[0].kind not in has_finished:
             # Otherwise it is a unet that the finished decoder does not have.
             by_network[network] = _best_of_run(of_network)
     return by_network
@@ -143,7 +162,9 @@ def abilities(by_network: dict[str, KnownCheckpoint]) -> Abilities:
     unets = [checkpoint.model for network, checkpoint in by_network.items() if network != "prior"]
     first = unets[0] if unets else {}
     text_drop = max((float(unet.get("text_cond_drop_prob") or 0) for unet in unets), default=0.0)
-    guides_decoder = float(first.get("image_cond_drop_prob") or 0) > 0 or text_drop > 0
+    # Other people's configurations say it elsewhere: what is not known is left to the generator.
+    drop = first.get("image_cond_drop_prob")
+    guides_decoder = drop is None or float(drop) > 0 or text_drop > 0
     reads = any(_reads(unet) for unet in unets[1:])
     return Abilities(
         no_prior_guidance=_no_prior_guidance(prior),
@@ -165,5 +186,7 @@ def _no_prior_guidance(prior: dict[str, Any]) -> str:
 
 def _reads(unet: dict[str, Any]) -> bool:
     """Whether a unet has a condition beside the smaller picture."""
-    network = unet.get("unet", {})
+    if "unet" not in unet:
+        return True
+    network = unet["unet"]
     return bool(network.get("cond_on_image_embeds") or network.get("cond_on_text_encodings"))

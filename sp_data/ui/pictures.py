@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio import component_meta
+from gradio.utils import get_upload_folder
 from PIL import Image, ImageFilter
 
 from sp_data.errors import CorruptFile, UsageError
@@ -48,7 +49,12 @@ with _without_stubs():
         is_template = True
 
         def preprocess(self, payload: Any) -> str | None:
-            return None if payload is None or not payload.path else str(payload.path)
+            if payload is None or not payload.path:
+                return None
+            # A request may name any file; only what was uploaded is read.
+            if not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+                raise gr.Error("that picture was not uploaded here")
+            return str(payload.path)
 
 
 def picture_input(label: str, name: str, height: int) -> PictureInput:

@@ -86,7 +86,8 @@ def runs_html(lake: Lake, checkpoints: Sequence[KnownCheckpoint]) -> str:
         if in_progress
         else []
     )
-    by_run = itertools.groupby(checkpoints, key=lambda checkpoint: (checkpoint.network, checkpoint.run))
+    trained = [checkpoint for checkpoint in checkpoints if not checkpoint.is_adopted]
+    by_run = itertools.groupby(trained, key=lambda checkpoint: (checkpoint.network, checkpoint.run))
     sections = [_run(lake, network, run, list(of_run), best) for (network, run), of_run in by_run]
     if not sections:
         sections = [markup.notice(f"No checkpoints yet: {lake.command('run')} trains the models")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import math
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sp_data import manifest as manifests
-from sp_data.errors import SpDataError, StageError
+from sp_data.errors import SpDataError, StageError, StageNotDone
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
+from sp_data.ui.checkpoints import BEST
 from sp_data.ui.turns import Turns
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from sp_data.generation.explain import NearThreshold
     from sp_data.generation.generator import ImageGenerator
     from sp_data.generation.search import DatasetIndex, Neighbour
+    from sp_data.training.models import Kind
 
 log = logging.getLogger(__name__)
 
@@ -66,26 +69,28 @@ class PageState:
         self._threshold: NearThreshold | None = None
         self._looked_at = -math.inf
         self._lock = threading.RLock()
+        # Of its own: opening an index takes long, and cancelling must not wait for it.
+        self._drawings_lock = threading.RLock()
 
     # Drawing
 
     def begin(self, session: str) -> threading.Event:
         """A visitor begins to draw, and gives up what was being drawn before. The event is set to cancel."""
-        with self._lock:
+        with self._drawings_lock:
             self.cancel(session)
             cancelled = self._drawings[session] = threading.Event()
             return cancelled
 
     def cancel(self, session: str) -> None:
         """End what a visitor draws, or waits to draw."""
-        with self._lock:
+        with self._drawings_lock:
             if (drawing := self._drawings.pop(session, None)) is not None:
                 drawing.set()
         self.turns.wake()
 
     def end(self, session: str, cancelled: threading.Event) -> None:
         """A drawing has ended, or nobody waits for it any more."""
-        with self._lock:
+        with self._drawings_lock:
             if self._drawings.get(session) is cancelled:
                 del self._drawings[session]
         cancelled.set()
@@ -96,7 +101,7 @@ class PageState:
             self.cancel(session)
 
     def generator(self, prior: str, unets: Sequence[str], on_load: Callable[[], None]) -> ImageGenerator:
-        """The generator of these checkpoints: folders in the lake, or best. `on_load` is called if it must be loaded.
+        """The generator of these checkpoints: folders in the lake, or BEST. `on_load` is called if it must be loaded.
 
         Only one set of models is kept: another one takes its place. Whoever calls has the turn.
         Raises StageNotDone, UsageError, StageError, CorruptFile.
@@ -108,20 +113,16 @@ class PageState:
         import torch
 
         from sp_data.generation.generator import ImageGenerator
-        from sp_data.generation.models import find_checkpoints, load_models
+        from sp_data.generation.models import load_models
 
-        checkpoints = [
-            *find_checkpoints("prior", self.lake, [prior]),
-            *find_checkpoints("decoder", self.lake, list(unets)),
-        ]
-        weights = tuple(checkpoint.name for checkpoint in checkpoints)
+        named = [choice for choice in (prior, *unets) if choice != BEST]
+        weights = self._weights_of(named)
         if self._generator is None or weights != self._weights:
             if not on_load_needed:
                 on_load()
             self._forget_models()
             try:
-                folders = [checkpoint.folder for checkpoint in checkpoints]
-                self._generator = ImageGenerator(load_models(self.recipe, self.lake, folders, self.device))
+                self._generator = ImageGenerator(load_models(self.recipe, self.lake, named, self.device))
             except torch.OutOfMemoryError as error:
                 self._forget_models()
                 raise StageError(
@@ -133,6 +134,19 @@ class PageState:
             self._weights = weights
             self._clip = self._generator.models.clip
         return self._generator
+
+    def _weights_of(self, named: Sequence[str]) -> tuple[str, ...]:
+        """What tells other weights from those that are loaded. Raises UsageError for a name that has vanished."""
+        from sp_data.generation.models import find_checkpoints
+        from sp_data.generation.networks import named_network
+
+        weights = [str(named_network(self.lake, name).source.origin) for name in named]
+        kinds: tuple[Kind, ...] = ("prior", "decoder")
+        for kind in kinds:
+            # Whether the named ones do without is seen when they are loaded.
+            with contextlib.suppress(StageNotDone):
+                weights += [checkpoint.name for checkpoint in find_checkpoints(kind, self.lake, [BEST])]
+        return tuple(weights)
 
     def _forget_models(self) -> None:
         self._generator, self._weights = None, ()

@@ -37,9 +37,11 @@ class Turns:
         try:
             with self._changed:
                 while (num_before := self._line.index(ticket)) > 0:
+                    # Before waiting: who cancelled just now would not be woken again.
+                    check()
                     on_wait(num_before)
                     self._changed.wait()
-                    check()
+                check()
             yield
         finally:
             with self._changed:

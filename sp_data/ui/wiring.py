@@ -81,11 +81,13 @@ def drawn_by_line(by_network: dict[str, KnownCheckpoint], state: PageState) -> s
             f"Dataset {state.lake.dataset} has no trained models yet: {state.lake.command('run')} trains them, and "
             "then this page draws"
         )
-    names = " · ".join(
-        f"{escape(network)} {escape(checkpoint.run.rpartition('-')[2])} step {checkpoint.step:,}"
-        for network, checkpoint in by_network.items()
-    )
+    names = " · ".join(f"{escape(network)} {escape(_short(checkpoint))}" for network, checkpoint in by_network.items())
     return f'<p class="sp-muted">Drawn by {names}. Choose others under Runs.</p>'
+
+
+def _short(checkpoint: KnownCheckpoint) -> str:
+    """'c9ef39e2 step 800', 'weights/laion-prior'"""
+    return str(checkpoint) if checkpoint.is_adopted else f"{checkpoint.run.rpartition('-')[2]} step {checkpoint.step:,}"
 
 
 def html(value: str = "", classes: str = "") -> gr.HTML:

@@ -114,6 +114,27 @@ def test_two_threads_draw_what_one_draws(generator: ImageGenerator) -> None:
     assert made == expected
 
 
+def test_two_generators_in_two_threads_draw_what_each_draws_alone(models: Models) -> None:
+    from dalle2_pytorch import dalle2_pytorch
+
+    original = dalle2_pytorch.prob_mask_like
+    generators = [ImageGenerator(models, "fp32") for _ in range(2)]
+    expected = [next(generators[0].dream([RED], seed=seed, options=GUIDED)).png() for seed in range(6)]
+    made: dict[int, bytes] = {}
+
+    def draw(which: int) -> None:
+        for seed in range(which, 6, 2):
+            made[seed] = next(generators[which].dream([RED], seed=seed, options=GUIDED)).png()
+
+    threads = [threading.Thread(target=draw, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [made[seed] for seed in range(6)] == expected
+    assert dalle2_pytorch.prob_mask_like is original
+
+
 # What is drawn
 
 
@@ -278,8 +299,30 @@ def test_a_negative_prompt_changes_the_picture_through_prior_and_decoder(generat
         drawn(prior_cond_scale=2.0),
     ]
     assert all(differ(one.picture, other.picture) > 5 for one in pictures for other in pictures if one is not other)
-    through_none = drawn(negative_prompt=BLUE, cond_scale=1.0)
-    assert differ(through_none.picture, plain.picture) == 0
+    with pytest.raises(UsageError, match="would change nothing"):
+        drawn(negative_prompt=BLUE, cond_scale=1.0)
+
+
+def test_a_variation_that_is_led_away_from_words_names_the_prior(generator: ImageGenerator) -> None:
+    kid = InputPicture.of_image(Image.new("RGB", (64, 64), "blue"))
+    short, long = (
+        next(generator.variation([kid], options=dataclasses.replace(SHORT, negative_prompt=BLUE, prior_steps=steps)))
+        for steps in (2, 12)
+    )
+    assert short.origin["prior"] == generator.models.prior_weights.origin
+    assert differ(short.picture, long.picture) > 0
+    assert short.file_name != long.file_name
+
+
+def test_an_upsampler_without_a_condition_is_led_nowhere(generator: ImageGenerator) -> None:
+    kid = InputPicture.of_image(Image.new("RGB", (64, 64), "blue"))
+    with pytest.raises(UsageError, match="would change nothing"):
+        generator.upscale([kid], options=dataclasses.replace(SHORT, negative_prompt=BLUE))
+
+
+def test_a_sweep_is_of_one_seed(generator: ImageGenerator) -> None:
+    with pytest.raises(UsageError, match="have one seed"):
+        sweep(generator, RED, Sweep({"steps": (2, 3)}), options=dataclasses.replace(SHORT, best_of=2))
 
 
 def test_a_sweep_draws_each_combination_as_a_dream_of_its_own(generator: ImageGenerator) -> None:
@@ -394,7 +437,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_every_picture_comes(models: Mod
     with watched(models.decoder.unets[1], full) as rows:
         made = list(generator.dream([RED], num_pictures=7, options=SHORT))
         again = list(generator.dream([RED], num_pictures=2, options=SHORT))
-    assert rows == [7, 3] + [1, 1] * 9, "what fits is remembered"
+    assert rows == [7, 3] + [1, 1] * 7 + [2, 2], "the next drawing tries all of it again"
     assert [each.seed for each in made] == list(range(7))
     assert all(differ(each.picture, expected[each.seed].picture) <= ROUNDING for each in [*made, *again])
 
@@ -436,9 +479,11 @@ class Cancelled(Exception):
     pass
 
 
-def test_a_drawing_that_is_cancelled_keeps_what_was_drawn_and_leaves_the_models_as_they_were(models: Models) -> None:
+def test_a_drawing_that_is_cancelled_keeps_what_was_drawn_and_leaves_the_models_as_they_were(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = ImageGenerator(models, "fp32")
-    generator._batch = 2
+    monkeypatch.setattr("sp_data.generation.generator.BATCH", 2)
     told: list[tuple[int, int]] = []
 
     def cancel_in_the_second_batch(done: int, total: int) -> None:

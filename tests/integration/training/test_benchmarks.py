@@ -1,4 +1,5 @@
-"""The script for a GPU runs on a CPU with tiny networks, so that it works on the day when there is a GPU."""
+"""The benchmarks run: the script for a GPU on a CPU with tiny networks, so that it works on the day when there is a GPU;
+and that of drawing without any lake."""
 
 from __future__ import annotations
 
@@ -41,6 +42,15 @@ def test_guidance_in_one_pass_draws_the_same_pictures(figures: dict[str, Any]) -
     assert float(figures["rows"]["sampling, unet 1, batch 1"]["greatest_difference"]) < 1e-4
 
 
+def test_solvers_precisions_and_whole_pictures_are_measured(figures: dict[str, Any]) -> None:
+    row = figures["rows"]["sampling, unet 1, batch 1"]
+    for figure in ("ddim_steps_per_s", "dpm_steps_per_s", "fp32_steps_per_s", "one_over_two", "bf16_over_fp32"):
+        assert row[figure] > 0
+    drawn = figures["rows"]["sampling, pictures, batch 2"]
+    parts = sum(drawn[f"{part}_s"] for part in ("prior", "unet_1", "unet_2"))
+    assert drawn["a_picture_s"] == pytest.approx(parts, abs=1e-3)
+
+
 def test_the_tests_for_a_gpu_can_be_collected_without_the_fixtures_of_the_others(figures: dict[str, Any]) -> None:
     assert figures["rows"]["tests"]["tests collected"] > 0
 
@@ -76,3 +86,31 @@ sys.exit(gpu.main())
     assert rows["fails, here"] == {"failed": "ValueError: a reason"}
     assert rows["hangs"]["failed"] == "took longer than 2 s"
     assert rows["works"] == {"figure": 2}
+
+
+@pytest.mark.proof
+def test_drawing_is_measured_without_a_lake_and_faster_than_as_dalle2_laion_draws(tmp_path: Path) -> None:
+    script = SCRIPT.with_name("generate.py")
+    command = [sys.executable, str(script), "--quick", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures.keys() == {
+        "first_picture_s",
+        "next_picture_s",
+        "over_two_pass",
+        "over_ddim_32",
+        "guidance_one_pass_over_two",
+        "guidance_one_pass_over_two_batch_8",
+        "bf16_over_fp32",
+        "bf16_over_fp32_batch_8",
+        "import_cpu_s",
+        "first_picture_cpu_s",
+    }
+    assert figures["over_two_pass"] >= 4
+    assert figures["over_ddim_32"] >= 2.5
+    assert figures["guidance_one_pass_over_two"] > 1
+    assert 0 < figures["next_picture_s"] < figures["first_picture_s"]
+    assert 0 < figures["import_cpu_s"] < figures["first_picture_cpu_s"]
+    assert "measuring the precision" in done.stderr
+    assert list(tmp_path.iterdir()) == []

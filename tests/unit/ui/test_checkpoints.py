@@ -76,6 +76,19 @@ def test_a_chosen_checkpoint_draws_and_else_the_best(lake: Lake) -> None:
     assert chosen(listed, (best,), [last])["prior"].folder == best
 
 
+def test_adopted_weights_can_be_chosen_and_are_never_taken_unasked(lake: Lake) -> None:
+    record = {"name": "laion-prior", "unet": None, "legacy": True, "config": PRIOR, "dataset": ""}
+    lake.write_bytes("weights/laion-prior/adopted.json", json.dumps(record).encode())
+    assert chosen(known_checkpoints(lake), (BEST,), []) == {}
+    own = _save(lake, "prior-a", 1, PRIOR)
+    listed = known_checkpoints(lake)
+    assert [str(one) for one in listed] == ["prior-a step 1, validation 0.5000", "weights/laion-prior"]
+    assert chosen(listed, (BEST,), [])["prior"].folder == own
+    laion = chosen(listed, ("weights/laion-prior",), [])
+    assert laion["prior"].is_adopted
+    assert abilities(laion).no_prior_guidance == OLD_PRIOR
+
+
 def test_a_unet_that_the_finished_decoder_does_not_have_does_not_draw(lake: Lake) -> None:
     finished = _save(lake, "decoder-unet1-new", 3, DRAWS, unet=1)
     older = _save(lake, "decoder-unet2-old", 1, ENLARGES, unet=2)
