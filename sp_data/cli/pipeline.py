@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -82,7 +84,20 @@ def run(
         unchanged = all(stage.state == "unchanged" for stage in result.stages)
         if judged:
             typer.echo(_judge_sentence(judged))
-        typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s\nreport: {report}")
+        typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s")
+        if "decoder" in {stage.name for stage in result.stages}:
+            typer.echo(f"draw: {_as_typed(lake.command('ui'))}")
+        typer.echo(f"report: {report}")
+
+
+def _as_typed(command: str) -> str:
+    """A command as it can be typed here: the environment's own, where none is on the path."""
+    command = command.strip("`")
+    own = Path(sys.argv[0])
+    if shutil.which("sp-data") or own.name != "sp-data":
+        return command
+    here = Path.cwd()
+    return command.replace("sp-data", str(own.relative_to(here) if own.is_relative_to(here) else own), 1)
 
 
 def _say_what_is_trained_again(lake: Lake, last: str) -> None:

@@ -1,5 +1,5 @@
-"""The benchmarks run: the script for a GPU on a CPU with tiny networks, so that it works on the day when there is a GPU;
-and that of drawing without any lake."""
+"""Two benchmarks run: that for a GPU on a CPU with tiny networks, so that it works on the day when there is a GPU; and
+that of drawing, without a lake."""
 
 from __future__ import annotations
 
