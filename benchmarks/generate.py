@@ -14,7 +14,7 @@
 
 The models are those of the lake, by default of ./lake. Where that has none, they have the demo's sizes and random
 weights: the times are the same, and there is nothing to judge. --quick: fewer and smaller rounds, a minute; without it
-some fifteen.
+some five.
 """
 
 from __future__ import annotations
