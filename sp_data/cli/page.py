@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import signal
+import re
 from typing import Annotated
 
 import typer
 
-from sp_data.cli.options import DEFAULT_LAKE, DatasetArgument, LakeOption, RecipeOption, SetOption
+from sp_data.cli.options import (
+    DEFAULT_LAKE,
+    DatasetArgument,
+    JsonOption,
+    LakeOption,
+    QuietOption,
+    RecipeOption,
+    SetOption,
+)
+from sp_data.cli.output import print_json
 from sp_data.cli.recipes import recipe_and_lake
 
 commands = typer.Typer()
+ADDRESS = re.compile(r"https?://[^\s,]+")
 
 
 @commands.command()
@@ -33,15 +43,26 @@ def ui(
         typer.Option(metavar="USER:PASSWORD", envvar="SP_UI_AUTH", help="Ask for this name and password."),
     ] = "",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to draw.")] = "auto",
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Draw, search the dataset and look at the trainings in a browser; only from this machine, unless you say more."""
     from sp_data.errors import UsageError
+    from sp_data.runtime.threads import patient_threads
     from sp_data.ui.server import ServerOptions, serve
 
-    # SIGTERM becomes SIGINT in this command (app.py), and what a shell started in the background ignores that.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: expected auto, cpu or cuda")
     options = ServerOptions(host, port, share, auth, device)
-    recipe, lake = recipe_and_lake(name or name_option, sets, url)
-    serve(recipe, lake, options, lambda line: typer.echo(line))
+    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
+
+    def tell(line: str) -> None:
+        address = ADDRESS.search(line)
+        if json_ and address:
+            print_json({"dataset": recipe.name, "address": address[0]})
+        elif not json_ and (address or not quiet):
+            typer.echo(line)
+
+    # torch is imported with the first drawing.
+    with patient_threads():
+        serve(recipe, lake, options, tell)

@@ -34,9 +34,11 @@ def explain(
 ) -> None:
     """Say where a picture came from: checkpoints, datasets, and the nearest training pictures with their pages."""
     from sp_data.cli.terminal import shown
+    from sp_data.runtime.threads import import_torch
 
     recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet)
     with shown(quiet=quiet or json_):
+        import_torch()
         from sp_data.generation.explain import explain as trace
         from sp_data.generation.inputs import read_picture
 
@@ -62,9 +64,11 @@ def serve_search(
 ) -> None:
     """Serve a dataset to clip-retrieval's front end and client: search by words, pictures or vectors."""
     from sp_data.cli.terminal import shown
+    from sp_data.runtime.threads import import_torch
 
     recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
     with shown(quiet=quiet or json_):
+        import_torch()
         from sp_data.generation.serve_search import search_server
 
         with search_server(recipe, lake, host, port) as server:

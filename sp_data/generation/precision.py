@@ -55,6 +55,8 @@ def _seconds(models: Models, precision: Precision) -> float:
     picture = torch.zeros((1, 3, size, size), device=device)
     time_ = torch.zeros(1, dtype=torch.long, device=device)
     words = torch.zeros((1, 77, unet.text_embed_dim), device=device) if unet.cond_on_text_encodings else None
+    # None for a unet that enlarges nothing.
+    conditioner = decoder.lowres_conds[-1]
     _wait(device)
     start = time.perf_counter()
     with autocast(precision, device):
@@ -64,7 +66,7 @@ def _seconds(models: Models, precision: Precision) -> float:
             image_embed=torch.zeros((1, models.dim), device=device),
             text_encodings=words,
             lowres_cond_img=picture if unet.lowres_cond else None,
-            lowres_noise_level=time_ if decoder.lowres_conds[-1].use_noise else None,
+            lowres_noise_level=time_ if conditioner is not None and conditioner.use_noise else None,
         )
     _wait(device)
     return time.perf_counter() - start

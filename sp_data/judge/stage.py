@@ -121,6 +121,9 @@ def _draw_and_read(
     checkpoint_folders: list[str],
     progress: Progress,
 ) -> tuple[list[Verdict], list[FileEntry]]:
+    from sp_data.runtime.threads import import_torch
+
+    import_torch()
     from sp_data.generation.generator import ImageGenerator
     from sp_data.generation.models import load_models
 

@@ -514,6 +514,16 @@ def test_progress_counts_each_batchs_steps_up_to_their_total(generator: ImageGen
     assert len(told) == 4 + 3 + 2 * 4
 
 
+def test_a_decoder_of_one_unet_is_measured_and_draws(models: Models) -> None:
+    alone = dataclasses.replace(
+        models,
+        decoder=random_decoder(unet_config(1, models.dim, predict_x_start=True)),
+        unet_weights=models.unet_weights[:1],
+    )
+    (made,) = ImageGenerator(alone).dream([RED], options=SHORT)
+    assert made.picture.size == (SMALL_PX, SMALL_PX)
+
+
 def test_in_bfloat16_a_picture_is_roughly_the_same_and_says_so(generator: ImageGenerator, models: Models) -> None:
     assert faster_precision(models) in ("fp32", "bf16")
     (exact,) = generator.dream([RED], options=SHORT)

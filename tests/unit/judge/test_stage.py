@@ -45,7 +45,7 @@ def test_coat_and_hat_are_not_exchanged() -> None:
 def test_a_folder_of_pictures_is_judged_by_their_own_prompts(tmp_path: Path) -> None:
     def save(kid: Kid, prompt: str, name: str) -> None:
         info = PngImagePlugin.PngInfo()
-        info.add_itxt("sp-data", f'{{"prompt": "{prompt}"}}')
+        info.add_itxt("sp-data", f'{{"prompt": "{prompt}", "decoder": []}}')
         Image.Image.save(draw(kid, 64), tmp_path / name, "PNG", pnginfo=info)
 
     kid = CROWD[0]

@@ -88,7 +88,7 @@ def test_a_model_too_large_for_a_cpu_is_refused_unless_insisted_on(monkeypatch: 
             "needs use_blur",
         ),
         ("decoder.sample_timesteps=2000", "sample_timesteps 2000 is more than timesteps 1000"),
-        ("prior.timesteps=6", "sample_timesteps 32 is more than timesteps 6"),
+        ("prior.timesteps=6", "sample_timesteps 16 is more than timesteps 6"),
         ("prior.sample_timesteps=1", "prior.sample_timesteps"),
         ("prior.text_encodings=true", "max_text_len 1 would cut what CLIP reads: set it to 77"),
         ("prior={text_encodings: true, max_text_len: 20}", "max_text_len 20 would cut"),
