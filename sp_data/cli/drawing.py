@@ -129,11 +129,16 @@ class Drawing:
                 from sp_data.generation.models import load_models
 
                 models = load_models(recipe, lake, self.checkpoint, self.device)
-            generator = ImageGenerator(models, self.precision, compile_networks=self.compile_)  # type: ignore[arg-type]
+            generator = ImageGenerator(
+                models,
+                self.precision,  # type: ignore[arg-type]  # checked above
+                compile_networks=self.compile_,
+            )
             session = Session(self, recipe, lake, generator, options, folder)
             try:
                 yield session
             except BaseException:
+                # Ctrl-C too: the paths of what was drawn are not lost.
                 if session.written:
                     session.finish()
                 raise
