@@ -16,6 +16,7 @@ from sp_data.recipe.dalle2_json import expanded
 from sp_data.recipe.named import NAMED
 from sp_data.recipe.recipe import Recipe
 from sp_data.recipe.training import OF_THE_DECODER
+from sp_data.web_address import without_login
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ def _first_error(error: ValidationError) -> str:
         return f"there is no field {path!r}; {hint}"
     message = details["msg"].removeprefix("Value error, ")
     given = details["input"]
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    # An address that is refused for its login must not show the login.
+    shown = f" (got {without_login(repr(given))})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}: {message}{shown}" if path else message
 
 

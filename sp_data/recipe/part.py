@@ -11,7 +11,8 @@ EXECUTION_ONLY: dict[str, JsonValue] = {"sp_data": "how"}
 
 
 class RecipePart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Inputs are hidden in errors: an address may hold a password.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     def identity_fields(self) -> dict[str, Any]:
         """The fields that name a result, as plain JSON values."""

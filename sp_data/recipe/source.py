@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sp_data.errors import RecipeError
 from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
+from sp_data.web_address import NotAWebAddress, read_web_address
 
 
 class DemoWiki(RecipePart):
@@ -94,6 +94,13 @@ class Source(RecipePart):
         json_schema_extra=EXECUTION_ONLY,
     )
     timeout_s: float = Field(30.0, gt=0, json_schema_extra=EXECUTION_ONLY)
+    allow_private_addresses: bool = Field(
+        False,
+        description="Pictures may lie on this machine and in private networks. A wiki that is itself there by its name "
+        "(localhost, 10.0.0.7, wiki.internal) needs no leave; a list of such addresses, and a wiki whose name only "
+        "leads there, do",
+        json_schema_extra=EXECUTION_ONLY,
+    )
     max_file_bytes: int = Field(100_000_000, gt=0, description="A larger picture is refused")
 
     @field_validator("wiki")
@@ -101,10 +108,16 @@ class Source(RecipePart):
     def _is_an_address(cls, value: str) -> str:
         if not value:
             return value
-        address = urlsplit(value)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError("expected an address such as https://southpark.fandom.com")
-        return value.rstrip("/")
+        try:
+            read_web_address(value)
+        except NotAWebAddress as error:
+            if "login" in str(error):
+                raise ValueError(
+                    "expected an address without a login, which would be written into every manifest; "
+                    "sp-data reads public wikis only"
+                ) from error
+            raise ValueError(f"expected an address such as https://southpark.fandom.com; {error}") from error
+        return _without_page(value).rstrip("/")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -152,10 +165,23 @@ class Source(RecipePart):
     @property
     def is_loopback(self) -> bool:
         """Whether the wiki runs on this machine (names below .localhost always do: RFC 6761)."""
-        host = (urlsplit(self.wiki).hostname or "").lower()
-        if host == "localhost" or host.endswith(".localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
+        if not self.wiki:
             return False
+        address = read_web_address(self.wiki)
+        if address.host == "localhost" or address.host.endswith(".localhost"):
+            return True
+        return address.ip is not None and address.ip.is_loopback
+
+    @property
+    def wiki_host(self) -> str:
+        """The wiki's host, '' if there is no wiki."""
+        return read_web_address(self.wiki).host if self.wiki else ""
+
+
+def _without_page(wiki: str) -> str:
+    """A wiki's address without what belongs to one of its pages or to its API: '…/index.php?title=Ada', '…/api.php'."""
+    wiki = wiki.strip().partition("#")[0].partition("?")[0]
+    parts = urlsplit(wiki)
+    head, script, _ = parts.path.partition("/index.php")
+    path = head if script else parts.path.removesuffix("/").removesuffix("/api.php")
+    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
+import logging
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from sp_data import __version__
 from sp_data.errors import WikiBlocked
+from sp_data.web_address import WebAddress, is_private_ip, names_private_host
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger(__name__)
 
 AGENT = "sp-data"
 """The user agent whose rules in robots.txt apply."""
@@ -35,33 +35,55 @@ def user_agent(contact: str) -> str:
 
 @dataclass(slots=True)
 class Pace:
-    """At most so many requests a second to each host, one after the other; 0 = no limit."""
+    """At most so many requests a second to each host, one after the other; 0 = no limit.
+
+    A host that asks for more time between two requests (`slow_down`) gets it.
+    """
 
     requests_per_second: float
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _next: dict[str, float] = field(default_factory=dict)
+    _least_gap_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def mean_gap_s(self) -> float:
-        """Seconds from one request to the next, on average."""
+        """Seconds from one request to the next, on average, to a host that asks for nothing else."""
         return sum(JITTER) / 2 / self.requests_per_second if self.requests_per_second else 0.0
 
+    def gap_s(self, host: str) -> float:
+        """Seconds from one request to this host to the next, on average."""
+        return max(self.mean_gap_s, self._least_gap_s.get(host, 0.0))
+
+    def slow_down(self, host: str, gap_s: float) -> None:
+        """Leave at least `gap_s` seconds between two requests to this host from now on."""
+        if gap_s <= self._least_gap_s.get(host, 0.0):
+            return
+        self._least_gap_s[host] = gap_s
+        if gap_s > self.mean_gap_s:
+            log.info("robots.txt of %s asks for %g s between two requests", host, gap_s)
+        # The robots.txt itself was the first request.
+        if host in self._next:
+            self._next[host] = max(self._next[host], self.clock() + gap_s)
+
     def wait(self, host: str) -> None:
-        if not self.requests_per_second:
+        least_s = self._least_gap_s.get(host, 0.0)
+        if not self.requests_per_second and not least_s:
             return
         due = self._next.get(host, 0.0)
         now = self.clock()
         if due > now:
             self.sleep(due - now)
-        gap = random.uniform(*JITTER) / self.requests_per_second
-        self._next[host] = max(now, due) + gap
+        gap = random.uniform(*JITTER) / self.requests_per_second if self.requests_per_second else 0.0
+        self._next[host] = max(now, due) + max(gap, least_s)
 
 
 RobotsCache = MutableMapping[str, tuple[float, str]]
 """Scheme and host -> when its robots.txt was read (seconds since 1970), and its text."""
 ROBOTS_FRESH_S = 24 * 3600.0
 """How long a robots.txt may be cached (RFC 9309, 2.4)."""
+LONGEST_CRAWL_DELAY_S = 60.0
+"""A longer Crawl-delay is obeyed only up to this: some hosts ask for days, to mean that nobody shall come."""
 
 
 @dataclass(slots=True)
@@ -72,19 +94,26 @@ class Robots:
     cache: RobotsCache = field(default_factory=dict)
     _rules: dict[str, RobotFileParser] = field(default_factory=dict)
 
-    def check(self, url: str) -> None:
-        """Raises WikiBlocked if the robots.txt of its host forbids `url` to our agent."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
+    def check(self, address: WebAddress) -> float:
+        """How many seconds the robots.txt of a host wants between two requests; 0 if it does not say.
+
+        Raises WikiBlocked if it forbids the address to our agent.
+        """
+        origin = address.origin
         if origin not in self._rules:
             rules = RobotFileParser()
-            rules.parse([line for line in self._text(origin).splitlines() if _can_be_read(line)])
+            rules.parse(filter(None, map(_readable, self._text(origin).splitlines())))
             self._rules[origin] = rules
-        if not self._rules[origin].can_fetch(AGENT, url):
+        rules = self._rules[origin]
+        if not rules.can_fetch(AGENT, address.url):
+            path = address.path if len(address.path) <= 100 else f"{address.path[:100]}…"
             raise WikiBlocked(
-                f"{origin}/robots.txt does not allow {AGENT} to fetch {parts.path}; ask the wiki's owners, "
+                f"{origin}/robots.txt does not allow {AGENT} to fetch {path}; ask the wiki's owners, "
                 "or choose another source.wiki"
             )
+        rate = rules.request_rate(AGENT)
+        by_rate = rate.seconds / rate.requests if rate and rate.requests else 0.0
+        return min(max(float(rules.crawl_delay(AGENT) or 0), by_rate), LONGEST_CRAWL_DELAY_S)
 
     def _text(self, origin: str) -> str:
         read_at, text = self.cache.get(origin, (0.0, ""))
@@ -94,13 +123,23 @@ class Robots:
         return text
 
 
-def _can_be_read(line: str) -> bool:
-    """Whether Python's parser can read this line of a robots.txt; it raises on `Disallow: //[`."""
+def _readable(line: str) -> str:
+    """A line of a robots.txt as Python's parser can read it, '' if it cannot.
+
+    It raises on `Disallow: //[` and on numbers of thousands of digits, and skips `Crawl-delay: 1.5`.
+    """
+    key, _, value = line.partition("#")[0].partition(":")
+    match key.strip().lower():
+        case "crawl-delay":
+            seconds = re.match(r"\s*(\d{1,9})(\.\d+)?\s*$", value, re.ASCII)
+            return f"Crawl-delay: {int(seconds[1]) + bool(seconds[2] and float(seconds[2]))}" if seconds else ""
+        case "request-rate":
+            return line if re.match(r"\s*\d{1,9}/\d{1,9}\s*$", value, re.ASCII) else ""
     try:
-        urlsplit(unquote(line.partition(":")[2].strip()))
+        urlsplit(unquote(value.strip()))
     except ValueError:
-        return False
-    return True
+        return ""
+    return line
 
 
 def forbids_training(robots_tags: str) -> bool:
@@ -121,14 +160,15 @@ def forbids_training(robots_tags: str) -> bool:
 _RULES_WITH_VALUE = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"})
 
 
-@functools.lru_cache(maxsize=256)
 def is_private(host: str) -> bool:
-    """Whether a host is this machine or in a private network.
+    """Whether a host is this machine or in a private network, by its name or by one of its addresses.
 
     False if its name cannot be resolved: then nothing can be fetched from it either, or a proxy resolves the name.
     """
+    if names_private_host(host):
+        return True
     try:
-        addresses = {item[4][0] for item in socket.getaddrinfo(host, None)}
+        addresses = {str(item[4][0]) for item in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return False
-    return any(not ipaddress.ip_address(str(address).partition("%")[0]).is_global for address in addresses)
+    return any(is_private_ip(ipaddress.ip_address(address)) for address in addresses)

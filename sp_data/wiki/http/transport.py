@@ -8,41 +8,46 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Self
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import LocationParseError, MaxRetryError, ReadTimeoutError
+from requests.utils import select_proxy
+from urllib3.exceptions import LocationParseError
 
-from sp_data.errors import WikiBlocked, WikiError, WikiUnreachable
+from sp_data.errors import WikiUnreachable
 from sp_data.recipe import Source
-from sp_data.wiki.http.politeness import Pace, Robots, RobotsCache, is_private, user_agent
+from sp_data.web_address import NotAWebAddress, WebAddress, names_private_host, read_web_address
+from sp_data.wiki.http.connections import Adapter, TooSlow
+from sp_data.wiki.http.failures import blocked, connection_failure, unreachable
+from sp_data.wiki.http.guard import PRIVATE, AddressRefused, Guard
+from sp_data.wiki.http.politeness import Pace, Robots, RobotsCache, user_agent
 from sp_data.wiki.http.retries import PoliteRetry
 
+log = logging.getLogger(__name__)
+
 MAX_REDIRECTS = 5
-MAX_TEXT_BYTES = 256 << 20
-"""Largest API answer or robots.txt, unpacked; a larger one is an attack or a fault."""
+MAX_TEXT_BYTES = 64 << 20
+"""Largest API answer, unpacked; a larger one is an attack or a fault."""
+MAX_ROBOTS_BYTES = 500 << 10
+"""How much of a robots.txt is read (RFC 9309, 2.5)."""
 CHUNK_BYTES = 1 << 16
 UNCHANGED_BYTES = {"Accept": "*/*", "Accept-Encoding": "identity"}
 """Headers of requests for a picture's own bytes. No gzip: its Content-Length would not be the picture's."""
-RESUME_HINT = "what was fetched is kept, run the same command again"
 
 BROKE_OFF = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
     requests.exceptions.ConnectionError,
+    TooSlow,
 )
 """What reading a body raises if it ends too early (requests makes a stall a ConnectionError)."""
 
 
-class AddressRefused(Exception):
-    """A picture's address leads to a place that is not allowed; the message says which. Never leaves sp_data.wiki."""
-
-
 class BrokenOff(Exception):
-    """A body ended too early, or is longer than MAX_TEXT_BYTES. Never leaves sp_data.wiki."""
+    """A body ended too early, or is longer than it may be. Never leaves sp_data.wiki."""
 
 
 class Transport:
@@ -54,12 +59,16 @@ class Transport:
         self._source = source
         self._proxies = {"http": proxy} if proxy else {}
         self._pace = Pace(source.requests_per_second)
+        self._guard = Guard.of_source(source)
         self._robots = Robots(self._read_robots, {} if robots is None else robots)
+        self._retry_gap_s = 0.0
         self._session = requests.Session()
         # A wiki on this machine is never behind the proxy that the environment may name.
         self._session.trust_env = not source.is_loopback
+        # Otherwise requests would send the logins of ~/.netrc.
+        self._session.auth = _no_login
         self._session.headers["User-Agent"] = user_agent(source.contact)
-        adapter = HTTPAdapter(max_retries=PoliteRetry.of_a_guest(self._pace.mean_gap_s))
+        adapter = Adapter(self._guard, PoliteRetry.of_a_guest(lambda: self._retry_gap_s))
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -77,55 +86,79 @@ class Transport:
     @contextlib.contextmanager
     def get(self, address: str, params: Mapping[str, str | int]) -> Iterator[requests.Response]:
         """An open response of status < 500. Raises WikiBlocked, WikiUnreachable."""
+        query = f"?{urlencode(params)}" if params else ""
         try:
-            with self._follow_redirects(f"{address}?{urlencode(params)}", address) as response:
+            with self._follow_redirects(f"{address}{query}") as response:
                 if response.status_code >= 500:
                     raise unreachable(address, f"answers HTTP {response.status_code} again and again")
                 yield response
         except AddressRefused as error:
-            raise unreachable(address, f"redirects to an address that is not allowed ({error})") from error
+            raise _refused(address, str(error)) from error
 
     def original(self, url: str) -> contextlib.AbstractContextManager[requests.Response]:
         """A picture's own bytes, not a smaller WebP made of them; an open response of any status.
 
         Raises AddressRefused, WikiBlocked, WikiUnreachable.
         """
-        address = f"{url}{'&' if '?' in url else '?'}format=original"
-        return self._follow_redirects(address, self._source.wiki, UNCHANGED_BYTES)
+        return self._follow_redirects(f"{url}{'&' if '?' in url else '?'}format=original", UNCHANGED_BYTES)
 
     def listed(self, url: str) -> contextlib.AbstractContextManager[requests.Response]:
         """The same for an address from a list."""
-        return self._follow_redirects(url, url, UNCHANGED_BYTES)
+        return self._follow_redirects(url, UNCHANGED_BYTES)
 
     @contextlib.contextmanager
     def _follow_redirects(
-        self, address: str, origin: str, headers: Mapping[str, str] | None = None, *, check_robots: bool = True
+        self, address: str, headers: Mapping[str, str] | None = None, *, check_robots: bool = True
     ) -> Iterator[requests.Response]:
-        """The response at the end of all redirects. `origin`: the address on whose behalf the request is made."""
+        """The response at the end of all redirects."""
         for _ in range(MAX_REDIRECTS + 1):
-            _check_address(address, origin)
+            checked = self._checked(address)
             if check_robots:
-                self._robots.check(address)
-            with self._send(address, headers) as response:
+                self._pace.slow_down(checked.netloc, self._robots.check(checked))
+            with self._send(checked.url, headers) as response:
                 if not response.is_redirect:
                     yield response
                     return
-                address = _joined(address, response.headers["Location"])
+                address = _joined(checked.url, response.headers["Location"])
         raise AddressRefused("too many redirects")
+
+    def _checked(self, text: str) -> WebAddress:
+        """The address that `text` is. Raises AddressRefused; of two reasons, that it is private goes first."""
+        try:
+            address = read_web_address(text)
+        except NotAWebAddress as error:
+            raise AddressRefused(_reason(text, error)) from error
+        self._guard.check_name(address)
+        if self._proxy_for(address.url) is not None:
+            self._guard.check_behind_proxy(address)
+        return address
+
+    def _proxy_for(self, url: str) -> str | None:
+        settings = self._session.merge_environment_settings(url, dict(self._proxies), None, None, None)
+        return select_proxy(url, settings["proxies"])
 
     def _read_robots(self, address: str) -> str:
         try:
-            with self._follow_redirects(address, address, check_robots=False) as response:
+            with self._follow_redirects(address, check_robots=False) as response:
                 # RFC 9309: 4xx means that there are no rules; 5xx means that they are unknown, so keep out.
                 if response.status_code >= 500:
                     raise unreachable(address, f"answers HTTP {response.status_code}")
-                return body_of(response).decode("utf-8", "replace") if response.status_code == 200 else ""
-        except AddressRefused:
+                if response.status_code != 200:
+                    return ""
+                return body_of(response, MAX_ROBOTS_BYTES, cut=True).decode("utf-8-sig", "replace")
+        except BrokenOff as error:
+            raise unreachable(address, f"sends a robots.txt that {error}") from error
+        except AddressRefused as error:
+            if str(error) == PRIVATE:
+                # The host itself, or where it sends us, is private: that is the answer, and nothing to remember.
+                raise
             return ""
 
     @contextlib.contextmanager
     def _send(self, address: str, headers: Mapping[str, str] | None) -> Iterator[requests.Response]:
-        self._pace.wait(urlsplit(address).netloc)
+        netloc = read_web_address(address).netloc
+        self._pace.wait(netloc)
+        self._retry_gap_s = self._pace.gap_s(netloc)
         self.num_requests += 1
         timeout_s = self._source.timeout_s
         try:
@@ -137,21 +170,29 @@ class Transport:
                 proxies=self._proxies,
                 allow_redirects=False,
             )
+        except TooSlow as error:
+            raise unreachable(address, str(error)) from error
         except requests.exceptions.ConnectionError as error:
-            if isinstance(error, requests.exceptions.Timeout) or _timed_out(error):
-                raise unreachable(address, f"did not answer within {timeout_s:g} s") from error
-            raise unreachable(address, "cannot be reached (is there a network, and is the name right?)") from error
+            raise connection_failure(error, address, timeout_s, self._proxy_for(address)) from error
+        except (requests.exceptions.InvalidProxyURL, requests.exceptions.InvalidSchema, AssertionError) as error:
+            raise _no_proxy(address) from error
         except (LocationParseError, ValueError) as error:
             # requests raises ValueErrors about addresses, those in redirects included.
             raise AddressRefused("not a web address") from error
         except requests.exceptions.RequestException as error:
-            raise WikiError(f"{address} cannot be requested: {error}") from error
+            raise unreachable(address, f"cannot be requested ({type(error).__name__})") from error
         with response:
             if response.headers.get("cf-mitigated"):
                 raise blocked(address, f"answers HTTP {response.status_code} with a challenge")
             if response.status_code == 429:
                 raise blocked(address, "keeps answering 'too many requests'")
+            if response.status_code == 407:
+                raise unreachable(address, "is asked for through a proxy that asks for a login (HTTP 407): see HTTP_PROXY")
             yield response
+
+
+def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def _joined(address: str, location: str) -> str:
@@ -161,44 +202,48 @@ def _joined(address: str, location: str) -> str:
         raise AddressRefused("a redirect to no web address") from error
 
 
-def _check_address(address: str, origin: str) -> None:
+def _reason(text: str, error: NotAWebAddress) -> str:
+    if "login" in str(error):
+        return "a login in the address"
+    # What urllib3 would connect to: 'http://127.0.0.1\\@example.org/' and 'http://2130706433/' are this machine.
     try:
-        parts, origin_parts = urlsplit(address), urlsplit(origin)
-        _ = parts.port  # raises if the number is out of range
-    except ValueError as error:
-        raise AddressRefused("not a web address") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise AddressRefused("not a web address")
-    # Otherwise a wiki could make us fetch what only this machine may see, such as a cloud's credentials. A wiki on a
-    # private network may redirect within private networks.
-    if is_private(parts.hostname) and not (origin_parts.hostname and is_private(origin_parts.hostname)):
-        raise AddressRefused("private address")
+        host = requests.models.parse_url(text).host or ""
+    except LocationParseError:
+        host = ""
+    return PRIVATE if host and names_private_host(host) else "not a web address"
 
 
-def body_of(response: requests.Response) -> bytes:
-    """All of a text answer, unpacked. Raises BrokenOff."""
+def _refused(address: str, reason: str) -> WikiUnreachable:
+    if reason == PRIVATE:
+        return unreachable(
+            address,
+            "leads to a private address; if it is a wiki in your own network, set it: "
+            "--set source.allow_private_addresses=true",
+        )
+    return unreachable(address, f"leads to an address that is not allowed ({reason})")
+
+
+def _no_proxy(address: str) -> WikiUnreachable:
+    return unreachable(
+        address,
+        "is asked for through a proxy whose address cannot be used: see HTTP_PROXY, HTTPS_PROXY and ALL_PROXY in the "
+        "environment (expected http://HOST:PORT)",
+    )
+
+
+def body_of(response: requests.Response, max_bytes: int | None = None, *, cut: bool = False) -> bytes:
+    """All of a text answer, unpacked; with `cut`, only its first `max_bytes`. Raises BrokenOff."""
+    max_bytes = MAX_TEXT_BYTES if max_bytes is None else max_bytes
     text = io.BytesIO()
     try:
         for chunk in response.iter_content(CHUNK_BYTES):
             text.write(chunk)
-            if text.tell() > MAX_TEXT_BYTES:
-                raise BrokenOff(f"more than {MAX_TEXT_BYTES >> 20} MB")
+            if text.tell() > max_bytes:
+                if cut:
+                    return text.getvalue()[:max_bytes]
+                raise BrokenOff(f"has more than {max_bytes >> 20} MB")
+    except TooSlow as error:
+        raise BrokenOff(str(error)) from error
     except BROKE_OFF as error:
         raise BrokenOff("ended too early") from error
     return text.getvalue()
-
-
-def blocked(address: str, behaviour: str) -> WikiBlocked:
-    return WikiBlocked(
-        f"{urlsplit(address).netloc} {behaviour}: it refuses this scraper for now. What was fetched is kept; run the "
-        "same command again in some hours, with a real source.contact and a lower source.requests_per_second"
-    )
-
-
-def unreachable(address: str, behaviour: str) -> WikiUnreachable:
-    return WikiUnreachable(f"{urlsplit(address).netloc} {behaviour}; {RESUME_HINT}")
-
-
-def _timed_out(error: requests.exceptions.ConnectionError) -> bool:
-    reason = error.args[0] if error.args else None
-    return isinstance(reason, MaxRetryError) and isinstance(reason.reason, ReadTimeoutError)
