@@ -1,4 +1,4 @@
-"""Web addresses, read in one way: what is checked here is what `requests` and `urllib3` connect to.
+r"""Web addresses, read in one way: what is checked here is what `requests` and `urllib3` connect to.
 
     read_web_address("HTTP://Example.org:80/a b.png").url        'http://example.org/a%20b.png'
     read_web_address(r"http://127.0.0.1\@example.org/")           NotAWebAddress: it has a backslash

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sp_data.canonical import digest_of
-from sp_data.wiki.http.api import Json, Params
+from sp_data.wiki.http.answers import Json
+from sp_data.wiki.http.api import Params
 from sp_data.wiki.http.client import Greeting, WikiClient
 
 OVERLAP = timedelta(minutes=10)

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 
 from sp_data.errors import WikiError
 from sp_data.recipe import Source
+from sp_data.web_address import without_login
 from sp_data.wiki.facts import Facts, WikiFile
-from sp_data.wiki.http.api import Json, Params
+from sp_data.wiki.http.answers import Json, number_of, objects_in, text_of
+from sp_data.wiki.http.api import Params
 from sp_data.wiki.http.client import CONTENT, WikiClient
 from sp_data.wiki.parse import file_page as filepage
 from sp_data.wiki.parse.titles import FILE_NAMESPACE, file_title, normal_name
@@ -82,16 +84,17 @@ def ask_files_using(client: WikiClient, facts: Facts, templates: Iterable[str]) 
 def take_file(client: WikiClient, facts: Facts, page: Json) -> None:
     """Add what one page of an answer says of a file."""
     # A red link, or the page of a deleted file.
-    if not page.get("imageinfo"):
+    if not (infos := page.get("imageinfo")):
         return
-    info, page_name = page["imageinfo"][0], _name(page["title"])
-    name = _name(info.get("canonicaltitle") or page["title"])
+    # Of an odd answer about one file, a row is left that says `hidden`.
+    info, page_name = next(iter(objects_in(infos)), {}), _name(page["title"])
+    name = _name(text_of(info.get("canonicaltitle")) or page["title"])
     if name != page_name:
         # A redirect comes with its own title and categories, and with the imageinfo of its target.
         facts.aliases[page_name] = name
         return
     facts.files[name] = _file(name, page, info)
-    for redirect in page.get("redirects", ()):
+    for redirect in filter(_has_title, objects_in(page.get("redirects"))):
         facts.aliases[_name(redirect["title"])] = name
     text = wikitext_of(page)
     if text is not None:
@@ -117,9 +120,10 @@ def selection(source: Source) -> str:
 
 def wikitext_of(page: Json) -> str | None:
     """The page's wikitext; None if it is deleted or hidden, or not wikitext (scripts, style sheets, data)."""
-    for revision in page.get("revisions", ())[:1]:
-        main = revision.get("slots", {}).get("main", {})
-        if main.get("contentmodel") == "wikitext" and "content" in main:
+    for revision in objects_in(page.get("revisions"))[:1]:
+        slots = revision.get("slots")
+        main = slots.get("main") if isinstance(slots, dict) else None
+        if isinstance(main, dict) and main.get("contentmodel") == "wikitext" and isinstance(main.get("content"), str):
             return str(main["content"])
     return None
 
@@ -143,23 +147,25 @@ def _name(title: str) -> str:
 
 
 def _file(name: str, page: Json, info: Json) -> WikiFile:
-    sha1 = str(info.get("sha1", "")).lower()
+    sha1 = text_of(info.get("sha1")).lower()
     return WikiFile(
         name=name,
-        page_id=page.get("pageid"),
-        url=str(info.get("url", "")),
+        page_id=number_of(page.get("pageid")),
+        # Nobody's password is written into a catalogue; the address is refused when it is fetched.
+        url=without_login(text_of(info.get("url"))),
         # It names a file in the lake, so nothing but a sha1 is accepted.
         sha1=sha1 if _SHA1.fullmatch(sha1) else "",
-        bytes=_number(info.get("size"), 1 << 62),
-        mime=str(info.get("mime", "")),
-        width=_number(info.get("width"), 1 << 30),
-        height=_number(info.get("height"), 1 << 30),
-        uploaded_at=str(info.get("timestamp", "")),
-        uploader=info.get("user"),
-        categories=tuple(sorted(_name(category["title"]) for category in page.get("categories", ()))),
+        bytes=number_of(info.get("size")) or 0,
+        mime=text_of(info.get("mime")),
+        width=number_of(info.get("width"), 1 << 30) or 0,
+        height=number_of(info.get("height"), 1 << 30) or 0,
+        uploaded_at=text_of(info.get("timestamp")),
+        uploader=text_of(info.get("user")) or None,
+        categories=tuple(
+            sorted(_name(category["title"]) for category in objects_in(page.get("categories")) if _has_title(category))
+        ),
     )
 
 
-def _number(value: object, maximum: int) -> int:
-    """A number in a wiki's answer; 0 if it is missing or impossible."""
-    return value if isinstance(value, int) and 0 <= value <= maximum else 0
+def _has_title(entry: Json) -> bool:
+    return isinstance(entry.get("title"), str)

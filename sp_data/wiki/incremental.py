@@ -77,7 +77,7 @@ class Poller:
         except WikiApiError:
             self.journal.clear()
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             self.journal.clear()
             # A wiki may answer anything. The user gets one sentence; the cause is chained for debugging.
             raise WikiApiError(

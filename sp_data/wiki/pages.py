@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from sp_data.errors import WikiApiError
 from sp_data.wiki.facts import Facts, Rendered
 from sp_data.wiki.files import wikitext_of
-from sp_data.wiki.http.api import Json, Params
+from sp_data.wiki.http.answers import Json
+from sp_data.wiki.http.api import Params
 from sp_data.wiki.http.client import CONTENT, WikiClient
 from sp_data.wiki.parse import wikitext
 from sp_data.wiki.parse.page import Page

@@ -26,6 +26,7 @@ from sp_data.stage import StageResult, StageRun
 from sp_data.wiki import state
 from sp_data.wiki.catalogue import OK
 from sp_data.wiki.facts import Facts
+from sp_data.wiki.http.answers import objects_in, text_of
 from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import Pace
@@ -238,7 +239,7 @@ class _Run:
             return by_alias
         pages = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
         return by_alias | {
-            str(page["title"]): str(page["imageinfo"][0].get("canonicaltitle") or page["title"])
+            str(page["title"]): text_of(infos[0].get("canonicaltitle")) or str(page["title"])
             for page in pages
-            if page.get("imageinfo")
+            if (infos := objects_in(page.get("imageinfo")))
         }

@@ -16,24 +16,29 @@ from itertools import islice
 from typing import Self
 from urllib.parse import quote_plus
 
-from sp_data.errors import WikiApiError, WikiUnreachable
+from sp_data.errors import WikiApiError, WikiError, WikiUnreachable
 from sp_data.recipe import Source
-from sp_data.wiki.http.api import Api, ApiNotFound, Json, Params
+from sp_data.wiki.http.answers import Json, OddAnswer, entries, one_line, query_of
+from sp_data.wiki.http.api import Api, ApiNotFound, Params
+from sp_data.wiki.http.api_path import API_PATHS, api_addresses, api_named_in, wikis_around
+from sp_data.wiki.http.failures import unreachable
 from sp_data.wiki.http.journal import Journal
+from sp_data.wiki.http.listing import Listing
 from sp_data.wiki.http.politeness import RobotsCache
-from sp_data.wiki.http.transport import Transport, unreachable
+from sp_data.wiki.http.transport import BrokenOff, Transport, body_of
 from sp_data.wiki.http.xml_export import ExportedPage, read_export
 from sp_data.wiki.parse.titles import Namespaces
 
 log = logging.getLogger(__name__)
 
-API_PATHS = ("/api.php", "/w/api.php")
 PAGES_A_REQUEST = 50
 """MediaWiki's limit for named pages, and for pages with their content."""
 PAGES_AN_EXPORT = 500
 """MediaWiki's limit for generators."""
 LONGEST_TITLES = 5000
 """Characters that titles may take in an address; servers refuse addresses of more than 8 KB."""
+MAX_PAGE_BYTES = 1 << 20
+"""How much of a page is read to find the API that it names."""
 CONTENT: Params = {"prop": "revisions", "rvprop": "content|ids", "rvslots": "main"}
 
 
@@ -74,6 +79,7 @@ class WikiClient:
         self.api = Api(source.place, self.transport, journal)
         self._site = site
         self._has_exports = True
+        self._not_found: WikiError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -122,23 +128,26 @@ class WikiClient:
         merged: Json = {}
         for answer in self._answers({"action": "query", "curtimestamp": 1, **params}):
             merged.setdefault("curtimestamp", answer.get("curtimestamp", ""))
-            for name, entries in answer.get("query", {}).items():
-                merged.setdefault(name, []).extend(entries)
+            for name, listed in query_of(answer, self.source.wiki).items():
+                merged.setdefault(name, []).extend(entries(listed, self.source.wiki, name))
         return merged
 
     def _batches(self, params: Params, first_params: Params) -> Iterator[tuple[list[Json], dict[int, ExportedPage]]]:
         batch: dict[str, Json] = {}
         texts: dict[int, ExportedPage] = {}
+        listing = Listing(self.source.wiki)
         for answer in self._answers({"action": "query", **params}, first_params):
-            query = answer.get("query", {})
-            for page in query.get("pages", ()):
+            query = query_of(answer, self.source.wiki)
+            for page in entries(query.get("pages"), self.source.wiki, "pages"):
                 if "title" not in page:  # requested by the id of a deleted page
                     continue
-                title = str(page["title"])
+                if not isinstance(title := page["title"], str):
+                    raise OddAnswer(self.source.wiki, f"the title of a page is {title!r}")
                 batch[title] = _merged(batch[title], page) if title in batch else page
             if "export" in query:
                 texts |= read_export(query["export"])
             if answer.get("batchcomplete"):
+                listing.take_batch(batch)
                 yield list(batch.values()), texts
                 batch, texts = {}, {}
         if batch:
@@ -146,7 +155,7 @@ class WikiClient:
 
     def _with_text(self, pages: list[Json], exported: Mapping[int, ExportedPage]) -> Iterator[Json]:
         """The pages with `revisions`; those that the export left out are requested by their ids."""
-        ids = {int(page["pageid"]) for page in pages if "pageid" in page}
+        ids = {int(page["pageid"]) for page in pages if page.get("pageid") is not None}
         if missing := sorted(ids - exported.keys()):
             if self._has_exports and not exported:
                 log.info("%s exports no pages; they are requested in fifties", self.source.wiki)
@@ -180,7 +189,9 @@ class WikiClient:
             if error.code == "missingtitle":
                 raise WikiApiError(f"{self.source.wiki} has no page {page!r}: see source.pages", error.code) from error
             raise
-        return dict(answer["parse"])
+        if not isinstance(parsed := answer.get("parse"), dict):
+            raise OddAnswer(self.source.wiki, f"it has no HTML of {page!r}")
+        return parsed
 
     def greet(self) -> Greeting:
         """The first request of a run that knows nothing of the wiki.
@@ -200,19 +211,60 @@ class WikiClient:
             "lelimit": "max",
             "curtimestamp": 1,
         }
-        for path in API_PATHS:
-            try:
-                answer = self.api.ask(self.source.wiki + path, params)
-            except ApiNotFound:
-                continue
-            query = answer.get("query", {})
-            log.info("%s: %s", self.source.wiki, query.get("general", {}).get("generator", "an unknown wiki"))
-            self._site = Site(self.source.wiki + path, Namespaces.of_siteinfo(query))
-            changes, events = query.get("recentchanges", ()), query.get("logevents", ())
-            return Greeting(str(answer.get("curtimestamp", "")), tuple(changes), tuple(events))
-        raise WikiUnreachable(
-            f"{self.source.wiki} has neither {' nor '.join(API_PATHS)}: is source.wiki the address of a MediaWiki?"
+        wiki = self.source.wiki
+        found = self._first_api(api_addresses(wiki), params)
+        if found is None:
+            raise self._no_api(params)
+        api, answer = found
+        query = query_of(answer, wiki)
+        general = query.get("general")
+        log.info(
+            "%s: %s", wiki, one_line((isinstance(general, dict) and general.get("generator")) or "an unknown wiki")
         )
+        self._site = Site(api, Namespaces.of_siteinfo(query))
+        changes, events = (entries(query.get(name), wiki, name) for name in ("recentchanges", "logevents"))
+        return Greeting(str(answer.get("curtimestamp", "")), tuple(changes), tuple(events))
+
+    def _first_api(self, addresses: Iterable[str], params: Params) -> tuple[str, Json] | None:
+        """The first address with an API, and its answer; None if there is none."""
+        for api in addresses:
+            try:
+                return api, self.api.ask(api, params)
+            except ApiNotFound as error:
+                self._not_found = self._not_found or error.error
+            except WikiUnreachable as error:
+                # Another path of a host that did answer: what the host said there tells more.
+                if self._not_found is None:
+                    raise
+                log.info("%s: %s", api, error)
+        return None
+
+    def _no_api(self, params: Params) -> WikiError:
+        """Why the wiki has no API; if its address is that of a page, the sentence names the wiki's."""
+        wiki = self.source.wiki
+        nearby = (address for around in wikis_around(wiki) for address in api_addresses(around))
+        if (found := self._first_api(nearby, params)) is not None:
+            api = found[0]
+        elif (named := self._api_named_by_page()) is not None and self._first_api([named], params) is not None:
+            api = named
+        elif self._not_found is not None:
+            return self._not_found
+        else:
+            return WikiUnreachable(
+                f"{wiki} has neither {' nor '.join(API_PATHS)}: is source.wiki the address of a MediaWiki?"
+            )
+        right = next((api.removesuffix(path) for path in reversed(API_PATHS) if api.endswith(path)), api)
+        return WikiUnreachable(f"{wiki} is not the wiki's own address; set it: --set source.wiki={right}")
+
+    def _api_named_by_page(self) -> str | None:
+        wiki = self.source.wiki
+        try:
+            with self.transport.get(wiki, {}) as response:
+                page = body_of(response, MAX_PAGE_BYTES, cut=True).decode("utf-8", "replace")
+                return api_named_in(page, str(response.url))
+        except (BrokenOff, WikiError) as error:
+            log.info("%s names no API: %s", wiki, error)
+            return None
 
     def _ask(self, params: Params) -> Json:
         """An answer. If the API is not where an earlier run found it any more, it is searched again."""
@@ -224,20 +276,22 @@ class WikiClient:
             try:
                 return self.api.ask(self.site.api, params)
             except ApiNotFound as error:
+                if error.error is not None:
+                    raise error.error from error
                 raise unreachable(self.source.wiki, "has an API that appears and disappears") from error
 
     def _answers(self, params: Params, first_params: Params | None = None) -> Iterator[Json]:
         """All answers to a query. `first_params`: added to the first request of each batch of a generator only."""
         position: Params = {}
         extra = first_params or {}
+        listing = Listing(self.source.wiki)
         while True:
             answer = self._ask_with(params, position, extra)
             yield answer
             if "continue" not in answer:
                 return
-            if answer["continue"] == position:
-                raise WikiApiError(f"{self.source.wiki} asks to continue where it was: {position}", "endless-continue")
-            position = answer["continue"]
+            listing.take_answer(query_of(answer, self.source.wiki), completes_batch="batchcomplete" in answer)
+            position = listing.position_after(answer["continue"], position)
             extra = (first_params or {}) if answer.get("batchcomplete") and self._has_exports else {}
 
     def _ask_with(self, params: Params, position: Params, extra: Params) -> Json:

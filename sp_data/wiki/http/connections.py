@@ -66,9 +66,7 @@ class _MeteredSocket(io.RawIOBase):
             raise TooSlow(f"was not done with its answer after {LONGEST_ANSWER_S / 60:.0f} minutes")
         if num_bytes and self._in_window_s > self._window_s:
             if self._num_in_window < LEAST_BYTES_PER_S * self._in_window_s:
-                raise TooSlow(
-                    f"sends its answer too slowly ({self._num_in_window} bytes in {self._in_window_s:.0f} s)"
-                )
+                raise TooSlow(f"sends its answer too slowly ({self._num_in_window} bytes in {self._in_window_s:.0f} s)")
             self._in_window_s, self._num_in_window = 0.0, 0
         return num_bytes
 

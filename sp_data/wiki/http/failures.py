@@ -6,6 +6,7 @@ import http.client
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import requests
@@ -45,11 +46,9 @@ def unreachable(address: str, behaviour: str) -> WikiUnreachable:
     return WikiUnreachable(f"{_place(address)} {behaviour}; {RESUME_HINT}")
 
 
-def is_challenge(status: int, headers: requests.structures.CaseInsensitiveDict[str], body: bytes) -> bool:
-    """Whether an answer asks the visitor to prove that it is a person."""
-    if headers.get("cf-mitigated"):
-        return True
-    return "html" in headers.get("Content-Type", "html").lower() and bool(_CHALLENGE.search(body[: 1 << 16]))
+def is_challenge(headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether a web page asks the visitor to prove to be a person."""
+    return bool(headers.get("cf-mitigated") or _CHALLENGE.search(body[: 1 << 16]))
 
 
 def connection_failure(error: Exception, address: str, timeout_s: float, proxy: str | None) -> WikiUnreachable:
@@ -67,7 +66,7 @@ def connection_failure(error: Exception, address: str, timeout_s: float, proxy: 
             if reason.errno in NO_SUCH_NAME:
                 return unreachable(address, "has a name that does not exist (DNS); is the address right?")
             return unreachable(address, "has a name that cannot be looked up now; is there a network?")
-        if isinstance(reason, http.client.BadStatusLine) and str(reason.line).startswith(("\x15\x03", "'\\x15\\x03")):
+        if isinstance(reason, http.client.BadStatusLine) and str(reason).startswith(("\x15\x03", "\x16\x03")):
             return unreachable(address, "speaks TLS at this port; does its address begin with https:// instead?")
         if isinstance(reason, ConnectionRefusedError):
             return unreachable(address, "refuses the connection: nothing listens at this port; is the address right?")

@@ -15,7 +15,7 @@ from urllib.robotparser import RobotFileParser
 
 from sp_data import __version__
 from sp_data.errors import WikiBlocked
-from sp_data.web_address import WebAddress, is_private_ip, names_private_host
+from sp_data.web_address import is_private_ip, names_private_host, read_web_address
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,12 @@ class Robots:
     cache: RobotsCache = field(default_factory=dict)
     _rules: dict[str, RobotFileParser] = field(default_factory=dict)
 
-    def check(self, address: WebAddress) -> float:
+    def check(self, url: str) -> float:
         """How many seconds the robots.txt of a host wants between two requests; 0 if it does not say.
 
-        Raises WikiBlocked if it forbids the address to our agent.
+        Raises WikiBlocked if it forbids `url` to our agent, NotAWebAddress.
         """
+        address = read_web_address(url)
         origin = address.origin
         if origin not in self._rules:
             rules = RobotFileParser()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Self
 from urllib.parse import urlencode, urljoin
@@ -26,7 +25,8 @@ from sp_data.wiki.http.guard import PRIVATE, AddressRefused, Guard
 from sp_data.wiki.http.politeness import Pace, Robots, RobotsCache, user_agent
 from sp_data.wiki.http.retries import PoliteRetry
 
-log = logging.getLogger(__name__)
+# What fetches pictures needs these too.
+__all__ = ["BROKE_OFF", "CHUNK_BYTES", "AddressRefused", "BrokenOff", "Transport", "blocked", "body_of", "unreachable"]
 
 MAX_REDIRECTS = 5
 MAX_TEXT_BYTES = 64 << 20
@@ -114,7 +114,7 @@ class Transport:
         for _ in range(MAX_REDIRECTS + 1):
             checked = self._checked(address)
             if check_robots:
-                self._pace.slow_down(checked.netloc, self._robots.check(checked))
+                self._pace.slow_down(checked.netloc, self._robots.check(checked.url))
             with self._send(checked.url, headers) as response:
                 if not response.is_redirect:
                     yield response
@@ -187,7 +187,9 @@ class Transport:
             if response.status_code == 429:
                 raise blocked(address, "keeps answering 'too many requests'")
             if response.status_code == 407:
-                raise unreachable(address, "is asked for through a proxy that asks for a login (HTTP 407): see HTTP_PROXY")
+                raise unreachable(
+                    address, "is asked for through a proxy that asks for a login (HTTP 407): see HTTP_PROXY"
+                )
             yield response
 
 
@@ -205,6 +207,8 @@ def _joined(address: str, location: str) -> str:
 def _reason(text: str, error: NotAWebAddress) -> str:
     if "login" in str(error):
         return "a login in the address"
+    if not text.lower().startswith(("http://", "https://")):
+        return "not a web address"
     # What urllib3 would connect to: 'http://127.0.0.1\\@example.org/' and 'http://2130706433/' are this machine.
     try:
         host = requests.models.parse_url(text).host or ""

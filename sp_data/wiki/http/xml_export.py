@@ -28,22 +28,31 @@ class ExportedPage:
         return {"revid": self.revision, "slots": {"main": main}}
 
 
-def read_export(xml: str) -> dict[int, ExportedPage]:
+def read_export(xml: object) -> dict[int, ExportedPage]:
     """Page id -> its newest revision. If the export breaks off or is none, only the pages that came whole."""
     revisions: dict[int, ExportedPage] = {}
+    if not isinstance(xml, str):
+        return revisions
     # A wiki is not trusted: no entities are expanded and nothing is loaded from elsewhere.
+    stream = io.BytesIO(xml.encode("utf-8", "replace"))
     pages = etree.iterparse(
-        io.BytesIO(xml.encode()), tag="{*}page", resolve_entities=False, no_network=True, huge_tree=True, recover=True
+        stream, tag="{*}page", resolve_entities=False, no_network=True, huge_tree=True, recover=True
     )
     for _, page in pages:
         revision = page.find("{*}revision")
-        if revision is not None:
+        page_id, revision_id = (_id(page), None) if revision is None else (_id(page), _id(revision))
+        if page_id is not None and revision_id is not None:
             text = revision.find("{*}text")
             hidden = text is None or text.get("deleted") is not None
-            revisions[int(page.findtext("{*}id"))] = ExportedPage(
-                int(revision.findtext("{*}id")),
+            revisions[page_id] = ExportedPage(
+                revision_id,
                 revision.findtext("{*}model") or "wikitext",
                 None if hidden else text.text or "",
             )
         page.clear()
     return revisions
+
+
+def _id(element: Any) -> int | None:
+    digits = element.findtext("{*}id") or ""
+    return int(digits) if digits.isdecimal() and len(digits) < 16 else None
