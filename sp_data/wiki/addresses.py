@@ -20,6 +20,7 @@ import pyarrow.csv
 
 from sp_data.errors import CorruptFile, RecipeError
 from sp_data.parquet import read_table
+from sp_data.web_address import without_login
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ def read_addresses(path: str) -> list[Address]:
             raise RecipeError(f"source.addresses: {path} is neither .txt, .csv nor .parquet")
     addresses: dict[str, Address] = {}
     for row in rows:
-        url = str(row.get("url") or "").strip()[:LONGEST_ADDRESS]
+        # An address is its picture's title, and a password has no place in a catalogue. It is refused when fetched.
+        url = without_login(str(row.get("url") or "").strip()[:LONGEST_ADDRESS])
         licence = row.get("licence") or row.get("license")
         caption = " ".join(str(row.get("caption") or row.get("text") or "").split())
         addresses.setdefault(url, Address(url, caption, str(licence) if licence else None, _status_of(url)))

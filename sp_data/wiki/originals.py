@@ -262,7 +262,8 @@ def _key(file: WikiFile) -> str:
 def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:
     """Write a response's body into a file. Status 'ok', 'cut-off' or 'too-large'; reading stops beyond `max_bytes`."""
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) > max_bytes:
+    # Python reads no number of thousands of digits.
+    if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
         return Body(0, "", TOO_LARGE)
     hasher, num_bytes = hashlib.sha1(usedforsecurity=False), 0
     with into.open("wb") as stream:

@@ -27,6 +27,7 @@ from sp_data.wiki.captions.candidates import CaptionCandidate
 from sp_data.wiki.captions.clip_length import shortened
 from sp_data.wiki.catalogue import OK, Caption, CatalogueRow, catalogue_rows, read_catalogue
 from sp_data.wiki.forgotten import FORGOTTEN, Forgotten, read_forgotten
+from sp_data.wiki.http.guard import PRIVATE
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import RobotsCache, forbids_training
 from sp_data.wiki.http.transport import AddressRefused, Transport
@@ -59,7 +60,7 @@ def scrape_addresses(run: StageRun, *, proxy: str | None, robots: RobotsCache) -
     source, lake, progress = run.recipe.source, run.lake, run.progress
     addresses = read_addresses(source.addresses)
     forgotten = read_forgotten(lake)
-    known = _known(lake)
+    known = _known(lake, source)
     journal = Journal(lake)
     journal.begin(digest_of(["addresses", source.addresses]))
     with Transport(source, proxy, robots) as transport:
@@ -102,13 +103,15 @@ def _rows_before(lake: Lake) -> Iterator[CatalogueRow]:
         log.warning("pictures of earlier runs are fetched again, as their catalogue cannot be read: %s", error)
 
 
-def _known(lake: Lake) -> dict[str, FetchOutcome]:
+def _known(lake: Lake, source: Source) -> dict[str, FetchOutcome]:
     """Address -> its outcome in an earlier run, if the original is still there or another try would be in vain."""
     sizes = lake.sizes("originals")
 
     def is_settled(row: CatalogueRow) -> bool:
         if row.status == OK:
             return sizes.get(original_name(row.sha1, row.mime)) == row.bytes
+        if source.allow_private_addresses and PRIVATE in row.status:
+            return False
         return row.status in (NO_AI, NOT_AN_IMAGE, FORGOTTEN) or row.status.startswith("address-refused")
 
     return {
@@ -121,7 +124,7 @@ def _known(lake: Lake) -> dict[str, FetchOutcome]:
 def addresses_to_fetch(source: Source, lake: Lake) -> tuple[list[str], int]:
     """Addresses on the list that have to be fetched, and how many addresses the list has. Raises RecipeError."""
     addresses = read_addresses(source.addresses)
-    settled = _known(lake).keys() | read_forgotten(lake).titles
+    settled = _known(lake, source).keys() | read_forgotten(lake).titles
     return [a.url for a in addresses if not a.status and a.url not in settled], len(addresses)
 
 

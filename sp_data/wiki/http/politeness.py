@@ -1,12 +1,10 @@
-"""Politeness towards a wiki: the pace of requests, retries, robots.txt, and private hosts that are not contacted."""
+"""Politeness towards a wiki: the pace of requests, robots.txt, and what we call ourselves."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import random
 import re
-import socket
 import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from urllib.robotparser import RobotFileParser
 
 from sp_data import __version__
 from sp_data.errors import WikiBlocked
-from sp_data.web_address import is_private_ip, names_private_host, read_web_address
+from sp_data.web_address import read_web_address
 
 log = logging.getLogger(__name__)
 
@@ -159,17 +157,3 @@ def forbids_training(robots_tags: str) -> bool:
 
 
 _RULES_WITH_VALUE = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "unavailable_after"})
-
-
-def is_private(host: str) -> bool:
-    """Whether a host is this machine or in a private network, by its name or by one of its addresses.
-
-    False if its name cannot be resolved: then nothing can be fetched from it either, or a proxy resolves the name.
-    """
-    if names_private_host(host):
-        return True
-    try:
-        addresses = {str(item[4][0]) for item in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        return False
-    return any(is_private_ip(ipaddress.ip_address(address)) for address in addresses)

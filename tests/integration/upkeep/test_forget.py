@@ -185,7 +185,7 @@ def test_a_list_of_addresses_forgets_too(httpserver: HTTPServer, lake_copy: Lake
     def source(*names: str) -> Source:
         list_file.write_text("\n".join(httpserver.url_for(f"/{name}") for name in names))
         politeness = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
-        return Source.model_validate({"addresses": str(list_file), **politeness})
+        return Source.model_validate({"addresses": str(list_file), "allow_private_addresses": True, **politeness})
 
     lake, fresh = Lake(str(tmp_path / "lake"), "kids"), Lake(str(tmp_path / "fresh"), "kids")
     names = ["a.png", "b.png", "a-again.png"]

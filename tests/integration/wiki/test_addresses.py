@@ -33,7 +33,7 @@ def rows_of(lake: Lake, manifest: Manifest) -> dict[str, CatalogueRow]:
 
 def source(path: Path, **fields: object) -> Source:
     politeness = {"contact": "me@example.org", "acknowledge_terms": True, "requests_per_second": 50}
-    return Source.model_validate({"addresses": str(path), **politeness, **fields})
+    return Source.model_validate({"addresses": str(path), "allow_private_addresses": True, **politeness, **fields})
 
 
 @pytest.fixture
@@ -160,5 +160,18 @@ def test_a_redirect_from_a_public_list_to_a_private_address_is_refused(server, l
     path = tmp_path / "kids.txt"
     path.write_text("http://cdn.example/a.png\n")
     server.expect_request("/a.png").respond_with_data("", status=302, headers={"Location": "http://127.0.0.1:1/secret"})
-    (row,) = rows_of(lake, scrape(source(path), lake, proxy=server.url_for("/")).manifest).values()
+    public = source(path, allow_private_addresses=False)
+    (row,) = rows_of(lake, scrape(public, lake, proxy=server.url_for("/")).manifest).values()
     assert row.status == "address-refused (private address)"
+
+
+def test_a_list_that_names_this_machine_needs_leave(server, lake, tmp_path):
+    path = tmp_path / "kids.txt"
+    red = server.url_for("/r/red-kid.png")
+    path.write_text(f"{red}\nhttp://me:hunter2@{server.host}:{server.port}/b/blue-kid.png\n")
+    result = scrape(source(path, allow_private_addresses=False), lake)
+    statuses = {row.status for row in rows_of(lake, result.manifest).values()}
+    assert statuses == {"address-refused (private address)", "address-refused (a login in the address)"}
+    assert server.log == []  # not even robots.txt
+    assert rows_of(lake, scrape(source(path), lake).manifest)[red].status == "ok"
+    assert not [file for file in (tmp_path / "lake").rglob("*") if file.is_file() and b"hunter2" in file.read_bytes()]

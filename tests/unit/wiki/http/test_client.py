@@ -17,7 +17,7 @@ from sp_data.errors import RecipeError, WikiApiError, WikiBlocked, WikiUnreachab
 from sp_data.recipe import Source
 from sp_data.wiki import originals
 from sp_data.wiki.http.client import WikiClient
-from sp_data.wiki.http.politeness import Pace, is_private, user_agent
+from sp_data.wiki.http.politeness import Pace, user_agent
 from sp_data.wiki.http.retries import check_wait
 from sp_data.wiki.http.transport import AddressRefused
 
@@ -248,13 +248,6 @@ def test_the_agent_says_what_it_is_and_whose():
     assert "\n" not in user_agent("me@example.org\r\nX: y")
     assert user_agent("Zoë 日本").endswith("Zoë ??)")
     assert "; " not in user_agent(" ")
-
-
-def test_private_hosts():
-    assert is_private("localhost")
-    assert is_private("192.168.1.1")
-    assert not is_private("no-such-host.invalid")
-    assert not is_private("8.8.8.8")
 
 
 def test_short_waits_are_accepted_and_long_ones_are_not():
