@@ -23,7 +23,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa")
 """Names below these are never public (RFC 6761, 6762 and 8375, and ICANN's reservation of .internal)."""
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?")
-_LOGIN = re.compile(r"(?<=//)[^/?#\s]*@")
+_LOGIN = re.compile(r"(?<=//)[^/?#\s\\]*@")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_V6 = ipaddress.ip_network("2000::/3")
 _PROTOCOLS_V4 = ipaddress.ip_network("192.0.0.0/24")

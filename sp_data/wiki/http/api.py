@@ -164,6 +164,8 @@ class Api:
     def _instead_of_json(self, api: str, status: int, body: bytes) -> WikiError:
         if b"MediaWiki API is not enabled" in body:
             return WikiBlocked(f"{self._wiki} has switched its API off; ask its owners")
+        if status == 400 and b"plain HTTP request was sent to HTTPS port" in body:
+            return unreachable(api, "speaks TLS at this port; does its address begin with https:// instead?")
         if status == 401:
             return WikiBlocked(f"{self._wiki} asks for a login (HTTP 401); sp-data reads public wikis only")
         if status == 403:

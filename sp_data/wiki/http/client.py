@@ -143,6 +143,8 @@ class WikiClient:
                     continue
                 if not isinstance(title := page["title"], str):
                     raise OddAnswer(self.source.wiki, f"the title of a page is {title!r}")
+                if not isinstance(page.get("pageid", 0), int):
+                    raise OddAnswer(self.source.wiki, f"the number of the page {title!r} is {page['pageid']!r}")
                 batch[title] = _merged(batch[title], page) if title in batch else page
             if "export" in query:
                 texts |= read_export(query["export"])

@@ -76,7 +76,8 @@ def connection_failure(error: Exception, address: str, timeout_s: float, proxy: 
         return unreachable(address, "answers, but not as a web server does")
     if any(isinstance(reason, NewConnectionError) for reason in reasons):
         return unreachable(address, "cannot be reached (is there a network, and is the address right?)")
-    return unreachable(address, "broke the connection off before it answered")
+    hint = " (does its address begin with https:// instead?)" if address.lower().startswith("http://") else ""
+    return unreachable(address, f"broke the connection off before it answered{hint}")
 
 
 def _proxy_failure(reasons: list[BaseException], proxy: str) -> str:

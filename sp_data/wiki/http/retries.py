@@ -26,7 +26,8 @@ class PoliteRetry(Retry):
 
     Without a Retry-After it waits 0, 1, 2, 4, 8 s (and up to 1 s of jitter), but never less than the gap between
     requests (`gap_s`). If the wiki asks for more than LONGEST_WAIT_S, the request raises WikiBlocked. What another try
-    cannot cure is not tried again: a certificate, TLS where there is none, a name that does not exist.
+    cannot cure is not tried again: a certificate, TLS where there is none, a name that does not
+    exist, a proxy that refuses.
     """
 
     gap_s: Callable[[], float] = staticmethod(lambda: 0.0)
@@ -97,6 +98,7 @@ def _is_final(error: Exception) -> bool:
     return any(
         isinstance(cause, ssl.SSLCertVerificationError)
         or (isinstance(cause, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(cause))
+        or (isinstance(cause, OSError) and "Tunnel connection failed: 4" in str(cause))
         or (isinstance(cause, socket.gaierror) and cause.errno in NO_SUCH_NAME)
         for cause in causes(error)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator, Mapping
 from typing import Self
 from urllib.parse import urlencode, urljoin
@@ -16,7 +17,7 @@ import requests
 from requests.utils import select_proxy
 from urllib3.exceptions import LocationParseError
 
-from sp_data.errors import WikiUnreachable
+from sp_data.errors import WikiError, WikiUnreachable
 from sp_data.recipe import Source
 from sp_data.web_address import NotAWebAddress, WebAddress, names_private_host, read_web_address
 from sp_data.wiki.http.connections import Adapter, TooSlow
@@ -63,8 +64,10 @@ class Transport:
         self._robots = Robots(self._read_robots, {} if robots is None else robots)
         self._retry_gap_s = 0.0
         self._session = requests.Session()
-        # A wiki on this machine is never behind the proxy that the environment may name.
-        self._session.trust_env = not source.is_loopback
+        if source.is_loopback:
+            # A wiki on this machine is never behind the proxy that the environment may name.
+            self._session.trust_env = False
+            self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         # Otherwise requests would send the logins of ~/.netrc.
         self._session.auth = _no_login
         self._session.headers["User-Agent"] = user_agent(source.contact)
@@ -174,13 +177,18 @@ class Transport:
             raise unreachable(address, str(error)) from error
         except requests.exceptions.ConnectionError as error:
             raise connection_failure(error, address, timeout_s, self._proxy_for(address)) from error
-        except (requests.exceptions.InvalidProxyURL, requests.exceptions.InvalidSchema, AssertionError) as error:
-            raise _no_proxy(address) from error
-        except (LocationParseError, ValueError) as error:
-            # requests raises ValueErrors about addresses, those in redirects included.
+        except (LocationParseError, requests.exceptions.InvalidSchema, ValueError) as error:
+            # The address was read before, so a proxy's is wrong, or there is an oddity that only requests knows of.
+            if self._proxy_for(address) is not None:
+                raise _no_proxy(address) from error
             raise AddressRefused("not a web address") from error
         except requests.exceptions.RequestException as error:
             raise unreachable(address, f"cannot be requested ({type(error).__name__})") from error
+        except OSError as error:
+            raise WikiError(
+                f"the certificates that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names in the environment cannot be read "
+                f"({error.strerror or 'there is no such file'})"
+            ) from error
         with response:
             if response.headers.get("cf-mitigated"):
                 raise blocked(address, f"answers HTTP {response.status_code} with a challenge")
