@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from sp_data import __version__
-from sp_data.errors import WikiBlocked
+from sp_data.errors import RobotsForbid
 
 if TYPE_CHECKING:
     pass
@@ -73,7 +73,7 @@ class Robots:
     _rules: dict[str, RobotFileParser] = field(default_factory=dict)
 
     def check(self, url: str) -> None:
-        """Raises WikiBlocked if the robots.txt of its host forbids `url` to our agent."""
+        """Raises RobotsForbid if the robots.txt of its host forbids `url` to our agent."""
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if origin not in self._rules:
@@ -81,7 +81,7 @@ class Robots:
             rules.parse([line for line in self._text(origin).splitlines() if _can_be_read(line)])
             self._rules[origin] = rules
         if not self._rules[origin].can_fetch(AGENT, url):
-            raise WikiBlocked(
+            raise RobotsForbid(
                 f"{origin}/robots.txt does not allow {AGENT} to fetch {parts.path}; ask the wiki's owners, "
                 "or choose another source.wiki"
             )

@@ -33,8 +33,6 @@ ADDRESSES = (
     "imagelink",
     "uri",
     "imageuri",
-    "address",
-    "imageaddress",
     "href",
     "src",
     "imagesrc",
