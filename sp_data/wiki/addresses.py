@@ -49,7 +49,7 @@ def read_addresses(path: str, encoding: str = "") -> list[Address]:
     addresses: dict[str, Address] = {}
     num_rows = num_without = 0
     try:
-        for line, cell, text, licence in _reader_of(file)(file, encoding):
+        for line, cell, text, licence in reader_of(file)(file, encoding):
             url = cell.strip().strip("\ufeff")
             if not url:
                 num_without += 1
@@ -58,7 +58,7 @@ def read_addresses(path: str, encoding: str = "") -> list[Address]:
                 continue
             num_rows += 1
             if url not in addresses:
-                addresses[url] = Address(url, " ".join(text.split()), licence, _status_of(url))
+                addresses[url] = Address(url, " ".join(text.split()), (licence or "").strip() or None, _status_of(url))
     except OSError as error:
         raise refusal(file, f"cannot be read ({error.strerror or error})") from error
     if not addresses:
@@ -73,7 +73,8 @@ def read_addresses(path: str, encoding: str = "") -> list[Address]:
     return list(addresses.values())
 
 
-def _reader_of(file: Path) -> Callable[[Path, str], Iterator[Row]]:
+def reader_of(file: Path) -> Callable[[Path, str], Iterator[Row]]:
+    """The reader of a list's rows, by the file's name. Raises RecipeError."""
     match file.suffix.lower():
         case ".txt":
             return _read_lines

@@ -31,7 +31,6 @@ from sp_data.wiki.picture_type import is_cut, picture_type
 from sp_data.wiki.refusals import (
     A_DAY_S,
     CUT_OFF,
-    HOST_REFUSES,
     NEVER_TRIED,
     NO_AI,
     NOT_FOUND,
@@ -131,8 +130,8 @@ class AddressFetcher:
     def _fetch_and_record(self, url: str) -> FetchOutcome:
         host = host_of(url)
         if self._hosts.is_skipped(host):
-            self._note(url, HOST_REFUSES, asked=False)
-            return FetchOutcome(HOST_REFUSES)
+            self._failures[url] = self._failures.get(url, NEVER_TRIED).left_out()
+            return FetchOutcome(self._failures[url].status)
         outcome, error = self._fetch_with_retries(url)
         if outcome.status != OK:
             log.warning("%s: %s%s", url, outcome.status, f" ({error})" if error else "")
@@ -147,11 +146,11 @@ class AddressFetcher:
             self._hosts.skip(host)
         return outcome
 
-    def _note(self, url: str, status: str, *, asked: bool = True) -> None:
+    def _note(self, url: str, status: str) -> None:
         if status == OK:
             self._failures.pop(url, None)
         else:
-            self._failures[url] = self._failures.get(url, NEVER_TRIED).again(status, asked=asked)
+            self._failures[url] = self._failures.get(url, NEVER_TRIED).again(status)
 
     def _fetch_with_retries(self, url: str) -> tuple[FetchOutcome, WikiError | None]:
         outcome = FetchOutcome(CUT_OFF)

@@ -157,7 +157,8 @@ class Originals:
         failed_before = self._failed_before(file)
         host = host_of(file.url)
         if self._hosts.is_skipped(host):
-            return self._refuse(file, HOST_REFUSES, asked=False)
+            self.refused[_key(file)] = self.refused.get(_key(file), NEVER_TRIED).left_out()
+            return self.refused[_key(file)].status
         status, error = self._fetch_with_retries(file)
         if status == OK:
             self.refused.pop(_key(file), None)
@@ -181,8 +182,8 @@ class Originals:
             return True
         return self._journal is not None and self._journal.find({"picture": _key(file)}) is not None
 
-    def _refuse(self, file: WikiFile, status: str, *, asked: bool = True) -> str:
-        self.refused[_key(file)] = self.refused.get(_key(file), NEVER_TRIED).again(status, asked=asked)
+    def _refuse(self, file: WikiFile, status: str) -> str:
+        self.refused[_key(file)] = self.refused.get(_key(file), NEVER_TRIED).again(status)
         return status
 
     def _is_at_fault(self, host: str, status: str, error: WikiError | None) -> bool:

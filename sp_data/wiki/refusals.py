@@ -69,9 +69,13 @@ class FetchRefusal:
         """Whether it is asked for in a run at this time. A clock that was put back delays nothing."""
         return may_come(self.status) and (now >= self.due_at or now < self.at)
 
-    def again(self, status: str, *, asked: bool = True) -> FetchRefusal:
-        """After another run in which it did not come."""
-        return FetchRefusal(status, self.runs + 1, time.time(), asked)
+    def again(self, status: str) -> FetchRefusal:
+        """After another run that asked for it, and in which it did not come."""
+        return FetchRefusal(status, self.runs + 1, time.time())
+
+    def left_out(self) -> FetchRefusal:
+        """After another run that did not ask for it because its host failed. What is known of it stays."""
+        return FetchRefusal(self.status or HOST_REFUSES, self.runs + 1, time.time(), was_asked=False)
 
 
 NEVER_TRIED = FetchRefusal("", 0)
