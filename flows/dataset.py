@@ -14,11 +14,17 @@ from tasks.stage import stage_task
 
 
 @flow
-def dataset(recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify") -> PipelineReference:
-    """Scrape, curate, shard, embed, reorder and verify, as far as `until`."""
+def dataset(
+    recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify", allow_shrink: bool = False
+) -> PipelineReference:
+    """Scrape, curate, shard, embed, reorder and verify, as far as `until`.
+
+    `allow_shrink`: take it as meant that the wiki or the list lost most of its pictures.
+    """
+    options = {"scrape": {"allow_shrink": allow_shrink}} if allow_shrink else {}
     names = [name for name in stages_of(recipe, until) if name in DATASET_STAGES]
     with running_jobs(recipe.machines):
-        stages = tuple(stage_task(name)(recipe, lake) for name in names)
+        stages = tuple(stage_task(name)(recipe, lake, options.get(name)) for name in names)
     return PipelineReference(stages=stages, report=report(recipe, lake, until))
 
 

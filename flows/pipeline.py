@@ -13,11 +13,16 @@ from tasks.reference import PipelineReference
 
 
 @flow
-def pipeline(recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "judge") -> PipelineReference:
-    """Run all stages from the wiki to the judged pictures, as far as `until`."""
+def pipeline(
+    recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "judge", allow_shrink: bool = False
+) -> PipelineReference:
+    """Run all stages from the wiki to the judged pictures, as far as `until`.
+
+    `allow_shrink`: take it as meant that the wiki or the list lost most of its pictures.
+    """
     if until in DATASET_STAGES:
-        return dataset(recipe, lake, until)
-    verified = dataset(recipe, lake, DATASET_STAGES[-1])
+        return dataset(recipe, lake, until, allow_shrink)
+    verified = dataset(recipe, lake, DATASET_STAGES[-1], allow_shrink)
     tuned = finetune(recipe, lake, until)
     return PipelineReference(stages=(*verified.stages, *tuned.stages), report=tuned.report)
 

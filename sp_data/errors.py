@@ -6,13 +6,16 @@ SpDataError
 │   └── LayoutError         a key layout that cannot be read, or does not fit the keys
 ├── WikiError               the wiki cannot be scraped as asked
 │   ├── WikiUnreachable     no connection, time-out, or only 5xx answers
-│   ├── WikiBlocked         a challenge (403), HTML instead of JSON, or robots.txt forbids it
+│   ├── WikiBlocked         a challenge (403), HTML instead of JSON, or a host that asks to be left alone
+│   │   └── RobotsForbid    robots.txt forbids this address; others of the host may be allowed
 │   └── WikiApiError        the API answered with an `error`
 ├── LakeError               the lake cannot be read or written
 │   ├── LakeBusy            another process writes this dataset
 │   └── LakeFull            no space left
 ├── StageError              a stage cannot run, or its library failed
-│   └── StageNotDone        an earlier stage is missing or stale
+│   ├── StageNotDone        an earlier stage is missing or stale
+│   ├── NothingCame         a scrape has no picture at all
+│   └── ListShrank          a list or a wiki suddenly has few of its pictures left
 └── DataError               data that contradicts itself
     ├── DuplicateKey        one key fills a row twice
     ├── KeyOutsideShard     a key lies beyond its shard, or in a shard that was not planned
@@ -55,6 +58,10 @@ class WikiBlocked(WikiError):
     pass
 
 
+class RobotsForbid(WikiBlocked):
+    pass
+
+
 class WikiApiError(WikiError):
     """The API answered with an `error`; `code` is MediaWiki's, e.g. 'toomanyvalues'."""
 
@@ -80,6 +87,14 @@ class StageError(SpDataError):
 
 
 class StageNotDone(StageError):
+    pass
+
+
+class NothingCame(StageError):
+    pass
+
+
+class ListShrank(StageError):
     pass
 
 

@@ -63,6 +63,9 @@ class Stage:
     lost_files: str = ""
     """`(lake, manifest) -> list[str]`: files that its tables count on and that are gone. They are too many to be listed
     in the manifest."""
+    require_output: str = ""
+    """`(lake, manifest) -> None`: raises if what was made is nothing to go on with. The command and the task fail with
+    it; the manifest stays, as it has the reasons."""
 
     def fields_of(self, recipe: Recipe) -> dict[str, Any]:
         """What of the recipe names the result, as plain JSON values."""
@@ -85,6 +88,7 @@ PIPELINE: tuple[Stage, ...] = (
         uses_network=True,
         is_imported=True,
         lost_files="sp_data.wiki.originals:originals_missing",
+        require_output="sp_data.wiki.publish:require_pictures",
     ),
     Stage(
         name="curate",
@@ -225,8 +229,8 @@ def run_stage(
     """Run one stage on what the stages before it left.
 
     `runner`: who does the jobs of curate, reorder and verify; None: threads of this process. `options` are the stage's
-    own: `reconcile` and `proxy` of scrape, `leave_out` of shard, `options` of verify (VerifyOptions), `resume` of prior
-    and decoder; they are described where the stage is.
+    own: `reconcile`, `allow_shrink` and `proxy` of scrape, `leave_out` of shard, `options` of verify (VerifyOptions),
+    `resume` of prior and decoder; they are described where the stage is.
 
     Raises StageNotDone if an earlier stage is missing, stale or damaged.
     """
@@ -241,6 +245,12 @@ def run_stage(
         raise UsageError(f"stage {name} has no option {min(unknown)!r}")
     result: StageResult = function(run, **options)
     return result
+
+
+def require_output(name: str, lake: Lake, manifest: Manifest) -> None:
+    """Raises NothingCame if a stage made nothing that a later one could go on with."""
+    if address := stage_named(name).require_output:
+        _function(address)(lake, manifest)
 
 
 def stage_run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from functools import cache
+from typing import Any
 
 from prefect import Task, task
 from prefect.artifacts import create_markdown_artifact
@@ -17,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import STAGES, TRAININGS, run_stage
+from sp_data.pipeline import STAGES, TRAININGS, require_output, run_stage
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import stage_markdown
 from sp_data.runtime.progress import onlooker
@@ -29,20 +30,20 @@ from tasks.retries import NEVER, ON_NETWORK_ERRORS
 
 
 @cache
-def stage_task(name: str) -> Task[[Recipe, str], StageReference]:
-    """The task that runs the stage of this name."""
+def stage_task(name: str) -> Task[..., StageReference]:
+    """The task that runs the stage of this name: `(recipe, lake, options)`, options as `run_stage` takes them."""
     stage = STAGES[name]
     retries = ON_NETWORK_ERRORS if stage.uses_network else NEVER
 
     # The manifest decides what is done; Prefect's cache would compare paths, not bytes.
     @task(name=name, description=stage.summary, cache_policy=NO_CACHE, **retries)
-    def run(recipe: Recipe, lake: str) -> StageReference:
-        return run_and_publish(name, recipe, lake)
+    def run(recipe: Recipe, lake: str, options: dict[str, Any] | None = None) -> StageReference:
+        return run_and_publish(name, recipe, lake, options)
 
     return run
 
 
-def run_and_publish(name: str, recipe: Recipe, lake_url: str) -> StageReference:
+def run_and_publish(name: str, recipe: Recipe, lake_url: str, options: dict[str, Any] | None = None) -> StageReference:
     """Run one stage, show it in the Prefect UI, and return a reference to it. A training has a progress bar there."""
     lake = Lake(lake_url, recipe.name)
     started = time.monotonic()
@@ -50,9 +51,10 @@ def run_and_publish(name: str, recipe: Recipe, lake_url: str) -> StageReference:
     if name in TRAININGS:
         progress = ProgressArtifact(artifact_key(recipe.name, f"{name}-progress"), progress)
     remember_recipe(recipe, lake)
-    result = run_stage(name, recipe, lake, progress=progress, runner=current_runner())
+    result = run_stage(name, recipe, lake, progress=progress, runner=current_runner(), **(options or {}))
     seconds = time.monotonic() - started
     publish_artifact(lake, result.manifest, result.state)
+    require_output(name, lake, result.manifest)
     return reference_to(result.manifest, result.state, seconds)
 
 

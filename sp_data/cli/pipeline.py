@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 commands = typer.Typer()
+AllowShrinkOption = Annotated[
+    bool,
+    typer.Option("--allow-shrink", help="Take it as meant that the wiki or the list lost most of its pictures."),
+]
 JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
 
 
@@ -46,6 +50,7 @@ def run(
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="The last stage to run; default: all of them.")
     ] = None,
+    allow_shrink: AllowShrinkOption = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -72,7 +77,7 @@ def run(
     with shown(quiet=quiet):
         _say_what_is_trained_again(lake, last)
         start_local_server()
-        result = pipeline(recipe=recipe, lake=url, until=last)
+        result = pipeline(recipe=recipe, lake=url, until=last, allow_shrink=allow_shrink)
     seconds = round(time.monotonic() - begun, 1)
     report = path_to_open(lake, result.report)
     judged = _judged(lake, {stage.name: stage.identity for stage in result.stages})
@@ -144,13 +149,14 @@ def run_one_stage(name: str, recipe: Recipe, lake: Lake, *, quiet: bool, json_: 
     """Run one stage without Prefect and print its line."""
     from sp_data.cli.terminal import shown, stage_table
     from sp_data.kept_recipe import remember_recipe
-    from sp_data.pipeline import run_stage
+    from sp_data.pipeline import require_output, run_stage
     from sp_data.runtime.progress import onlooker
 
     begun = time.monotonic()
     with shown(quiet=quiet):
         remember_recipe(recipe, lake)
         result = run_stage(name, recipe, lake, progress=onlooker(), **options)
+        require_output(name, lake, result.manifest)
     counts = result.manifest.counts
     line = {
         "name": name,
@@ -175,8 +181,13 @@ def scrape(
         bool, typer.Option("--dry-run", help="Say what would be fetched and how long it takes; fetch no picture.")
     ] = False,
     reconcile: Annotated[
-        bool, typer.Option("--reconcile", help="List the whole wiki, not only what it says has changed.")
+        bool,
+        typer.Option(
+            "--reconcile",
+            help="List the whole wiki, not only what changed; ask again for every picture that did not come.",
+        ),
     ] = False,
+    allow_shrink: AllowShrinkOption = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -185,7 +196,7 @@ def scrape(
     if dry_run:
         _plan_scrape(recipe, lake, reconcile=reconcile, quiet=quiet, json_=json_)
     else:
-        run_one_stage("scrape", recipe, lake, quiet=quiet, json_=json_, reconcile=reconcile)
+        run_one_stage("scrape", recipe, lake, quiet=quiet, json_=json_, reconcile=reconcile, allow_shrink=allow_shrink)
 
 
 def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, quiet: bool, json_: bool) -> None:

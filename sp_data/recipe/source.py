@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import codecs
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,17 @@ from pydantic import Field, field_validator, model_validator
 from sp_data.errors import RecipeError
 from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
 from sp_data.web_address import NotAWebAddress, read_web_address
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python has an encoding of whole files of text of this name; 'base64' and 'rot13' are none."""
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):
+        return False
+    # These are for parts of programs, of host names and of mails.
+    special = codec.name in ("idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "utf-7")
+    return bool(getattr(codec, "_is_text_encoding", True)) and not special
 
 
 class DemoWiki(RecipePart):
@@ -40,8 +52,13 @@ class Source(RecipePart):
     wiki: str = Field("", description="Address of the wiki, e.g. https://southpark.fandom.com")
     addresses: str = Field(
         "",
-        description="Instead of a wiki: a list of pictures' addresses, as .txt (one per line), .csv or .parquet "
-        "(column `url`, and optionally `caption` and `licence`)",
+        description="Instead of a wiki: a list of pictures' addresses, as .txt (one per line), .csv, .tsv or .parquet "
+        "(column `url`, and optionally `caption` and `licence`, or their usual synonyms)",
+    )
+    encoding: str = Field(
+        "",
+        description="Encoding of the list if it is not Unicode, e.g. cp1252 for a CSV that Excel wrote on Windows; "
+        "empty: UTF-8, or what the file's mark says",
     )
     demo: DemoWiki | None = Field(None, description="Serve the made-up wiki and scrape it")
     imported: Imported | None = Field(None, description="Instead of a wiki: what `sp-data import` imported")
@@ -119,6 +136,13 @@ class Source(RecipePart):
             raise ValueError(f"expected an address such as https://southpark.fandom.com; {error}") from error
         return _without_page(value).rstrip("/")
 
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, value: str) -> str:
+        if value and not is_text_encoding(value):
+            raise ValueError("expected the name of an encoding, such as utf-8, utf-16-le, cp1252, latin-1 or shift_jis")
+        return value
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if sum(map(bool, (self.wiki, self.addresses, self.imported))) != 1:
@@ -149,6 +173,11 @@ class Source(RecipePart):
                 "robots.txt; text is CC-BY-SA, most pictures are fair use); if they allow you this, "
                 "set it: --set source.acknowledge_terms=true"
             )
+
+    def identity_fields(self) -> dict[str, Any]:
+        """As of every part; without `encoding` where it is not set, so that older datasets keep their identities."""
+        fields = super().identity_fields()
+        return fields if self.encoding else {name: value for name, value in fields.items() if name != "encoding"}
 
     @property
     def place(self) -> str:

@@ -100,7 +100,7 @@ class Poller:
         # A wiki updates the pages that include a template in its own time: they are requested once more a run later.
         settled = at(changes.mark.clock) - at(last.mark.clock) > OVERLAP
         touched = changes.touched | (frozenset(last.unsettled) if settled else frozenset())
-        if not touched and last.num_failed == 0 and self._is_published(last):
+        if not touched and not last.has_due and self._is_published(last):
             # A run that finds nothing keeps the old mark, and so writes nothing, except once a day.
             later = at(changes.mark.clock) - at(last.mark.clock) > A_DAY
             self.state = last.model_copy(update={"mark": changes.mark}) if later else last
@@ -125,7 +125,10 @@ class Poller:
         self.client.api.on_answer = self.progress.advance
         mark = Mark.of(self.client.greet())
         facts = gather(self.client)
-        return Poll(mark, KnownFacts(facts, {}), reconciled_at=mark.clock, runs=0, unsettled=())
+        # Listing everything again is no reason to ask for what does not come; being asked to is.
+        known = state.load_facts(self.lake, self.state) if self.state and not self.reconcile else None
+        refused = dict(known.refused) if known else {}
+        return Poll(mark, KnownFacts(facts, refused), reconciled_at=mark.clock, runs=0, unsettled=())
 
     def _apply(self, changes: Changes, touched: frozenset[Title], known: KnownFacts, last: ScrapeState) -> Poll:
         # If an interrupted run found the same changes, its answers about them still hold.

@@ -3,23 +3,23 @@
     originals/5f/5f0c….png                     whole and checked
     quarantine/sha1-mismatch-5f0c….png         came whole, but with another size or sha1; kept for inspection
 
-A failure of one picture is a reason in its row. A failure of the wiki ends the run; the pictures fetched so far stay
-and are not requested again.
+A failure of one picture is a reason in its row, and it is asked for again as refusals.py says. A host that fails again
+and again ends the run; the pictures fetched so far stay and are not requested again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 
-from sp_data.errors import WikiBlocked, WikiUnreachable
+from sp_data.errors import RobotsForbid, WikiBlocked, WikiError
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.wiki.catalogue import OK, read_catalogue
@@ -29,15 +29,30 @@ from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import forbids_training
 from sp_data.wiki.http.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, blocked, unreachable
+from sp_data.wiki.refusals import (
+    CUT_OFF,
+    FAILURES_IN_A_ROW,
+    HIDDEN,
+    HOST_REFUSES,
+    NEVER_TRIED,
+    NO_AI,
+    NOT_FOUND,
+    REFUSED,
+    SHA1_MISMATCH,
+    TOO_LARGE,
+    UNREACHABLE,
+    FetchRefusal,
+    HostFailures,
+    host_of,
+    is_hosts_failure,
+)
+from sp_data.wiki.refusals import RUNS_A_PICTURE as RUNS_A_PICTURE
 
 log = logging.getLogger(__name__)
 
 TRIES = 4
 """How often a picture whose body breaks off is requested."""
-FAILURES_IN_A_ROW = 5
-"""After so many pictures in a row with HTTP 401, 403 or 5xx the host is at fault, and the run ends."""
-RUNS_A_PICTURE = 3
-"""In how many runs a failing picture is tried; after that only when everything is listed again."""
+GONE = (404, 410)
 EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -48,27 +63,6 @@ EXTENSIONS = {
     "image/bmp": ".bmp",
     "image/tiff": ".tif",
 }
-
-CUT_OFF = "cut-off"
-TOO_LARGE = "too-large"
-SHA1_MISMATCH = "sha1-mismatch"
-NOT_FOUND = "not-found"
-HIDDEN = "hidden"
-HOST_REFUSES = "host-refuses"
-NO_AI = "noai"
-"""The host's X-Robots-Tag forbids training models on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class FetchRefusal:
-    """Why a picture was not fetched, and in how many runs it was tried."""
-
-    status: str
-    runs: int
-
-    @property
-    def is_final(self) -> bool:
-        return not may_come(self.status) or self.runs >= RUNS_A_PICTURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,7 @@ class Originals:
     """Fetches pictures into a lake, one after the other.
 
     `refused`: `_key` of a picture -> why earlier runs could not fetch it; updated in place. `usual_host`: the host of
-    nearly all pictures. If it refuses, the run ends; another host that refuses is skipped.
+    nearly all pictures. If it fails again and again, the run ends; another host that does is skipped.
     """
 
     def __init__(
@@ -108,12 +102,13 @@ class Originals:
         self.num_fetched = 0
         self.num_bytes = 0
         self.refused = {} if refused is None else refused
+        self.first_error: WikiError | None = None
+        """What the first picture's connection failed with that failed."""
         self._client = client
         self._lake = lake
         self._journal = journal
         self._usual_host = usual_host
-        self._skipped_hosts: set[str] = set()
-        self._failures_in_a_row = 0
+        self._hosts = HostFailures()
         # One listing: a request to an object store for each of many thousand pictures takes minutes.
         self._sizes = lake.sizes("originals")
         self._forgotten = read_forgotten(lake)
@@ -134,62 +129,95 @@ class Originals:
         if self._sizes.get(original_path(file)) == file.bytes:
             return OK
         refusal = self.refused.get(_key(file))
-        return refusal.status if refusal and refusal.is_final else None
+        return refusal.status if refusal and not refusal.is_due(time.time()) else None
+
+    def in_order(self, files: Iterable[WikiFile]) -> list[WikiFile]:
+        """The order in which to fetch these: those that failed before come last, so that they hold up no other."""
+        return sorted(files, key=lambda file: (self._failed_before(file), file.name))
+
+    def forget_others(self, files: Iterable[WikiFile]) -> None:
+        """Discard the refusals of pictures that are not among these: the wiki has them no more."""
+        current = {_key(file) for file in files}
+        for key in self.refused.keys() - current:
+            del self.refused[key]
 
     def ensure(self, file: WikiFile) -> str:
         """Fetch the original unless it is in the lake: 'ok', or the reason why it is not there.
 
-        Raises WikiBlocked, WikiUnreachable.
+        Raises WikiBlocked, WikiUnreachable if the usual host is at fault.
         """
         status = self.outcome(file)
         if status is not None:
             return status
         request = {"picture": _key(file)}
-        if self._journal and (recorded := self._journal.find(request)) is not None:
+        recorded = self._journal.find(request) if self._journal else None
+        # A host may have recovered since the interrupted run.
+        if recorded is not None and not is_hosts_failure(str(recorded)):
             return self._refuse(file, str(recorded))
-        status = self._fetch_unless_host_refuses(file)
+        failed_before = self._failed_before(file)
+        host = host_of(file.url)
+        if self._hosts.is_skipped(host):
+            self.refused[_key(file)] = self.refused.get(_key(file), NEVER_TRIED).left_out()
+            return self.refused[_key(file)].status
+        status, error = self._fetch_with_retries(file)
         if status == OK:
             self.refused.pop(_key(file), None)
             return OK
-        log.warning("%s: %s", file.title, status)
+        log.warning("%s: %s%s", file.title, status, f" ({error})" if error else "")
         if self._journal:
             self._journal.keep(request, status)
+        if self._is_at_fault(host, status, error):
+            # Pictures that failed before come last: that they fail again says nothing new about the host.
+            if self._is_usual(host) and not failed_before:
+                raise error or _failure_of(file.url, status)
+            self._hosts.skip(host)
         return self._refuse(file, status)
 
+    def _is_usual(self, host: str) -> bool:
+        return self._usual_host in (None, host)
+
+    def _failed_before(self, file: WikiFile) -> bool:
+        refusal = self.refused.get(_key(file))
+        if refusal is not None and refusal.was_asked:
+            return True
+        return self._journal is not None and self._journal.find({"picture": _key(file)}) is not None
+
     def _refuse(self, file: WikiFile, status: str) -> str:
-        earlier = self.refused.get(_key(file))
-        self.refused[_key(file)] = FetchRefusal(status, earlier.runs + 1 if earlier else 1)
+        self.refused[_key(file)] = self.refused.get(_key(file), NEVER_TRIED).again(status)
         return status
 
-    def _fetch_unless_host_refuses(self, file: WikiFile) -> str:
-        """Fetch the original; a host that refuses is skipped from then on, unless it is the usual one."""
-        host = _host(file.url)
-        if host in self._skipped_hosts:
-            return HOST_REFUSES
-        try:
-            return self._fetch_with_retries(file)
-        except (WikiBlocked, WikiUnreachable) as error:
-            if self._usual_host in (None, host):
-                raise
-            log.warning("%s", error)
-            self._skipped_hosts.add(host)
-            return HOST_REFUSES
+    def _is_at_fault(self, host: str, status: str, error: WikiError | None) -> bool:
+        """Whether the host is at fault, and not this picture alone."""
+        if isinstance(error, RobotsForbid) or (error is None and not is_hosts_failure(status)):
+            return False
+        # A host that asks to be left alone is asked for no other picture.
+        return self._hosts.failed(host) or isinstance(error, WikiBlocked)
 
-    def _fetch_with_retries(self, file: WikiFile) -> str:
+    def _fetch_with_retries(self, file: WikiFile) -> tuple[str, WikiError | None]:
+        """Fetch the original. The status, and how the connection failed if it did."""
         status = CUT_OFF
-        with self._lake.scratch("original") as folder:
-            for _ in range(TRIES):
-                status = self._fetch(file, folder / "body")
-                if status != CUT_OFF:
-                    break
-        return status
+        try:
+            with self._lake.scratch("original") as folder:
+                for _ in range(TRIES):
+                    status = self._fetch(file, folder / "body")
+                    if status != CUT_OFF:
+                        break
+        except WikiError as error:
+            self.first_error = self.first_error or error
+            if not self._is_usual(host_of(file.url)):
+                return HOST_REFUSES, error
+            return REFUSED if isinstance(error, WikiBlocked) else UNREACHABLE, error
+        return status, None
 
     def _fetch(self, file: WikiFile, into: Path) -> str:
+        host = host_of(file.url)
         try:
             with self._client.transport.original(file.url) as response:
-                if response.status_code != 200:
-                    return self._status_of_response(file, response.status_code)
-                self._failures_in_a_row = 0
+                code = response.status_code
+                if code == 200 or code in GONE:
+                    self._hosts.answered(host)
+                if code != 200:
+                    return NOT_FOUND if code in GONE else f"http-{code}"
                 if forbids_training(response.headers.get("X-Robots-Tag", "")):
                     return NO_AI
                 body = receive(response, into, self._client.source.max_file_bytes)
@@ -206,21 +234,12 @@ class Originals:
         self.num_bytes += body.num_bytes
         return OK
 
-    def _status_of_response(self, file: WikiFile, status: int) -> str:
-        if status in (404, 410):
-            self._failures_in_a_row = 0
-            return NOT_FOUND
-        if status >= 500 or status in (401, 403):
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row == FAILURES_IN_A_ROW:
-                error_for = unreachable if status >= 500 else blocked
-                raise error_for(file.url, f"answers HTTP {status} for {FAILURES_IN_A_ROW} pictures in a row")
-        return f"http-{status}"
 
-
-def may_come(status: str) -> bool:
-    """Whether another try may fetch a picture with this status."""
-    return status in (CUT_OFF, NOT_FOUND, SHA1_MISMATCH, HOST_REFUSES) or status.startswith("http-")
+def _failure_of(url: str, status: str) -> WikiError:
+    """The error of a host that answers with this status, 'http-503', again and again."""
+    code = status.removeprefix("http-")
+    error_for = unreachable if code.startswith("5") else blocked
+    return error_for(url, f"answers HTTP {code} for {FAILURES_IN_A_ROW} pictures in a row")
 
 
 def originals_missing(lake: Lake, manifest: Manifest) -> list[str]:
@@ -244,15 +263,8 @@ def follows_forgotten(lake: Lake, manifest: Manifest) -> bool:
 
 def usual_host(files: Iterable[WikiFile]) -> str | None:
     """The host that serves most of these files, None if there are none."""
-    hosts = Counter(_host(file.url) for file in files if file.url)
+    hosts = Counter(host_of(file.url) for file in files if file.url)
     return max(hosts, key=lambda host: (hosts[host], host), default=None)
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).netloc
-    except ValueError:
-        return ""
 
 
 def _key(file: WikiFile) -> str:

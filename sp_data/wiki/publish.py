@@ -2,6 +2,10 @@
 
 If the wiki did not change, nothing is published. If it is again as it was some snapshots ago, that snapshot becomes the
 newest.
+
+A list that was saved half, a portal that somebody emptied, a host that forgot its pictures: none of them may take a
+dataset apart. So a catalogue that would lose all of its pictures, or more than half of at least MANY_PICTURES, is
+refused, unless the person says that it is meant.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sp_data.errors import CorruptFile
+from sp_data.errors import CorruptFile, ListShrank, NothingCame
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, identity_of, is_done, publish
 from sp_data.stage import StageResult, StageRun, library_versions
@@ -22,6 +26,10 @@ log = logging.getLogger(__name__)
 
 STAGE = "scrape"
 NAMED_IN_THE_LOG = 10
+MANY_PICTURES = 10
+"""In a smaller catalogue a person removes half of the pictures on purpose; only losing all of them is refused."""
+SMALLEST_PART = 0.5
+"""Half: what editors remove in a week is far less, and what a cut file or an emptied portal leaves is mostly less."""
 
 CurrentTitles = Callable[[list[str]], Mapping[str, str]]
 """Titles that left the catalogue -> the title under which the wiki has the file now. Titles without a file are left
@@ -39,6 +47,34 @@ def publish_catalogue(
     tombstones = _update_tombstones(run.lake, newest, rows, clock, current_titles)
     wiki = run.recipe.source.place
     return _publish(run.version, run.identity_fields, wiki, run.lake, rows, newest, tombstones, fetched=fetched)
+
+
+def check_size(run: StageRun, newest: Manifest | None, num_pictures: int, *, allow_shrink: bool) -> None:
+    """Raises ListShrank if the newest catalogue has far more pictures than the `num_pictures` that are left."""
+    before = newest.counts.out if newest else 0
+    shrank = num_pictures == 0 < before or (before >= MANY_PICTURES and num_pictures < before * SMALLEST_PART)
+    if not shrank:
+        return
+    left = f"{num_pictures:,} are" if num_pictures > 1 else "one is" if num_pictures else "none is"
+    change = f"the last catalogue of {run.lake.dataset!r} has {before:,} pictures, and {left} left"
+    if allow_shrink:
+        log.warning("%s, as --allow-shrink says", change)
+        return
+    raise ListShrank(
+        f"{change} in {run.recipe.source.place}: nothing was changed; is the source whole? If it is meant, run "
+        f"{run.lake.command('scrape', '--allow-shrink')}"
+    )
+
+
+def require_pictures(lake: Lake, manifest: Manifest) -> None:
+    """Raises NothingCame if a catalogue has no picture; the message names the reasons."""
+    if manifest.counts.out or not manifest.counts.in_:
+        return
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.counts.dropped.items())
+    raise NothingCame(
+        f"none of the {manifest.counts.in_:,} pictures of {manifest.details['wiki']} came: {reasons}; "
+        f"{lake.command('why --recipe')} lists them, {lake.command('scrape', '--reconcile')} asks for all of them again"
+    )
 
 
 def republish_catalogue(lake: Lake, newest: Manifest, rows: list[CatalogueRow]) -> StageResult:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sp_data.errors import ListShrank
 from sp_data.lake import Lake
 from sp_data.manifest import latest
 from sp_data.recipe import Source
@@ -33,7 +34,8 @@ from sp_data.wiki.http.politeness import Pace
 from sp_data.wiki.incremental import Poll, Poller
 from sp_data.wiki.originals import Originals, usual_host
 from sp_data.wiki.parse.titles import file_title
-from sp_data.wiki.publish import STAGE, publish_catalogue
+from sp_data.wiki.publish import STAGE, check_size, publish_catalogue
+from sp_data.wiki.refusals import next_due
 from sp_data.wiki.rows import caption_sources, make_rows
 from sp_data.wiki.state import ScrapeState
 
@@ -42,11 +44,14 @@ log = logging.getLogger(__name__)
 PICTURES_A_LINE = 500
 
 
-def scrape(run: StageRun, *, reconcile: bool = False, proxy: str | None = None) -> StageResult:
+def scrape(
+    run: StageRun, *, reconcile: bool = False, allow_shrink: bool = False, proxy: str | None = None
+) -> StageResult:
     """Bring the lake's originals and catalogue up to date with the wiki.
 
-    `reconcile`: gather everything again, whatever the wiki says has changed. `proxy`: as in Transport.
-    Raises RecipeError (politeness), WikiError, LakeError. What was fetched until then stays in the lake.
+    `reconcile`: gather everything again, whatever the wiki says has changed, and ask again for every picture that did
+    not come. `allow_shrink`: publish a catalogue that lost most of its pictures. `proxy`: as in Transport.
+    Raises RecipeError (politeness), WikiError, ListShrank, LakeError. What was fetched until then stays in the lake.
     """
     source, lake = run.recipe.source, run.lake
     source.check_politeness()
@@ -56,12 +61,15 @@ def scrape(run: StageRun, *, reconcile: bool = False, proxy: str | None = None) 
             from sp_data.wiki.scrape_addresses import scrape_addresses
 
             robots = state.load_robots(lake)
-            result = scrape_addresses(run, proxy=proxy_url, robots=robots)
-            state.save_robots(lake, robots)
-            return result
+            try:
+                return scrape_addresses(
+                    run, reconcile=reconcile, allow_shrink=allow_shrink, proxy=proxy_url, robots=robots
+                )
+            finally:
+                state.save_robots(lake, robots)
         while True:
             attempt = _Run(source, lake, proxy_url, reconcile=reconcile, progress=run.progress)
-            result = attempt.work(run)
+            result = attempt.work(run, allow_shrink=allow_shrink)
             # A listing that was continued after a long interruption is old; another poll finds what changed meanwhile.
             if not attempt.poller.listed_long_ago:
                 return result
@@ -92,7 +100,7 @@ def plan(
     source.check_politeness()
     with lake.writer(), _served(source, proxy) as proxy_url:
         if source.addresses:
-            return _plan_of_addresses(source, lake)
+            return _plan_of_addresses(source, lake, reconcile=reconcile)
         while True:
             run = _Run(source, lake, proxy_url, reconcile=reconcile, progress=progress)
             scrape_plan = run.plan()
@@ -101,10 +109,10 @@ def plan(
             run.journal.clear()
 
 
-def _plan_of_addresses(source: Source, lake: Lake) -> ScrapePlan:
+def _plan_of_addresses(source: Source, lake: Lake, *, reconcile: bool) -> ScrapePlan:
     from sp_data.wiki.scrape_addresses import addresses_to_fetch
 
-    addresses, num_listed = addresses_to_fetch(source, lake)
+    addresses, num_listed = addresses_to_fetch(source, lake, reconcile=reconcile)
     seconds = len(addresses) * Pace(source.requests_per_second).mean_gap_s
     return ScrapePlan(num_listed, len(addresses), None, 0, seconds)
 
@@ -136,12 +144,14 @@ class _Run:
         self.client = WikiClient(source, proxy, site=site, journal=self.journal, robots=self.robots)
         self.poller = Poller(self.client, lake, self.journal, saved_state, progress, reconcile)
 
-    def work(self, run: StageRun) -> StageResult:
+    def work(self, run: StageRun, *, allow_shrink: bool) -> StageResult:
         started = time.monotonic()
         with self.client, contextlib.ExitStack() as at_the_end:
             at_the_end.callback(lambda: state.save_robots(self.lake, self.robots))
             poll = self.poller.poll()
-            result = self._nothing_new() if poll is None else self._bring_up_to_date(poll, run)
+            result = (
+                self._nothing_new() if poll is None else self._bring_up_to_date(poll, run, allow_shrink=allow_shrink)
+            )
         log.info(
             "%d requests to the API, %d to others, %.1f s",
             self.client.api.num_asked,
@@ -179,15 +189,27 @@ class _Run:
         log.info("%s: nothing changed", self.source.wiki)
         return StageResult(newest, "unchanged")
 
-    def _bring_up_to_date(self, poll: Poll, run: StageRun) -> StageResult:
+    def _bring_up_to_date(self, poll: Poll, run: StageRun, *, allow_shrink: bool) -> StageResult:
         facts = poll.known.facts
         host = usual_host(facts.files.values())
         originals = Originals(self.client, self.lake, self.journal, poll.known.refused, host)
+        newest = run.newest()
+        with self._refusing_to_shrink():
+            check_size(run, newest, len(facts.files), allow_shrink=allow_shrink)
         statuses = self._fetch(originals, facts)
+        num_ok = sum(status == OK for status in statuses.values())
+        if originals.first_error and not num_ok and not (newest and newest.counts.out):
+            # The next run asks again for all of them.
+            self.journal.clear()
+            raise originals.first_error
+        with self._refusing_to_shrink():
+            check_size(run, newest, num_ok, allow_shrink=allow_shrink)
+        originals.forget_others(facts.files.values())
+        refusals = poll.known.refused.values()
         rows = make_rows(facts, self.source, statuses)
         log.info(
             "%d of %d pictures are there, %d new (%.1f MB)",
-            sum(status == OK for status in statuses.values()),
+            num_ok,
             len(rows),
             originals.num_fetched,
             originals.num_bytes / 1e6,
@@ -213,16 +235,26 @@ class _Run:
                 unsettled=poll.unsettled,
                 facts=state.save_facts(self.lake, poll.known),
                 published=result.manifest.identity,
-                num_failed=sum(not refusal.is_final for refusal in poll.known.refused.values()),
+                num_failed=sum(not refusal.is_settled for refusal in refusals),
+                retry_at=next_due(refusals),
             ),
         )
         self.journal.clear()
         return result
 
+    @contextlib.contextmanager
+    def _refusing_to_shrink(self) -> Iterator[None]:
+        try:
+            yield
+        except ListShrank:
+            # The next run shall see what the wiki says then.
+            self.journal.clear()
+            raise
+
     def _fetch(self, originals: Originals, facts: Facts) -> dict[str, str]:
         """File name -> what became of its original."""
         statuses = {name: status for name, file in facts.files.items() if (status := originals.outcome(file))}
-        to_fetch = [file for name, file in sorted(facts.files.items()) if name not in statuses]
+        to_fetch = originals.in_order(file for name, file in facts.files.items() if name not in statuses)
         self.client.api.on_answer = None
         self.progress.begin(STAGE, len(to_fetch), "pictures")
         for number, file in enumerate(to_fetch, start=1):

@@ -15,6 +15,7 @@ import contextlib
 import gzip
 import json
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from sp_data.wiki.changes import Mark, Title
 from sp_data.wiki.facts import Facts
 from sp_data.wiki.http.client import Site
 from sp_data.wiki.http.politeness import RobotsCache
-from sp_data.wiki.originals import FetchRefusal
+from sp_data.wiki.refusals import LONGEST_WAIT_S, FetchRefusal
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,14 @@ class ScrapeState(BaseModel):
     """Identity of the catalogue that was made of the facts; None while pictures are still being fetched."""
     num_failed: int
     """Number of pictures that another try may fetch."""
+    retry_at: float = 0.0
+    """When the first of them may be asked for again (seconds since 1970)."""
+
+    @property
+    def has_due(self) -> bool:
+        """Whether a picture that did not come is to be asked for now. A clock that was put back delays nothing."""
+        now = time.time()
+        return self.num_failed > 0 and not now < self.retry_at < now + 2 * LONGEST_WAIT_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ A killed run leaves its journal behind. The next run makes the same queries in t
 those that the first run got answered. So no other code of the scraper has to know where a run can be interrupted.
 
 Answers belong to one run: its name stands for what it has to do, and for what was known of the wiki when it began. A
-run with another name finds none of them.
+run with another name finds none of them. What a wiki said is out of date after a day; a picture that came is not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 FOLDER = "wiki/journal"
 START = f"{FOLDER}/start.json"
 LONGEST_S = 24 * 3600.0
-"""A run that began longer ago starts again: too many of its answers are out of date by then."""
+"""A run about a wiki that began longer ago starts again: too many of its answers are out of date by then."""
 
 
 class Journal:
@@ -40,25 +41,29 @@ class Journal:
         self._begun = False
         self._paths: set[str] = set()
 
-    def begin(self, run: str) -> None:
-        """Continue the unfinished run of this name, or start it; the journal of another run is removed."""
+    def begin(self, run: str, *, lasts_s: float = LONGEST_S) -> None:
+        """Continue the unfinished run of this name, or start it; the journal of another run is removed.
+
+        `lasts_s`: how long ago it may have begun; infinity: its answers are never out of date.
+        """
         self._paths = set(self._lake.list(FOLDER))
-        began = self._start_of(run) if START in self._paths else None
+        began = self._start_of(run, lasts_s) if START in self._paths else None
         if began is None:
             self.clear()
             self._lake.write_bytes(START, json.dumps({"run": run, "at": time.time()}).encode())
             self._paths.add(START)
         else:
-            self.age_s = time.time() - began
+            self.age_s = max(time.time() - began, 0.0)
         self._begun = True
 
-    def _start_of(self, run: str) -> float | None:
+    def _start_of(self, run: str, lasts_s: float) -> float | None:
         try:
             start = json.loads(self._lake.read_bytes(START))
             began = float(start["at"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return began if start["run"] == run and 0 <= time.time() - began <= LONGEST_S else None
+        is_fresh = lasts_s == math.inf or 0 <= time.time() - began <= lasts_s
+        return began if start["run"] == run and is_fresh else None
 
     def find(self, query: Mapping[str, Any]) -> Any | None:
         """The answer to a query that was made before in this run, else None."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from sp_data import __version__
-from sp_data.errors import WikiBlocked
+from sp_data.errors import RobotsForbid
 from sp_data.web_address import read_web_address
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Robots:
     def check(self, url: str) -> float:
         """How many seconds the robots.txt of a host wants between two requests; 0 if it does not say.
 
-        Raises WikiBlocked if it forbids `url` to our agent, NotAWebAddress.
+        Raises RobotsForbid if it forbids `url` to our agent, NotAWebAddress.
         """
         address = read_web_address(url)
         origin = address.origin
@@ -106,7 +106,7 @@ class Robots:
         rules = self._rules[origin]
         if not rules.can_fetch(AGENT, address.url):
             path = address.path if len(address.path) <= 100 else f"{address.path[:100]}…"
-            raise WikiBlocked(
+            raise RobotsForbid(
                 f"{origin}/robots.txt does not allow {AGENT} to fetch {path}; ask the wiki's owners, "
                 "or choose another source.wiki"
             )
