@@ -16,7 +16,7 @@ from sp_data.wiki.facts import Facts, WikiFile
 from sp_data.wiki.http.api import Json, Params
 from sp_data.wiki.http.client import CONTENT, WikiClient
 from sp_data.wiki.parse import file_page as filepage
-from sp_data.wiki.parse.titles import FILE_NAMESPACE, file_title, normal_name
+from sp_data.wiki.parse.titles import CATEGORY_NAMESPACE, FILE_NAMESPACE, file_title, name_of
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def list_files(client: WikiClient, facts: Facts) -> None:
     listed: set[str] = set()
     for generator in _generators(client):
         for page in client.pages_with_text({**generator, **WANTED}):
-            listed.add(_name(page["title"]))
+            listed.add(name_of(page["title"]))
             take_file(client, facts, page)
     ask_files(client, facts, facts.portal_files(client.source) - listed)
     facts.prune(client.source, selected_categories(client))
@@ -84,15 +84,15 @@ def take_file(client: WikiClient, facts: Facts, page: Json) -> None:
     # A red link, or the page of a deleted file.
     if not page.get("imageinfo"):
         return
-    info, page_name = page["imageinfo"][0], _name(page["title"])
-    name = _name(info.get("canonicaltitle") or page["title"])
+    info, page_name = page["imageinfo"][0], name_of(page["title"])
+    name = name_of(info.get("canonicaltitle") or page["title"])
     if name != page_name:
         # A redirect comes with its own title and categories, and with the imageinfo of its target.
         facts.aliases[page_name] = name
         return
     facts.files[name] = _file(name, page, info)
     for redirect in page.get("redirects", ()):
-        facts.aliases[_name(redirect["title"])] = name
+        facts.aliases[name_of(redirect["title"])] = name
     text = wikitext_of(page)
     if text is not None:
         facts.file_pages[name] = filepage.read(text, client.namespaces)
@@ -101,7 +101,9 @@ def take_file(client: WikiClient, facts: Facts, page: Json) -> None:
 def selected_categories(client: WikiClient) -> frozenset[str]:
     """Names of the source's categories, without 'Category:'."""
     spaces = client.namespaces
-    return frozenset(spaces.category_name(name) or normal_name(name) for name in client.source.categories)
+    return frozenset(
+        spaces.category_name(name) or spaces.normal(name, CATEGORY_NAMESPACE) for name in client.source.categories
+    )
 
 
 def selection(source: Source) -> str:
@@ -118,8 +120,9 @@ def selection(source: Source) -> str:
 def wikitext_of(page: Json) -> str | None:
     """The page's wikitext; None if it is deleted or hidden, or not wikitext (scripts, style sheets, data)."""
     for revision in page.get("revisions", ())[:1]:
-        main = revision.get("slots", {}).get("main", {})
-        if main.get("contentmodel") == "wikitext" and "content" in main:
+        # MediaWiki before 1.32 knows no slots.
+        main = revision.get("slots", {}).get("main", revision)
+        if main.get("contentmodel", "wikitext") == "wikitext" and "content" in main:
             return str(main["content"])
     return None
 
@@ -138,10 +141,6 @@ def _generators(client: WikiClient) -> Iterator[Params]:
             yield {"generator": "allimages", "gailimit": "max"}
 
 
-def _name(title: str) -> str:
-    return normal_name(title.partition(":")[2])
-
-
 def _file(name: str, page: Json, info: Json) -> WikiFile:
     sha1 = str(info.get("sha1", "")).lower()
     return WikiFile(
@@ -156,7 +155,7 @@ def _file(name: str, page: Json, info: Json) -> WikiFile:
         height=_number(info.get("height"), 1 << 30),
         uploaded_at=str(info.get("timestamp", "")),
         uploader=info.get("user"),
-        categories=tuple(sorted(_name(category["title"]) for category in page.get("categories", ()))),
+        categories=tuple(sorted(name_of(category["title"]) for category in page.get("categories", ()))),
     )
 
 

@@ -17,7 +17,7 @@ from sp_data.wiki.http.api import Json, Params
 from sp_data.wiki.http.client import CONTENT, WikiClient
 from sp_data.wiki.parse import wikitext
 from sp_data.wiki.parse.page import Page
-from sp_data.wiki.parse.titles import cleaned_name, file_title, normal_name, owner_key
+from sp_data.wiki.parse.titles import cleaned_name, file_title, name_of, owner_key
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
             continue
         facts.rendered[title] = Rendered(
             page=rendered.read(page["text"], str(page["title"]), int(page["pageid"]), int(page["revid"])),
-            files=tuple(sorted({normal_name(name) for name in page.get("images", ())})),
+            files=tuple(sorted({str(name).replace("_", " ") for name in page.get("images", ())})),
             includes=tuple(sorted({str(included["title"]) for included in page.get("templates", ())})),
         )
 
@@ -79,7 +79,7 @@ def ask_usage(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
     for page in client.pages_named(map(file_title, wanted), params):
         users = sorted(str(user["title"]) for user in page.get("fileusage", ()) if not user.get("redirect"))
         if users:
-            facts.usage[normal_name(str(page["title"]).partition(":")[2])] = tuple(users)
+            facts.usage[name_of(str(page["title"]))] = tuple(users)
 
 
 def pages_to_render(facts: Facts, client: WikiClient) -> list[str]:

@@ -31,7 +31,7 @@ from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import Pace
 from sp_data.wiki.incremental import Poll, Poller
 from sp_data.wiki.originals import Originals, usual_host
-from sp_data.wiki.parse.titles import file_title
+from sp_data.wiki.parse.titles import file_title, name_of
 from sp_data.wiki.publish import STAGE, publish_catalogue
 from sp_data.wiki.rows import caption_sources, make_rows
 from sp_data.wiki.state import ScrapeState
@@ -238,7 +238,9 @@ class _Run:
             return by_alias
         pages = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
         return by_alias | {
-            str(page["title"]): str(page["imageinfo"][0].get("canonicaltitle") or page["title"])
+            file_title(name_of(page["title"])): file_title(
+                name_of(page["imageinfo"][0].get("canonicaltitle") or page["title"])
+            )
             for page in pages
             if page.get("imageinfo")
         }

@@ -27,6 +27,7 @@ def main() -> None:
             case "up":
                 command.add_argument("--port", type=int, default=0, help="0: a free one")
                 command.add_argument("--sample", type=int, metavar="N", help="load the sample with N kids")
+                command.add_argument("--language", default="en", help="the wiki's language, e.g. zh-hans")
             case "load":
                 command.add_argument("--images", type=Path, action="append", default=[], help="a folder")
                 command.add_argument("--pages", type=Path, action="append", default=[], help="JSON lines")
@@ -35,7 +36,7 @@ def main() -> None:
             case "faults":
                 command.add_argument("faults", help="a JSON object; {} to behave")
     args = parser.parse_args()
-    wiki = MediaWiki(args.root, getattr(args, "port", 0))
+    wiki = MediaWiki(args.root, getattr(args, "port", 0), language=getattr(args, "language", "en"))
     match args.command:
         case "up":
             wiki.up()

@@ -60,10 +60,17 @@ def why_not() -> str | None:
 
 
 class MediaWiki:
-    """A wiki in `root`, running while the context lasts. `port` 0 takes a free one."""
+    """A wiki in `root`, running while the context lasts. `port` 0 takes a free one.
 
-    def __init__(self, root: Path, port: int = 0, workers: int = 4) -> None:
+    `language`: MediaWiki's code of the wiki's language, e.g. 'zh-hans'. `capital_links`: whether titles start with a
+    capital, whatever their link starts with.
+    """
+
+    def __init__(
+        self, root: Path, port: int = 0, workers: int = 4, *, language: str = "en", capital_links: bool = True
+    ) -> None:
         self.root = root.resolve()
+        self.language, self.capital_links = language, capital_links
         self.workers = workers
         self.port = port or self._state().get("port") or _free_port()
 
@@ -169,6 +176,8 @@ class MediaWiki:
             "MW_INSTALL_PATH": str(INSTALLATION),
             "FX_ROOT": str(self.root),
             "FX_PORT": str(self.port),
+            "FX_LANGUAGE": self.language,
+            "FX_CAPITAL_LINKS": str(int(self.capital_links)),
             "FX_SECRET": hashlib.sha256(str(self.root).encode()).hexdigest(),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",

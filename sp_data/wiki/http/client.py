@@ -18,6 +18,7 @@ from urllib.parse import quote_plus
 
 from sp_data.errors import WikiApiError, WikiUnreachable
 from sp_data.recipe import Source
+from sp_data.wiki.http import greeting
 from sp_data.wiki.http.api import Api, ApiNotFound, Json, Params
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import RobotsCache
@@ -39,10 +40,12 @@ CONTENT: Params = {"prop": "revisions", "rvprop": "content|ids", "rvslots": "mai
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What is requested of a wiki only once: the address of its API, and its names for files and categories."""
+    """What is requested of a wiki only once: the address of its API, its version, and its names and words."""
 
     api: str
     namespaces: Namespaces
+    version: tuple[int, int] | None = None
+    """(1, 39) of MediaWiki 1.39.17, None if the wiki does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class WikiClient:
 
     @property
     def namespaces(self) -> Namespaces:
-        """The wiki's names for files and categories."""
+        """The wiki's own names and words."""
         return self.site.namespaces
 
     def pages(self, params: Params) -> Iterator[Json]:
@@ -188,34 +191,40 @@ class WikiClient:
         It finds the API and the wiki's namespaces (`site`), and returns the wiki's time and newest changes.
         """
         self.source.check_politeness()
-        params: Params = {
-            "action": "query",
-            "meta": "siteinfo",
-            "siprop": "general|namespaces|namespacealiases",
-            "list": "recentchanges|logevents",
-            "rcprop": "ids|timestamp",
-            "rctype": "edit|new|log",
-            "rclimit": "max",
-            "leprop": "ids|timestamp",
-            "lelimit": "max",
-            "curtimestamp": 1,
-        }
         for path in API_PATHS:
             try:
-                answer = self.api.ask(self.source.wiki + path, params)
+                answer = self._greeted(self.source.wiki + path)
             except ApiNotFound:
                 continue
             query = answer.get("query", {})
             log.info("%s: %s", self.source.wiki, query.get("general", {}).get("generator", "an unknown wiki"))
-            self._site = Site(self.source.wiki + path, Namespaces.of_siteinfo(query))
+            greeting.check_version(self.source.wiki, query)
+            if untold := greeting.untold(query):
+                log.warning("%s does not tell its %s; English ones are assumed", self.source.wiki, untold)
+            self._site = Site(self.source.wiki + path, Namespaces.of_siteinfo(query), greeting.version_of(query))
             changes, events = query.get("recentchanges", ()), query.get("logevents", ())
             return Greeting(str(answer.get("curtimestamp", "")), tuple(changes), tuple(events))
         raise WikiUnreachable(
             f"{self.source.wiki} has neither {' nor '.join(API_PATHS)}: is source.wiki the address of a MediaWiki?"
         )
 
+    def _greeted(self, api: str) -> Json:
+        """The answer to the first request; a wiki that refuses to tell its language is asked without."""
+        try:
+            return self.api.ask(api, greeting.parameters(greeting.LANGUAGE))
+        except WikiApiError as error:
+            try:
+                answer = self.api.ask(api, greeting.parameters(greeting.NAMESPACES_ONLY))
+            except WikiApiError:
+                raise error from None
+            log.info("%s refuses to tell its language (%s)", self.source.wiki, error)
+            return answer
+
     def _ask(self, params: Params) -> Json:
         """An answer. If the API is not where an earlier run found it any more, it is searched again."""
+        version = self.site.version
+        if version is not None and version < greeting.FIRST_WITH_SLOTS:
+            params = {name: value for name, value in params.items() if name != "rvslots"}
         try:
             return self.api.ask(self.site.api, params)
         except ApiNotFound:
