@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 
 from sp_data.errors import WikiError
 from sp_data.recipe import Source
+from sp_data.runtime.bounded import GivenUp
 from sp_data.wiki.facts import Facts, WikiFile
 from sp_data.wiki.http.api import Json, Params
 from sp_data.wiki.http.client import CONTENT, WikiClient
-from sp_data.wiki.parse import file_page as filepage
+from sp_data.wiki.parse.bounded import read_file_page
 from sp_data.wiki.parse.titles import CATEGORY_NAMESPACE, FILE_NAMESPACE, file_title, name_of
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -59,6 +60,7 @@ def ask_files(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
     for name in wanted:
         facts.files.pop(name, None)
         facts.file_pages.pop(name, None)
+        facts.unread.pop(file_title(name), None)
     facts.aliases = {alias: name for alias, name in facts.aliases.items() if alias not in stale and name not in stale}
     for page in client.pages_named(map(file_title, wanted), WANTED_WITH_TEXT):
         take_file(client, facts, page)
@@ -95,7 +97,13 @@ def take_file(client: WikiClient, facts: Facts, page: Json) -> None:
         facts.aliases[name_of(redirect["title"])] = name
     text = wikitext_of(page)
     if text is not None:
-        facts.file_pages[name] = filepage.read(text, client.namespaces)
+        title = file_title(name)
+        facts.unread.pop(title, None)
+        try:
+            facts.file_pages[name] = read_file_page(text, client.namespaces)
+        except GivenUp as reason:
+            facts.unread[title] = str(reason)
+            log.warning("%s is not read: %s; its licence and description stay as they were", title, reason)
 
 
 def selected_categories(client: WikiClient) -> frozenset[str]:

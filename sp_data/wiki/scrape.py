@@ -193,9 +193,12 @@ class _Run:
         )
         sources = ", ".join(f"{source} {count}" for source, count in caption_sources(rows).items())
         log.info("captions come from: %s", sources)
+        if facts.num_unread:
+            log.warning("%d pages could not be read; what earlier runs read of them is kept", facts.num_unread)
         result = publish_catalogue(
             run,
             rows,
+            num_unread=facts.num_unread,
             clock=poll.mark.clock,
             current_titles=lambda titles: self._current_titles(titles, facts),
             fetched=originals.num_fetched > 0,

@@ -57,12 +57,14 @@ def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Fact
     facts.prune(source, selected_categories(client))
     require_files(client, facts)
     ask_articles(client, facts, articles)
+    facts.keep_known(before)
     _update_usage(client, facts, before, articles, everything=bool(templates))
 
     wanted = {*pages_to_render(facts, client), *portals}
     # A page that is not wanted any more may be deleted; its facts are dropped.
     facts.rendered = {title: page for title, page in facts.rendered.items() if title in wanted}
     render(client, facts, (wanted - facts.rendered.keys()) | (stale & wanted - portals))
+    facts.keep_known(before)
     return facts
 
 

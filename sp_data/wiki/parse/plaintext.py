@@ -84,7 +84,7 @@ def _words(nodes: list[Node], spaces: Namespaces) -> Iterator[str]:
             case Text():
                 yield str(node.value)
             case HTMLEntity():
-                yield node.normalize()
+                yield _character(node)
             case Wikilink():
                 yield from _link(node, spaces)
             case ExternalLink():
@@ -96,6 +96,14 @@ def _words(nodes: list[Node], spaces: Namespaces) -> Iterator[str]:
                 yield from _tag(node, spaces)
             case _:
                 pass  # templates, arguments, comments
+
+
+def _character(entity: HTMLEntity) -> str:
+    try:
+        return entity.normalize()
+    except (ValueError, OverflowError):
+        # No such character, e.g. &#x110000;
+        return str(entity)
 
 
 def _link(link: Wikilink, spaces: Namespaces) -> Iterator[str]:
