@@ -25,6 +25,7 @@ CATEGORY_NAMESPACE = 14
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _ENTITY = re.compile(r"&(?:[^\W_]+|#\d{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _DIRECTION_MARKS = re.compile(r"[\u200e\u200f\u202a-\u202e]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _SPACES = re.compile(r"[_\s\u180e]+")
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,5}$")
 _PICTURE = re.compile(r"\.(?:png|jpe?g|gif|webp|svg|bmp|tiff?|avif|ico)$", re.IGNORECASE)
@@ -127,8 +128,11 @@ def normal_name(text: str) -> str:
 
 
 def name_of(title: str) -> str:
-    """'Datei:Ada Birch.png' -> 'Ada Birch.png', of a title that the API gave."""
-    return title.partition(":")[2]
+    """'Datei:Ada Birch.png' -> 'Ada Birch.png', of a title that the API gave.
+
+    MediaWiki allows no control characters in titles; those that a hostile wiki sends become spaces.
+    """
+    return _CONTROLS.sub(" ", title.partition(":")[2])
 
 
 def unescape(text: str) -> str:
