@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
+from sp_data.errors import StageError
 from sp_data.runtime.subprocesses import die_with_parent
 
 MEMORY_BYTES = 3 << 30
@@ -36,6 +37,7 @@ PATIENCE_S = 60.0
 SHORT_S = 1.0
 """After calls that were given up took PATIENCE_S in all, each of the next ones gets this much of the processor."""
 _LENGTH_BYTES = 8
+_READY = b"ready"
 _STARTS = 2
 """How often a call is made whose child dies of anything but its time."""
 
@@ -57,7 +59,7 @@ class BoundedWorker:
         atexit.register(self.close)
 
     def call(self, request: object) -> bytes:
-        """The function's answer. Raises GivenUp."""
+        """The function's answer. Raises GivenUp, or StageError if the child cannot be started."""
         body = pickle.dumps(request)
         with self._lock:
             for _ in range(_STARTS):
@@ -112,14 +114,29 @@ class BoundedWorker:
             # The kernel ends it with the thread that started it.
             self._end()
         if self._child is None:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", self._module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self._child = self._started()
         return self._child
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """A child that is ready. Raises StageError: without it no text at all can be read, which is no text's fault."""
+        child = subprocess.Popen(
+            [sys.executable, "-m", self._module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Workers of other frameworks, such as Ray's, may have added folders to their own path.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+        assert child.stdout is not None and child.stderr is not None
+        with child.stderr:
+            if child.stdout.read(len(_READY)) != _READY:
+                lines = child.stderr.read().decode("utf-8", "replace").split("\n")
+                child.kill()
+                child.wait()
+                cause = next((line for line in reversed(lines) if line.strip()), f"status {child.returncode}")
+                raise StageError(f"python -m {self._module}, which reads pages, does not start: {cause.strip()}")
+        return child
 
     def _end(self) -> int:
         """End the child; returns its status."""
@@ -147,8 +164,11 @@ def serve(answer: Callable[[object], bytes]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    # A foreign library that prints must not write into the answers.
-    sys.stdout = sys.stderr
+    answers.write(_READY)
+    answers.flush()
+    # What a foreign library prints must not stand between the answers.
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 as long as the process lasts
+    os.dup2(sys.stderr.fileno(), 2)
     while (limit := _read(requests)) is not None and (body := _read(requests)) is not None:
         signal.setitimer(signal.ITIMER_PROF, pickle.loads(limit))
         try:

@@ -20,6 +20,7 @@ def main() -> None:
         ("down", "stop"),
         ("faults", "misbehave (README.md)"),
         ("log", "count the requests so far"),
+        ("siteinfo", "print what it tells of its language, for tests/data/siteinfo"),
     ):
         command = commands.add_parser(name, help=about)
         command.add_argument("--root", type=Path, required=True, help="the wiki's folder")
@@ -46,6 +47,8 @@ def main() -> None:
         case "load":
             ops: list[Op] = [op for folder in args.images for op in folder_ops(folder)]
             wiki.apply(ops + [op for path in args.pages for op in file_ops(path)])
+        case "siteinfo":
+            print(json.dumps(wiki.siteinfo(), ensure_ascii=False, sort_keys=True))
         case "down":
             wiki.down(purge=args.purge)
         case "faults":

@@ -21,11 +21,14 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from sp_data.wiki.http.greeting import LANGUAGE
 
 INSTALLATION = Path(os.environ.get("MW_INSTALL_PATH", "/usr/share/mediawiki"))
 PHP = Path(__file__).resolve().parent / "php"
@@ -154,6 +157,25 @@ class MediaWiki:
 
     def clear_log(self) -> None:
         (self.root / "access.jsonl").unlink(missing_ok=True)
+
+    def siteinfo(self) -> dict[str, Any]:
+        """What the API tells of the wiki's language, without what differs from machine to machine."""
+        parameters = urllib.parse.urlencode({"action": "query", "format": "json", "formatversion": 2, **LANGUAGE})
+        request = urllib.request.Request(f"{self.url}/api.php?{parameters}", headers={"User-Agent": AGENT})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            query = dict(json.load(response)["query"])
+        general = {name: query["general"][name] for name in ("generator", "lang", "case")}
+        spaces = {number: query["namespaces"][str(number)] for number in (-2, 6, 10, 14)}
+        words = [word for word in query["magicwords"] if word["name"].startswith("img_") or "__" in word["aliases"][0]]
+        names = {"pagename", "sitename", "fullpagename"}
+        words += [word for word in query["magicwords"] if word["name"] in names]
+        return {
+            **{part: query[part] for part in ("namespacealiases", "extensiontags", "allmessages")},
+            "general": general,
+            "namespaces": spaces,
+            "magicwords": words,
+            "variables": sorted(names & set(query["variables"])),
+        }
 
     # Installing and running
 

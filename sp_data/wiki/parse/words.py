@@ -150,7 +150,8 @@ class Words:
     @cached_property
     def switch_pattern(self) -> re.Pattern[str]:
         """__NOTOC__ in the wiki's languages."""
-        return re.compile("|".join([r"__[A-Z]+__", *map(re.escape, self.switches)]), re.IGNORECASE)
+        longest_first = sorted(self.switches, key=len, reverse=True)
+        return re.compile("|".join([*map(re.escape, longest_first), r"__[A-Z]+__"]), re.IGNORECASE)
 
     @cached_property
     def _descriptions(self) -> frozenset[str]:
