@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 from sp_data.errors import StageError
@@ -120,7 +121,7 @@ class BoundedWorker:
     def _started(self) -> subprocess.Popen[bytes]:
         """A child that is ready. Raises StageError: without it no text at all can be read, which is no text's fault."""
         child = subprocess.Popen(
-            [sys.executable, "-m", self._module],
+            [sys.executable, "-m", self._module, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -160,14 +161,14 @@ class BoundedWorker:
 
 def serve(answer: Callable[[object], bytes]) -> None:
     """The child's loop: answer requests from standard input until the parent closes it or dies."""
-    die_with_parent()
+    die_with_parent(int(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     answers.write(_READY)
     answers.flush()
     # What a foreign library prints must not stand between the answers.
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 as long as the process lasts
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 as long as the process lasts
     os.dup2(sys.stderr.fileno(), 2)
     while (limit := _read(requests)) is not None and (body := _read(requests)) is not None:
         signal.setitimer(signal.ITIMER_PROF, pickle.loads(limit))
