@@ -55,11 +55,13 @@ TOKENS = (
     *(b"&#99999999;", b"&eth", b"%ff%00", b"\xe2\x80\xae", b"\x00", b"-{", b"}-", b"\n* ", b"[http://a ", b"{{#if:"),
 )
 HTML = """<div class="mw-parser-output"><aside class="portable-infobox"><h2 class="pi-title">Ada</h2>
-<figure class="pi-image"><img src="/images/a/ab/A.png" data-image-key="A.png"><figcaption class="pi-caption">x</figcaption>
-</figure><div class="pi-data" data-source="hat"><div class="pi-data-value">red</div></div></aside><p><b>Ada</b> is a kid.
-</p><h2>Gallery</h2><div class="wikia-gallery-item"><img data-src="/images/a/ab/B.png"><div class="lightbox-caption">y
-</div></div><ul><li class="gallerybox"><img src="/images/thumb/a/ab/C.png/120px-C.png" alt="c"><div class="gallerytext">z
-</div></li></ul><div class="thumbinner"><img src="//x/a/ab/D%27.png"><div class="thumbcaption">d</div></div></div>"""
+<figure class="pi-image"><img src="/images/a/ab/A.png" data-image-key="A.png">
+<figcaption class="pi-caption">x</figcaption></figure><div class="pi-data" data-source="hat">
+<div class="pi-data-value">red</div></div></aside><p><b>Ada</b> is a kid.</p><h2>Gallery</h2>
+<div class="wikia-gallery-item"><img data-src="/images/a/ab/B.png"><div class="lightbox-caption">y</div></div>
+<ul><li class="gallerybox"><img src="/images/thumb/a/ab/C.png/120px-C.png" alt="c">
+<div class="gallerytext">z</div></li></ul><div class="thumbinner"><img src="//x/a/ab/D%27.png">
+<div class="thumbcaption">d</div></div></div>"""
 HTML_TOKENS = (
     *(b"<", b">", b"</", b'"', b"<!--", b"<![CDATA[", b"<img src='//[/a/ab/x.png'>", b"<aside class=portable-infobox>"),
     *(
