@@ -50,10 +50,13 @@ def end_group(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> Non
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def die_with_parent() -> None:
-    """Called first thing in a child: the kernel kills it when its parent dies, even by SIGKILL."""
+def die_with_parent(parent: int = 0) -> None:
+    """Called first thing in a child: the kernel kills it when its parent dies, even by SIGKILL.
+
+    `parent`: its process id if the child knows it; in a container, it may be 1.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent if parent else os.getppid() == 1:
         # The parent died before this call.
         os._exit(1)
 

@@ -18,7 +18,8 @@ def resolve_title(name: str, known: Collection[str], lake: Lake) -> str:
 
     'File:Ada_Birch.png', 'ada Birch.png' -> 'File:Ada Birch.png'
     """
-    for title in (name, file_title(normal_name(name.removeprefix("File:")))):
+    bare = name.removeprefix("File:")
+    for title in (name, file_title(bare), file_title(normal_name(bare))):
         if title in known:
             return title
     similar = difflib.get_close_matches(name, known, n=3) if len(known) <= TITLES_COMPARED else []

@@ -11,12 +11,12 @@ changed (update.py); equal facts make equal rows, whichever way they came.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sp_data.recipe import Source
 from sp_data.wiki.parse.file_page import FilePage
 from sp_data.wiki.parse.page import Page
-from sp_data.wiki.parse.titles import file_title
+from sp_data.wiki.parse.titles import file_title, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,14 @@ class WikiFile:
 class Rendered:
     """A page as its HTML shows it, with what that depends on.
 
-    `files`: names of the files it shows, red links included. `includes`: titles of the pages it includes.
+    `files`: names of the files it shows, red links included. `includes`: titles of the pages it includes. `unread`: why
+    its HTML could not be read; `page` is then what an earlier run read, or empty.
     """
 
     page: Page
     files: tuple[str, ...]
     includes: tuple[str, ...]
+    unread: str = ""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,9 @@ class Facts:
     show files without naming them in their wikitext."""
     usage: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """File that no article's wikitext shows -> articles that show it nevertheless, sorted."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Article or file page (by title, 'File:...') whose wikitext could not be read -> why. What an earlier run read of
+    it is kept."""
 
     def copy(self) -> Facts:
         return Facts(
@@ -77,7 +82,25 @@ class Facts:
             dict(self.articles),
             dict(self.rendered),
             dict(self.usage),
+            dict(self.unread),
         )
+
+    @property
+    def num_unread(self) -> int:
+        """Number of pages whose wikitext or HTML could not be read."""
+        return len(self.unread) + sum(bool(page.unread) for page in self.rendered.values())
+
+    def keep_known(self, before: Facts) -> None:
+        """Take from an earlier run's facts what it read of the pages that could not be read now."""
+        for title in self.unread:
+            if title in before.articles:
+                self.articles.setdefault(title, before.articles[title])
+            name = name_of(title)
+            if name in self.files and file_title(name) == title and name in before.file_pages:
+                self.file_pages.setdefault(name, before.file_pages[name])
+        for title, page in self.rendered.items():
+            if page.unread and title in before.rendered:
+                self.rendered[title] = replace(page, page=before.rendered[title].page)
 
     def portal_files(self, source: Source) -> set[str]:
         """Names of the files on the source's pages; known aliases are replaced by the files' names."""
@@ -101,6 +124,8 @@ class Facts:
             alias: name for alias, name in self.aliases.items() if name in self.files and alias not in self.files
         }
         self.file_pages = {name: page for name, page in self.file_pages.items() if name in self.files}
+        gone = {title for title in self.unread if title.startswith(file_title("")) and name_of(title) not in self.files}
+        self.unread = {title: reason for title, reason in self.unread.items() if title not in gone}
 
     def files_not_in_wikitext(self, mime_types: Iterable[str]) -> set[str]:
         """Names of wanted files that no article's wikitext shows."""

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator
 
 from sp_data.errors import WikiError
 from sp_data.recipe import Source
+from sp_data.runtime.bounded import GivenUp
 from sp_data.web_address import without_login
 from sp_data.wiki.facts import Facts, WikiFile
 from sp_data.wiki.http.answers import Json, number_of, objects_in, text_of
 from sp_data.wiki.http.api import Params
 from sp_data.wiki.http.client import CONTENT, WikiClient
-from sp_data.wiki.parse import file_page as filepage
-from sp_data.wiki.parse.titles import FILE_NAMESPACE, file_title, normal_name
+from sp_data.wiki.parse.bounded import read_file_page
+from sp_data.wiki.parse.titles import CATEGORY_NAMESPACE, FILE_NAMESPACE, file_title, name_of
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def list_files(client: WikiClient, facts: Facts) -> None:
     listed: set[str] = set()
     for generator in _generators(client):
         for page in client.pages_with_text({**generator, **WANTED}):
-            listed.add(_name(page["title"]))
+            listed.add(name_of(page["title"]))
             take_file(client, facts, page)
     ask_files(client, facts, facts.portal_files(client.source) - listed)
     facts.prune(client.source, selected_categories(client))
@@ -61,6 +62,7 @@ def ask_files(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
     for name in wanted:
         facts.files.pop(name, None)
         facts.file_pages.pop(name, None)
+        facts.unread.pop(file_title(name), None)
     facts.aliases = {alias: name for alias, name in facts.aliases.items() if alias not in stale and name not in stale}
     for page in client.pages_named(map(file_title, wanted), WANTED_WITH_TEXT):
         take_file(client, facts, page)
@@ -87,24 +89,32 @@ def take_file(client: WikiClient, facts: Facts, page: Json) -> None:
     if not (infos := page.get("imageinfo")):
         return
     # Of an odd answer about one file, a row is left that says `hidden`.
-    info, page_name = next(iter(objects_in(infos)), {}), _name(page["title"])
-    name = _name(text_of(info.get("canonicaltitle")) or page["title"])
+    info, page_name = next(iter(objects_in(infos)), {}), name_of(page["title"])
+    name = name_of(text_of(info.get("canonicaltitle")) or page["title"])
     if name != page_name:
         # A redirect comes with its own title and categories, and with the imageinfo of its target.
         facts.aliases[page_name] = name
         return
     facts.files[name] = _file(name, page, info)
     for redirect in filter(_has_title, objects_in(page.get("redirects"))):
-        facts.aliases[_name(redirect["title"])] = name
+        facts.aliases[name_of(redirect["title"])] = name
     text = wikitext_of(page)
     if text is not None:
-        facts.file_pages[name] = filepage.read(text, client.namespaces)
+        title = file_title(name)
+        facts.unread.pop(title, None)
+        try:
+            facts.file_pages[name] = read_file_page(text, client.namespaces)
+        except GivenUp as reason:
+            facts.unread[title] = str(reason)
+            log.warning("%s is not read: %s; its licence and description stay as they were", title, reason)
 
 
 def selected_categories(client: WikiClient) -> frozenset[str]:
     """Names of the source's categories, without 'Category:'."""
     spaces = client.namespaces
-    return frozenset(spaces.category_name(name) or normal_name(name) for name in client.source.categories)
+    return frozenset(
+        spaces.category_name(name) or spaces.normal(name, CATEGORY_NAMESPACE) for name in client.source.categories
+    )
 
 
 def selection(source: Source) -> str:
@@ -122,8 +132,11 @@ def wikitext_of(page: Json) -> str | None:
     """The page's wikitext; None if it is deleted or hidden, or not wikitext (scripts, style sheets, data)."""
     for revision in objects_in(page.get("revisions"))[:1]:
         slots = revision.get("slots")
-        main = slots.get("main") if isinstance(slots, dict) else None
-        if isinstance(main, dict) and main.get("contentmodel") == "wikitext" and isinstance(main.get("content"), str):
+        # MediaWiki before 1.32 knows no slots.
+        main = slots.get("main") if isinstance(slots, dict) else revision
+        if not isinstance(main, dict) or main.get("contentmodel", "wikitext") != "wikitext":
+            return None
+        if isinstance(main.get("content"), str):
             return str(main["content"])
     return None
 
@@ -142,10 +155,6 @@ def _generators(client: WikiClient) -> Iterator[Params]:
             yield {"generator": "allimages", "gailimit": "max"}
 
 
-def _name(title: str) -> str:
-    return normal_name(title.partition(":")[2])
-
-
 def _file(name: str, page: Json, info: Json) -> WikiFile:
     sha1 = text_of(info.get("sha1")).lower()
     return WikiFile(
@@ -162,7 +171,9 @@ def _file(name: str, page: Json, info: Json) -> WikiFile:
         uploaded_at=text_of(info.get("timestamp")),
         uploader=text_of(info.get("user")) or None,
         categories=tuple(
-            sorted(_name(category["title"]) for category in objects_in(page.get("categories")) if _has_title(category))
+            sorted(
+                name_of(category["title"]) for category in objects_in(page.get("categories")) if _has_title(category)
+            )
         ),
     )
 

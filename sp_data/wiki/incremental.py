@@ -20,6 +20,7 @@ from sp_data.recipe import Source
 from sp_data.runtime.progress import SHOWN, Progress
 from sp_data.wiki import state
 from sp_data.wiki.changes import OVERLAP, REACH, Changes, Mark, Title, ask_changes, at
+from sp_data.wiki.facts import Facts
 from sp_data.wiki.gather import gather
 from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.journal import Journal
@@ -124,11 +125,15 @@ class Poller:
         self.progress.begin("list", None, "requests")
         self.client.api.on_answer = self.progress.advance
         mark = Mark.of(self.client.greet())
-        facts = gather(self.client)
+        facts = gather(self.client, self._saved_facts)
         # Listing everything again is no reason to ask for what does not come; being asked to is.
         known = state.load_facts(self.lake, self.state) if self.state and not self.reconcile else None
         refused = dict(known.refused) if known else {}
         return Poll(mark, KnownFacts(facts, refused), reconciled_at=mark.clock, runs=0, unsettled=())
+
+    def _saved_facts(self) -> Facts | None:
+        known = state.load_facts(self.lake, self.state) if self.state else None
+        return known.facts if known else None
 
     def _apply(self, changes: Changes, touched: frozenset[Title], known: KnownFacts, last: ScrapeState) -> Poll:
         # If an interrupted run found the same changes, its answers about them still hold.

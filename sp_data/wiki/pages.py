@@ -11,14 +11,15 @@ import logging
 from collections.abc import Iterable
 
 from sp_data.errors import WikiApiError
+from sp_data.runtime.bounded import GivenUp
 from sp_data.wiki.facts import Facts, Rendered
 from sp_data.wiki.files import wikitext_of
 from sp_data.wiki.http.answers import Json
 from sp_data.wiki.http.api import Params
 from sp_data.wiki.http.client import CONTENT, WikiClient
-from sp_data.wiki.parse import wikitext
+from sp_data.wiki.parse.bounded import read_html, read_page
 from sp_data.wiki.parse.page import Page
-from sp_data.wiki.parse.titles import cleaned_name, file_title, normal_name, owner_key
+from sp_data.wiki.parse.titles import cleaned_name, file_title, name_of, owner_key
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def ask_articles(client: WikiClient, facts: Facts, titles: Iterable[str]) -> Non
     wanted = sorted(set(titles))
     for title in wanted:
         facts.articles.pop(title, None)
+        facts.unread.pop(title, None)
     for page in client.pages_named(wanted, {**CONTENT, "prop": f"{CONTENT['prop']}|info"}):
         if not page.get("redirect"):
             _take_article(client, facts, page)
@@ -50,10 +52,6 @@ def ask_articles(client: WikiClient, facts: Facts, titles: Iterable[str]) -> Non
 
 def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
     """Read the HTML of these pages, one request each. Raises WikiApiError if a portal is missing."""
-    from sp_data.wiki.parse import (
-        html as rendered,  # slow to import, and most sources read no HTML
-    )
-
     for title in sorted(set(titles)):
         try:
             page = client.rendered(title)
@@ -63,10 +61,19 @@ def render(client: WikiClient, facts: Facts, titles: Iterable[str]) -> None:
             # It may have been deleted meanwhile, or break the wiki's parser; its pictures have other captions.
             log.warning("%s is not read as HTML: %s", title, error)
             continue
+        identity = str(page["title"]), int(page["pageid"]), int(page["revid"])
+        unread = ""
+        try:
+            shown = read_html(str(page["text"]), *identity)
+        except GivenUp as reason:
+            unread = str(reason)
+            shown = Page(*identity, infoboxes=(), uses=(), lead="", categories=())
+            log.warning("the HTML of %s is not read: %s; the captions that it gave stay as they were", title, reason)
         facts.rendered[title] = Rendered(
-            page=rendered.read(page["text"], str(page["title"]), int(page["pageid"]), int(page["revid"])),
-            files=tuple(sorted({normal_name(name) for name in page.get("images", ())})),
+            page=shown,
+            files=tuple(sorted({str(name).replace("_", " ") for name in page.get("images", ())})),
             includes=tuple(sorted({str(included["title"]) for included in page.get("templates", ())})),
+            unread=unread,
         )
 
 
@@ -80,7 +87,7 @@ def ask_usage(client: WikiClient, facts: Facts, names: Iterable[str]) -> None:
     for page in client.pages_named(map(file_title, wanted), params):
         users = sorted(str(user["title"]) for user in page.get("fileusage", ()) if not user.get("redirect"))
         if users:
-            facts.usage[normal_name(str(page["title"]).partition(":")[2])] = tuple(users)
+            facts.usage[name_of(str(page["title"]))] = tuple(users)
 
 
 def pages_to_render(facts: Facts, client: WikiClient) -> list[str]:
@@ -123,4 +130,9 @@ def _take_article(client: WikiClient, facts: Facts, page: Json) -> None:
     text = wikitext_of(page)
     if text is not None:
         title, revision = str(page["title"]), int(page["revisions"][0]["revid"])
-        facts.articles[title] = wikitext.read(text, title, int(page["pageid"]), revision, client.namespaces)
+        facts.unread.pop(title, None)
+        try:
+            facts.articles[title] = read_page(text, title, int(page["pageid"]), revision, client.namespaces)
+        except GivenUp as reason:
+            facts.unread[title] = str(reason)
+            log.warning("%s is not read: %s; the captions that it gave stay as they were", title, reason)

@@ -37,16 +37,24 @@ out."""
 
 
 def publish_catalogue(
-    run: StageRun, rows: list[CatalogueRow], *, clock: str, current_titles: CurrentTitles, fetched: bool
+    run: StageRun,
+    rows: list[CatalogueRow],
+    *,
+    clock: str,
+    current_titles: CurrentTitles,
+    fetched: bool,
+    num_unread: int = 0,
 ) -> StageResult:
     """Make these rows the newest catalogue.
 
     `clock`: the time for which they hold (ISO 8601). `fetched`: whether this run fetched pictures.
+    `num_unread`: how many of the wiki's pages could not be read.
     """
     newest = run.newest()
     tombstones = _update_tombstones(run.lake, newest, rows, clock, current_titles)
     wiki = run.recipe.source.place
-    return _publish(run.version, run.identity_fields, wiki, run.lake, rows, newest, tombstones, fetched=fetched)
+    details = {"wiki": wiki} | ({"num_pages_unread": num_unread} if num_unread else {})
+    return _publish(run.version, run.identity_fields, details, run.lake, rows, newest, tombstones, fetched=fetched)
 
 
 def check_size(run: StageRun, newest: Manifest | None, num_pictures: int, *, allow_shrink: bool) -> None:
@@ -80,14 +88,14 @@ def require_pictures(lake: Lake, manifest: Manifest) -> None:
 def republish_catalogue(lake: Lake, newest: Manifest, rows: list[CatalogueRow]) -> StageResult:
     """Make rows with the same titles the newest catalogue, without a request: the wiki did not change."""
     tombstones = [entry for entry in newest.files if entry.path.startswith(TOMBSTONES)]
-    wiki = newest.details["wiki"]
-    return _publish(newest.version, newest.recipe, wiki, lake, rows, newest, tombstones, fetched=False)
+    details = {name: value for name, value in newest.details.items() if name in ("wiki", "num_pages_unread")}
+    return _publish(newest.version, newest.recipe, details, lake, rows, newest, tombstones, fetched=False)
 
 
 def _publish(
     version: int,
     recipe: Mapping[str, Any],
-    wiki: str,
+    details: Mapping[str, Any],
     lake: Lake,
     rows: list[CatalogueRow],
     newest: Manifest | None,
@@ -117,7 +125,7 @@ def _publish(
             {"in": len(rows), "out": statuses.pop(OK, 0), "dropped": dict(sorted(statuses.items()))}
         ),
         files=[write_catalogue(lake, rows, digest), *tombstones],
-        details={"wiki": wiki, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
+        details={**details, "rows": len(rows), "num_pictures_bytes": sum(originals.values())},
         versions=library_versions("requests", "beautifulsoup4", "mwparserfromhell"),
         previous=newest,
     )

@@ -33,7 +33,7 @@ from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import Pace
 from sp_data.wiki.incremental import Poll, Poller
 from sp_data.wiki.originals import Originals, usual_host
-from sp_data.wiki.parse.titles import file_title
+from sp_data.wiki.parse.titles import file_title, name_of
 from sp_data.wiki.publish import STAGE, check_size, publish_catalogue
 from sp_data.wiki.refusals import next_due
 from sp_data.wiki.rows import caption_sources, make_rows
@@ -216,9 +216,12 @@ class _Run:
         )
         sources = ", ".join(f"{source} {count}" for source, count in caption_sources(rows).items())
         log.info("captions come from: %s", sources)
+        if facts.num_unread:
+            log.warning("%d pages could not be read; what earlier runs read of them is kept", facts.num_unread)
         result = publish_catalogue(
             run,
             rows,
+            num_unread=facts.num_unread,
             clock=poll.mark.clock,
             current_titles=lambda titles: self._current_titles(titles, facts),
             fetched=originals.num_fetched > 0,
@@ -271,7 +274,9 @@ class _Run:
             return by_alias
         pages = self.client.pages_named(titles, {"prop": "imageinfo", "iiprop": "canonicaltitle"})
         return by_alias | {
-            str(page["title"]): text_of(infos[0].get("canonicaltitle")) or str(page["title"])
+            file_title(name_of(page["title"])): file_title(
+                name_of(text_of(infos[0].get("canonicaltitle")) or page["title"])
+            )
             for page in pages
             if (infos := objects_in(page.get("imageinfo")))
         }

@@ -32,7 +32,7 @@ from sp_data.wiki.refusals import LONGEST_WAIT_S, FetchRefusal
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the same pages are parsed into different facts: everything is then gathered again."""
 STATE = "wiki/memory.json"
 ROBOTS = "wiki/robots.json"

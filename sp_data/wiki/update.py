@@ -18,11 +18,10 @@ from sp_data.wiki.facts import Facts, Rendered
 from sp_data.wiki.files import ask_files, ask_files_using, require_files, selected_categories
 from sp_data.wiki.http.client import PAGES_A_REQUEST, PAGES_AN_EXPORT, WikiClient
 from sp_data.wiki.pages import ask_articles, ask_usage, pages_to_render, render
-from sp_data.wiki.parse.titles import FILE_NAMESPACE, normal_name
+from sp_data.wiki.parse.titles import CATEGORY_NAMESPACE, FILE_NAMESPACE, name_of
 
 TEMPLATE_NAMESPACES = (10, 828)
 """Templates and Lua modules."""
-CATEGORY_NAMESPACE = 14
 
 
 def requests_to_update(touched: Collection[Title]) -> float:
@@ -40,7 +39,7 @@ def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Fact
     facts = before.copy()
     source = client.source
     titles = {title.text for title in touched}
-    names = {normal_name(title.text.partition(":")[2]) for title in touched if title.namespace == FILE_NAMESPACE}
+    names = {name_of(title.text) for title in touched if title.namespace == FILE_NAMESPACE}
     articles = {title.text for title in touched if title.namespace in source.article_namespaces}
     templates = {title.text for title in touched if title.namespace in TEMPLATE_NAMESPACES}
     # Pages of any namespace can be included, such as {{Project:Licence}}; talk pages (odd numbers) hardly ever are.
@@ -58,12 +57,14 @@ def update(client: WikiClient, before: Facts, touched: frozenset[Title]) -> Fact
     facts.prune(source, selected_categories(client))
     require_files(client, facts)
     ask_articles(client, facts, articles)
+    facts.keep_known(before)
     _update_usage(client, facts, before, articles, everything=bool(templates))
 
     wanted = {*pages_to_render(facts, client), *portals}
     # A page that is not wanted any more may be deleted; its facts are dropped.
     facts.rendered = {title: page for title, page in facts.rendered.items() if title in wanted}
     render(client, facts, (wanted - facts.rendered.keys()) | (stale & wanted - portals))
+    facts.keep_known(before)
     return facts
 
 
@@ -106,7 +107,7 @@ def _shown_on(client: WikiClient, facts: Facts, articles: set[str]) -> set[str]:
     """Files that the articles show now in any way, and those of `usage` that they showed before."""
     before = {name for name, users in facts.usage.items() if articles.intersection(users)}
     now = {
-        normal_name(str(image["title"]).partition(":")[2])
+        name_of(str(image["title"]))
         for page in client.pages_named(sorted(articles), {"prop": "images", "imlimit": "max"})
         for image in page.get("images", ())
     }

@@ -20,6 +20,7 @@ def main() -> None:
         ("down", "stop"),
         ("faults", "misbehave (README.md)"),
         ("log", "count the requests so far"),
+        ("siteinfo", "print what it tells of its language, for tests/data/siteinfo"),
     ):
         command = commands.add_parser(name, help=about)
         command.add_argument("--root", type=Path, required=True, help="the wiki's folder")
@@ -27,6 +28,7 @@ def main() -> None:
             case "up":
                 command.add_argument("--port", type=int, default=0, help="0: a free one")
                 command.add_argument("--sample", type=int, metavar="N", help="load the sample with N kids")
+                command.add_argument("--language", default="en", help="the wiki's language, e.g. zh-hans")
             case "load":
                 command.add_argument("--images", type=Path, action="append", default=[], help="a folder")
                 command.add_argument("--pages", type=Path, action="append", default=[], help="JSON lines")
@@ -35,7 +37,7 @@ def main() -> None:
             case "faults":
                 command.add_argument("faults", help="a JSON object; {} to behave")
     args = parser.parse_args()
-    wiki = MediaWiki(args.root, getattr(args, "port", 0))
+    wiki = MediaWiki(args.root, getattr(args, "port", 0), language=getattr(args, "language", "en"))
     match args.command:
         case "up":
             wiki.up()
@@ -45,6 +47,8 @@ def main() -> None:
         case "load":
             ops: list[Op] = [op for folder in args.images for op in folder_ops(folder)]
             wiki.apply(ops + [op for path in args.pages for op in file_ops(path)])
+        case "siteinfo":
+            print(json.dumps(wiki.siteinfo(), ensure_ascii=False, sort_keys=True))
         case "down":
             wiki.down(purge=args.purge)
         case "faults":

@@ -21,11 +21,14 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from sp_data.wiki.http.greeting import LANGUAGE
 
 INSTALLATION = Path(os.environ.get("MW_INSTALL_PATH", "/usr/share/mediawiki"))
 PHP = Path(__file__).resolve().parent / "php"
@@ -60,10 +63,17 @@ def why_not() -> str | None:
 
 
 class MediaWiki:
-    """A wiki in `root`, running while the context lasts. `port` 0 takes a free one."""
+    """A wiki in `root`, running while the context lasts. `port` 0 takes a free one.
 
-    def __init__(self, root: Path, port: int = 0, workers: int = 4) -> None:
+    `language`: MediaWiki's code of the wiki's language, e.g. 'zh-hans'. `capital_links`: whether titles start with a
+    capital, whatever their link starts with.
+    """
+
+    def __init__(
+        self, root: Path, port: int = 0, workers: int = 4, *, language: str = "en", capital_links: bool = True
+    ) -> None:
         self.root = root.resolve()
+        self.language, self.capital_links = language, capital_links
         self.workers = workers
         self.port = port or self._state().get("port") or _free_port()
 
@@ -148,6 +158,25 @@ class MediaWiki:
     def clear_log(self) -> None:
         (self.root / "access.jsonl").unlink(missing_ok=True)
 
+    def siteinfo(self) -> dict[str, Any]:
+        """What the API tells of the wiki's language, without what differs from machine to machine."""
+        parameters = urllib.parse.urlencode({"action": "query", "format": "json", "formatversion": 2, **LANGUAGE})
+        request = urllib.request.Request(f"{self.url}/api.php?{parameters}", headers={"User-Agent": AGENT})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            query = dict(json.load(response)["query"])
+        general = {name: query["general"][name] for name in ("generator", "lang", "case")}
+        spaces = {number: query["namespaces"][str(number)] for number in (-2, 6, 10, 14)}
+        words = [word for word in query["magicwords"] if word["name"].startswith("img_") or "__" in word["aliases"][0]]
+        names = {"pagename", "sitename", "fullpagename"}
+        words += [word for word in query["magicwords"] if word["name"] in names]
+        return {
+            **{part: query[part] for part in ("namespacealiases", "extensiontags", "allmessages")},
+            "general": general,
+            "namespaces": spaces,
+            "magicwords": words,
+            "variables": sorted(names & set(query["variables"])),
+        }
+
     # Installing and running
 
     def _state(self) -> dict[str, Any]:
@@ -169,6 +198,8 @@ class MediaWiki:
             "MW_INSTALL_PATH": str(INSTALLATION),
             "FX_ROOT": str(self.root),
             "FX_PORT": str(self.port),
+            "FX_LANGUAGE": self.language,
+            "FX_CAPITAL_LINKS": str(int(self.capital_links)),
             "FX_SECRET": hashlib.sha256(str(self.root).encode()).hexdigest(),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",

@@ -1,13 +1,14 @@
 """Answers of the made-up wiki's api.php, in the shapes of MediaWiki 1.39 with formatversion=2.
 
-It answers the requests that a polite scraper makes: siteinfo, changes, generators, props, export, and parse. Any other
-request gets MediaWiki's own error or warning, never an empty success.
+It answers the requests that a polite scraper makes: siteinfo, messages, changes, generators, props, export, and parse.
+Any other request gets MediaWiki's own error or warning, never an empty success.
 """
 
 from collections.abc import Iterable
 
 from sp_data.demo.wiki.changes import LISTS
 from sp_data.demo.wiki.listings import Answer, ApiError, BadContinue, Parameters, list_titles, warn
+from sp_data.demo.wiki.magic_words import messages
 from sp_data.demo.wiki.properties import PROPS, Batch
 from sp_data.demo.wiki.render import html
 from sp_data.demo.wiki.siteinfo import siteinfo
@@ -88,9 +89,12 @@ class _Query:
         self.finished = set(finished.split("|"))
 
     def run(self) -> Answer:
-        if "siteinfo" in self.known("meta", ("siteinfo",)):
+        about = self.known("meta", ("siteinfo", "allmessages"))
+        if "siteinfo" in about:
             wanted = Parameters(self.request, "si").get("prop", "general").split("|")
             self.query |= siteinfo(self.world, self.origin, wanted)
+        if "allmessages" in about:
+            self.query["allmessages"] = messages(Parameters(self.request, "am").get("messages").split("|"))
         unfinished: dict[str, str] = {}
         for name in self.known("list", LISTS):
             if name not in self.finished:

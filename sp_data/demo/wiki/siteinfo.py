@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sp_data.demo.wiki.listings import Answer
+from sp_data.demo.wiki.magic_words import EXTENSION_TAGS, VARIABLES, magic_words
 from sp_data.demo.wiki.titles import CANONICAL, CONTENT_NAMESPACES, NAMESPACES, article_path
 from sp_data.demo.wiki.world import World
 
@@ -15,6 +16,10 @@ def siteinfo(world: World, origin: str, wanted: list[str]) -> Answer:
         "namespaces": _namespaces,
         "namespacealiases": _aliases,
         "statistics": _statistics,
+        "magicwords": lambda world, origin: magic_words(),
+        "variables": lambda world, origin: list(VARIABLES),
+        "extensiontags": lambda world, origin: [f"<{tag}>" for tag in EXTENSION_TAGS],
+        "interwikimap": lambda world, origin: [],
     }
     return {name: part(world, origin) for name, part in parts.items() if name in wanted}
 

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 TOKENS = 77 - 2
+LONGEST_READ = 10_000
+"""In characters: more than TOKENS can ever stand for. Counting the tokens of a megabyte takes minutes."""
 
 
 def shortened(text: str) -> str:
     """The text, cut to TOKENS if it is longer: after the last whole sentence if that keeps more than half of what fits,
     else after the last whole word."""
     # A token stands for at least one byte of the text, so most captions need no counting.
-    if len(text.encode("utf-8", "replace")) <= TOKENS or num_tokens(text) <= TOKENS:
+    if len(text.encode("utf-8", "replace")) <= TOKENS or (len(text) <= LONGEST_READ and num_tokens(text) <= TOKENS):
         return text
-    words = text.split()
+    words = text[:LONGEST_READ].split()
     low, high = 0, len(words)
     while low < high:
         middle = (low + high + 1) // 2

@@ -18,6 +18,7 @@ from urllib.parse import quote_plus
 
 from sp_data.errors import WikiApiError, WikiError, WikiUnreachable
 from sp_data.recipe import Source
+from sp_data.wiki.http import greeting
 from sp_data.wiki.http.answers import Json, OddAnswer, entries, one_line, query_of
 from sp_data.wiki.http.api import Api, ApiNotFound, Params
 from sp_data.wiki.http.api_path import API_PATHS, api_addresses, api_named_in, wikis_around
@@ -44,10 +45,12 @@ CONTENT: Params = {"prop": "revisions", "rvprop": "content|ids", "rvslots": "mai
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What is requested of a wiki only once: the address of its API, and its names for files and categories."""
+    """What is requested of a wiki only once: the address of its API, its version, and its names and words."""
 
     api: str
     namespaces: Namespaces
+    version: tuple[int, int] | None = None
+    """(1, 39) of MediaWiki 1.39.17, None if the wiki does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class WikiClient:
 
     @property
     def namespaces(self) -> Namespaces:
-        """The wiki's names for files and categories."""
+        """The wiki's own names and words."""
         return self.site.namespaces
 
     def pages(self, params: Params) -> Iterator[Json]:
@@ -201,37 +204,28 @@ class WikiClient:
         It finds the API and the wiki's namespaces (`site`), and returns the wiki's time and newest changes.
         """
         self.source.check_politeness()
-        params: Params = {
-            "action": "query",
-            "meta": "siteinfo",
-            "siprop": "general|namespaces|namespacealiases",
-            "list": "recentchanges|logevents",
-            "rcprop": "ids|timestamp",
-            "rctype": "edit|new|log",
-            "rclimit": "max",
-            "leprop": "ids|timestamp",
-            "lelimit": "max",
-            "curtimestamp": 1,
-        }
         wiki = self.source.wiki
-        found = self._first_api(api_addresses(wiki), params)
+        found = self._first_api(api_addresses(wiki))
         if found is None:
-            raise self._no_api(params)
+            raise self._no_api()
         api, answer = found
         query = query_of(answer, wiki)
         general = query.get("general")
         log.info(
             "%s: %s", wiki, one_line((isinstance(general, dict) and general.get("generator")) or "an unknown wiki")
         )
-        self._site = Site(api, Namespaces.of_siteinfo(query))
+        greeting.check_version(wiki, query)
+        if untold := greeting.untold(query):
+            log.warning("%s does not tell its %s; English ones are assumed", wiki, untold)
+        self._site = Site(api, Namespaces.of_siteinfo(query), greeting.version_of(query))
         changes, events = (entries(query.get(name), wiki, name) for name in ("recentchanges", "logevents"))
         return Greeting(str(answer.get("curtimestamp", "")), tuple(changes), tuple(events))
 
-    def _first_api(self, addresses: Iterable[str], params: Params) -> tuple[str, Json] | None:
+    def _first_api(self, addresses: Iterable[str]) -> tuple[str, Json] | None:
         """The first address with an API, and its answer; None if there is none."""
         for api in addresses:
             try:
-                return api, self.api.ask(api, params)
+                return api, self._greeted(api)
             except ApiNotFound as error:
                 self._not_found = self._not_found or error.error
             except WikiUnreachable as error:
@@ -241,13 +235,13 @@ class WikiClient:
                 log.info("%s: %s", api, error)
         return None
 
-    def _no_api(self, params: Params) -> WikiError:
+    def _no_api(self) -> WikiError:
         """Why the wiki has no API; if its address is that of a page, the sentence names the wiki's."""
         wiki = self.source.wiki
         nearby = (address for around in wikis_around(wiki) for address in api_addresses(around))
-        if (found := self._first_api(nearby, params)) is not None:
+        if (found := self._first_api(nearby)) is not None:
             api = found[0]
-        elif (named := self._api_named_by_page()) is not None and self._first_api([named], params) is not None:
+        elif (named := self._api_named_by_page()) is not None and self._first_api([named]) is not None:
             api = named
         elif self._not_found is not None:
             return self._not_found
@@ -268,8 +262,23 @@ class WikiClient:
             log.info("%s names no API: %s", wiki, error)
             return None
 
+    def _greeted(self, api: str) -> Json:
+        """The answer to the first request; a wiki that refuses to tell its language is asked without."""
+        try:
+            return self.api.ask(api, greeting.parameters(greeting.LANGUAGE))
+        except WikiApiError as error:
+            try:
+                answer = self.api.ask(api, greeting.parameters(greeting.NAMESPACES_ONLY))
+            except WikiApiError:
+                raise error from None
+            log.info("%s refuses to tell its language (%s)", self.source.wiki, error)
+            return answer
+
     def _ask(self, params: Params) -> Json:
         """An answer. If the API is not where an earlier run found it any more, it is searched again."""
+        version = self.site.version
+        if version is not None and version < greeting.FIRST_WITH_SLOTS:
+            params = {name: value for name, value in params.items() if name != "rvslots"}
         try:
             return self.api.ask(self.site.api, params)
         except ApiNotFound:

@@ -9,22 +9,22 @@ Ada at the lake.                       FilePage(templates=('Fairuse',), licence=
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mwparserfromhell.nodes import Heading, Template
+from mwparserfromhell.nodes import Heading, Node, Template
 from mwparserfromhell.wikicode import Wikicode
 
-from sp_data.wiki.parse.page import field_name
 from sp_data.wiki.parse.plaintext import first_paragraph, parse, plain
-from sp_data.wiki.parse.titles import Namespaces, normal_name
+from sp_data.wiki.parse.titles import Namespaces
 
-_LICENSING = re.compile(r"licen[cs](?:e|ing)|copyright", re.IGNORECASE)
 _FREE = re.compile(r"(?:cc|pd|gfdl|gpl|lgpl|mit|fal)(?:\b|[- _\d])|public ?domain|attribution", re.IGNORECASE)
 _OTHER = re.compile(
     r"fair ?use|non-?free|copyright|licen[cs]e|permission|screenshot|promo|trademark|self\b", re.IGNORECASE
 )
-_MAGIC_WORDS = frozenset({"PAGENAME", "FULLPAGENAME", "BASEPAGENAME", "SUBPAGENAME", "SITENAME", "NAMESPACE"})
-_DESCRIPTIONS = frozenset({"description", "desc", "summary"})
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)?", re.IGNORECASE)
+INFORMATION = "Information"
+"""The template for descriptions, called like that in every language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +42,33 @@ NO_PAGE = FilePage((), None, "")
 def read(text: str, spaces: Namespaces) -> FilePage:
     """What the wikitext of a file's page says."""
     code = parse(text)
-    named = [(name, template) for template in code.ifilter_templates() if (name := _template_name(template))]
+    named = [(name, template) for template in code.ifilter_templates() if (name := _name(template, spaces))]
     names = [name for name, _ in named]
     return FilePage(
         templates=tuple(sorted(set(names))),
-        licence=_licence(code, names),
-        summary=_description([template for _, template in named], spaces) or _summary(code, spaces),
+        licence=_licence(code, names, spaces),
+        summary=_description(named, spaces) or _summary(code, spaces),
     )
 
 
-def _template_name(template: Template) -> str:
-    """The template's name; '' for what only looks like a template: parser functions, magic words, arguments."""
+def _name(template: Template, spaces: Namespaces) -> str:
+    """The template's name; '' for what only looks like a template: parser functions, variables, arguments."""
     name = str(template.name).strip()
-    name = name[len("template:") :] if name.lower().startswith("template:") else name
-    is_template = name and name not in _MAGIC_WORDS and not set(name) & set("#:{}[]<>\n")
-    return normal_name(name) if is_template else ""
+    if name in spaces.words.variables or set(name) & set("{}[]<>\n"):
+        return ""
+    name = spaces.template_name(name)
+    return "" if set(name) & set("#:") else name
 
 
-def _licence(code: Wikicode, names: list[str]) -> str | None:
+def _licence(code: Wikicode, names: list[str], spaces: Namespaces) -> str | None:
     """The template under a heading such as 'Licensing', else the first with the name of a licence."""
-    for section in code.get_sections(matches=_LICENSING.pattern, include_headings=False):
-        for template in section.ifilter_templates(recursive=False):
-            if name := _template_name(template):
-                return name
+    for node, is_licensing in _sections(code, spaces):
+        if is_licensing and isinstance(node, Template) and (name := _name(node, spaces)):
+            return name
+    own = {spaces.template_name(name) for name in spaces.words.licences}
+    for name in names:
+        if name in own:
+            return name
     for pattern in (_FREE, _OTHER):
         for name in names:
             if pattern.match(name):
@@ -72,22 +76,39 @@ def _licence(code: Wikicode, names: list[str]) -> str | None:
     return None
 
 
-def _description(templates: list[Template], spaces: Namespaces) -> str:
-    """The description field of a template such as {{Information}}."""
-    for template in templates:
-        for param in template.params:
-            if param.showkey and field_name(str(param.name)) in _DESCRIPTIONS and (text := plain(param.value, spaces)):
+def _description(named: list[tuple[str, Template]], spaces: Namespaces) -> str:
+    """The description field of a template such as {{Information}}, whose first field it is in every language."""
+    for name, template in named:
+        fields = [param for param in template.params if param.showkey]
+        descriptions = [param for param in fields if spaces.words.is_description(str(param.name))]
+        for param in descriptions or (fields[:1] if name == INFORMATION else []):
+            if text := plain(param.value, spaces) or _in_a_language(param.value, spaces):
                 return text
     return ""
 
 
+def _in_a_language(value: Wikicode, spaces: Namespaces) -> str:
+    """{{en|1=A kid.}} {{de|1=Ein Kind.}} -> what is said in the wiki's language, else the first."""
+    texts: dict[str, str] = {}
+    for template in value.ifilter_templates(recursive=False):
+        language = str(template.name).strip().lower()
+        if _LANGUAGE.fullmatch(language) and template.has("1"):
+            texts.setdefault(language, plain(template.get("1").value, spaces))
+    return texts.get(spaces.language) or next(filter(None, texts.values()), "")
+
+
 def _summary(code: Wikicode, spaces: Namespaces) -> str:
     """The first paragraph that is not under the licence's heading."""
-    nodes = []
-    is_licensing = False
+    return first_paragraph([node for node, is_licensing in _sections(code, spaces) if not is_licensing], spaces)
+
+
+def _sections(code: Wikicode, spaces: Namespaces) -> Iterator[tuple[Node, bool]]:
+    """Each node, and whether it stands in the licence's section or in one of its subsections."""
+    licensing_level = 0
     for node in code.nodes:
         if isinstance(node, Heading):
-            is_licensing = _LICENSING.search(str(node.title)) is not None
-        if not is_licensing:
-            nodes.append(node)
-    return first_paragraph(nodes, spaces)
+            if spaces.words.is_licence_heading(str(node.title)):
+                licensing_level = node.level
+            elif node.level <= licensing_level:
+                licensing_level = 0
+        yield node, licensing_level > 0

@@ -87,10 +87,15 @@ def _frame(image: Tag) -> tuple[UseKind, str]:
 def _name(image: Tag) -> str | None:
     """The file that an <img> shows, None if it is not a file of the wiki."""
     if key := image.get("data-image-key"):
-        return normal_name(unquote(str(key)))
+        return _from_address(str(key))
     address = urlsplit(str(image.get("data-src") or image.get("src") or ""))
     hashed = _HASHED.search(address.path)
-    return normal_name(unquote(hashed[1])) if hashed else None
+    return _from_address(hashed[1]) if hashed else None
+
+
+def _from_address(text: str) -> str:
+    """'Ada_Birch%27s.png' -> "Ada Birch's.png"; an address has the name's own capitals, and no entities."""
+    return unquote(text).replace("_", " ").strip()
 
 
 def _alt(image: Tag, name: str) -> str:

@@ -18,13 +18,14 @@ SKIPPED_TAGS = frozenset(
     {"ref", "references", "gallery", "table", "style", "script", "math", "chem", "score", "timeline", "imagemap"}
     | {"templatedata", "syntaxhighlight", "source", "pre", "noinclude", "noscript"}
 )
-"""Tags whose contents are not part of a sentence."""
+"""Tags whose contents are not part of a sentence, besides those of the wiki's extensions."""
+TEXT_TAGS = frozenset({"nowiki", "poem", "tabber", "section", "spoiler", "langconvert"})
+"""Tags of extensions whose contents are."""
 LIST_MARK = "\0"
 """Marks a list's item while paragraphs are separated."""
 
-_MARKUP = re.compile(r"[\[\]{}<>&\n|~]|''|__|://|mailto:|^\s*[*#:;=-]")
+_MARKUP = re.compile(r"[\[\]{}<>&\n|~]|''|[_＿]{2}|://|mailto:|^\s*[*#:;=-]")
 """Characters and words that may be markup."""
-_SWITCH = re.compile(r"__[A-Z]+__")
 _REMAINS = re.compile(r"'{2,}|\[\[|\]\]|\{\{+|\}\}+")
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\bJr)(?<!\bSr)(?<!\bvs)"
@@ -44,7 +45,7 @@ def plain(code: Wikicode | str, spaces: Namespaces, *, line_break: str = " ") ->
             # Most captions have no markup, and parsing takes a hundred times as long.
             return " ".join(code.split())
         code = parse(code)
-    return _tidy("".join(_words(code.nodes, spaces)).replace(LIST_MARK, "\n").strip().replace("\n", line_break))
+    return _tidy("".join(_words(code.nodes, spaces)).replace(LIST_MARK, "\n").strip().replace("\n", line_break), spaces)
 
 
 def first_paragraph(nodes: list[Node], spaces: Namespaces) -> str:
@@ -52,7 +53,7 @@ def first_paragraph(nodes: list[Node], spaces: Namespaces) -> str:
     text = "".join(_words(nodes, spaces))
     for paragraph in re.split(r"\n\s*\n", text):
         lines = [line for line in paragraph.split("\n") if LIST_MARK not in line]
-        words = _tidy(" ".join(lines))
+        words = _tidy(" ".join(lines), spaces)
         if any(char.isalpha() for char in words):
             return words
     return ""
@@ -83,7 +84,7 @@ def _words(nodes: list[Node], spaces: Namespaces) -> Iterator[str]:
             case Text():
                 yield str(node.value)
             case HTMLEntity():
-                yield node.normalize()
+                yield _character(node)
             case Wikilink():
                 yield from _link(node, spaces)
             case ExternalLink():
@@ -97,13 +98,21 @@ def _words(nodes: list[Node], spaces: Namespaces) -> Iterator[str]:
                 pass  # templates, arguments, comments
 
 
+def _character(entity: HTMLEntity) -> str:
+    try:
+        return entity.normalize()
+    except (ValueError, OverflowError):
+        # No such character, e.g. &#x110000;
+        return str(entity)
+
+
 def _link(link: Wikilink, spaces: Namespaces) -> Iterator[str]:
     target = str(link.title).strip()
-    if spaces.file_name(target) or spaces.category_name(target):
+    if spaces.file_name(target) or spaces.category_name(target) or spaces.is_other_language(target):
         return
     if link.text is not None:
         yield from _words(link.text.nodes, spaces)
-    elif not target.lower().startswith("media:"):
+    elif not spaces.is_media(target):
         yield target.removeprefix(":")
 
 
@@ -113,9 +122,12 @@ def _tag(tag: Tag, spaces: Namespaces) -> Iterator[str]:
         yield LIST_MARK
     elif name in ("br", "p", "hr", "li"):
         yield "\n"
-    if name not in SKIPPED_TAGS and tag.contents is not None:
+    is_text = name in TEXT_TAGS or (name not in SKIPPED_TAGS and name not in spaces.words.tags)
+    if is_text and tag.contents is not None:
         yield from _words(tag.contents.nodes, spaces)
 
 
-def _tidy(text: str) -> str:
-    return " ".join(_REMAINS.sub("", _SWITCH.sub("", text)).split())
+def _tidy(text: str, spaces: Namespaces) -> str:
+    if "__" in text or "＿＿" in text:
+        text = spaces.words.switch_pattern.sub("", text)
+    return " ".join(_REMAINS.sub("", text).split())

@@ -19,24 +19,18 @@ from mwparserfromhell.wikicode import Wikicode
 
 from sp_data.wiki.parse.page import Infobox, Page, Use, UseKind, field_name
 from sp_data.wiki.parse.plaintext import first_paragraph, first_sentence, parse, plain, split_options
-from sp_data.wiki.parse.titles import Namespaces, looks_like_picture, normal_name
+from sp_data.wiki.parse.titles import Namespaces, looks_like_picture
 
-_PAGENAME = re.compile(r"\{\{\s*PAGENAME\s*\}\}")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _PICTURE_FIELD = re.compile(r"(?:image|picture|photo|img|pic) ?\d*")
 _NOT_AN_INFOBOX = re.compile(r"quote|gallery|multiple image|navbox|notice|stub", re.IGNORECASE)
-_FRAMED = re.compile(r"thumb|thumbnail|frame|framed", re.IGNORECASE)
-_OPTION = re.compile(
-    r"thumb|thumbnail|frame|framed|frameless|border|left|right|center|centre|none|baseline|middle|sub|super|top|"
-    r"text-top|text-bottom|bottom|upright|\d*x?\d+\s?px|(?:thumb|upright|link|class|lang|page|start|end|thumbtime)=.*",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 def read(text: str, title: str, page_id: int, revision: int, spaces: Namespaces) -> Page:
     """What the wikitext of a page shows and says."""
-    code = parse(_PAGENAME.sub(lambda _: title, text))
+    code = parse(spaces.words.page_name_pattern.sub(lambda _: title, text))
     nodes = list(code.ifilter())
-    boxes = _infobox_templates(code, nodes)
+    boxes = _infobox_templates(code, nodes, spaces)
     inside = {id(node) for box in boxes for node in Wikicode([box]).ifilter()}
     categories = (spaces.category_name(str(node.title)) for node in nodes if isinstance(node, Wikilink))
     return Page(
@@ -55,20 +49,32 @@ def _before_headings(code: Wikicode) -> Wikicode:
     return Wikicode(code.nodes[: next(headings, None)])
 
 
-def _infobox_templates(code: Wikicode, nodes: Iterable[Node]) -> list[Template]:
-    """Templates called infobox; if there are none, those above the first heading with a picture in a field such as
-    `image`."""
+def _infobox_templates(code: Wikicode, nodes: Iterable[Node], spaces: Namespaces) -> list[Template]:
+    """Templates called infobox; if there are none, those above the first heading that show a picture in a field."""
     named = [node for node in nodes if isinstance(node, Template) and "infobox" in str(node.name).lower()]
     if named:
         return named
-    return [box for box in _before_headings(code).ifilter_templates(recursive=False) if _shows_a_picture(box)]
+    return [box for box in _before_headings(code).ifilter_templates(recursive=False) if _shows_a_picture(box, spaces)]
 
 
-def _shows_a_picture(template: Template) -> bool:
+def _shows_a_picture(template: Template, spaces: Namespaces) -> bool:
+    """Whether a field names a picture, such as `image = Ada.png`: the field's own name is in the wiki's language."""
     if _NOT_AN_INFOBOX.search(str(template.name)):
         return False
-    fields = [field_name(str(param.name)) for param in template.params if param.showkey and str(param.value).strip()]
-    return len(fields) > 1 and any(_PICTURE_FIELD.fullmatch(field) for field in fields)
+    filled = [
+        (field_name(str(param.name)), value)
+        for param in template.params
+        if param.showkey and (value := _bare(param.value))
+    ]
+    return len(filled) > 1 and any(
+        _PICTURE_FIELD.fullmatch(field) or looks_like_picture(value) or spaces.file_name(value.partition("|")[0])
+        for field, value in filled
+    )
+
+
+def _bare(value: Wikicode) -> str:
+    """'[[File:A.png|250px]] ' -> 'File:A.png|250px'."""
+    return str(value).strip().removeprefix("[[").removesuffix("]]")
 
 
 def _infobox(template: Template, spaces: Namespaces) -> Infobox:
@@ -95,7 +101,7 @@ def _pictures(field: str, value: Wikicode, values: dict[str, Wikicode], spaces: 
             return next((plain(values[name + number], spaces) for name in names if name + number in values), "")
 
         caption = beside("caption", "image caption", "imagecaption")
-        yield Use(spaces.file_name(bare) or normal_name(bare), "infobox", caption, beside("alt", "image alt"))
+        yield Use(spaces.file_name(bare) or spaces.normal(bare), "infobox", caption, beside("alt", "image alt"))
 
 
 def _uses(nodes: Iterable[Node], excluded: set[int], spaces: Namespaces) -> Iterator[Use]:
@@ -120,27 +126,44 @@ def _linked(name: str, options: str, section: str, spaces: Namespaces) -> Use:
     """[[File:name|thumb|200px|alt=...|caption]]: the caption is the last part that is not an option."""
     kind: UseKind = "inline"
     caption = alt = ""
-    for option in (part.strip() for part in split_options(options)):
-        if option.lower().startswith("alt="):
-            alt = plain(option[4:], spaces)
-        elif _OPTION.fullmatch(option):
-            kind = "thumb" if _FRAMED.fullmatch(option) else kind
-        elif option:
-            caption = plain(option, spaces)
+    for text in _parts(options):
+        match spaces.words.option(text):
+            case ("alt", value):
+                alt = plain(value, spaces)
+            case ("frame", _):
+                kind = "thumb"
+            case None:
+                caption = plain(text, spaces)
+            case _:
+                pass
     return Use(name, kind, caption, alt, section)
 
 
 def _gallery(lines: str, section: str, spaces: Namespaces) -> Iterator[Use]:
-    """One file a line: `Ada Birch.png|Ada at the [[lake]]|alt=a kid|link=Ada Birch`; `File:` may stand before it."""
+    """One file a line: `Ada Birch.png|Ada at the [[lake]]|alt=a kid|link=Ada Birch`; `File:` may stand before it.
+
+    A gallery knows no words such as `left`: they are captions, unless there is another one.
+    """
     for line in lines.splitlines():
         target, *options = split_options(line)
-        name = spaces.file_name(target) or normal_name(target)
+        name = spaces.file_name(target) or spaces.normal(target.partition("#")[0])
         if not name or "//" in name:
             continue
-        caption = alt = ""
-        for option in (part.strip() for part in options):
-            if option.lower().startswith("alt="):
-                alt = plain(option[4:], spaces)
-            elif not option.lower().startswith(("link=", "linktext=", "position=")):
-                caption = plain(option, spaces)
-        yield Use(name, "gallery", caption, alt, section)
+        caption = alt = word = ""
+        for text in _parts("|".join(options)):
+            match spaces.words.option(text):
+                case ("alt", value):
+                    alt = plain(value, spaces)
+                case ("word", _):
+                    word = text
+                case None:
+                    caption = plain(text, spaces)
+                case _:
+                    pass
+        yield Use(name, "gallery", caption or word, alt, section)
+
+
+def _parts(options: str) -> Iterator[str]:
+    if "-->" in options:
+        options = _COMMENT.sub("", options)
+    return (part for text in split_options(options) if (part := text.strip()))

@@ -45,6 +45,16 @@ def test_the_wiki_tells_its_namespaces(subject):
         assert client.namespaces.file_name("Portal:Characters") is None
 
 
+def test_the_wiki_tells_its_language(subject, caplog):
+    with subject.client() as client, caplog.at_level(logging.WARNING):
+        words = client.namespaces.words
+    assert caplog.text == ""
+    assert {("img_thumbnail", "thumb"), ("img_upright", "upright $1"), ("img_width", "$1px")} <= set(words.options)
+    assert "__NOTOC__" in words.switches
+    assert (words.licence_headings, words.descriptions) == (("licensing",), ("description", "summary"))
+    assert "infobox" in words.tags
+
+
 @pytest.mark.parametrize("limit", [7, 50, "max"])
 def test_every_file_is_listed_once_however_long_the_answers_are(subject, limit):
     with subject.client() as client:

@@ -1,5 +1,6 @@
 <?php
-// Settings of the fixture wiki. What differs from run to run comes from the environment: FX_ROOT, FX_PORT, FX_SECRET.
+// Settings of the fixture wiki. What differs from run to run comes from the environment: FX_ROOT, FX_PORT, FX_SECRET,
+// FX_LANGUAGE, FX_CAPITAL_LINKS.
 if ( !defined( 'MEDIAWIKI' ) ) {
 	exit;
 }
@@ -16,7 +17,8 @@ $wgUsePathInfo = true;
 $wgResourceBasePath = '';
 $wgSecretKey = getenv( 'FX_SECRET' );
 $wgUpgradeKey = '0123456789abcdef';
-$wgLanguageCode = 'en';
+$wgLanguageCode = getenv( 'FX_LANGUAGE' ) ?: 'en';
+$wgCapitalLinks = getenv( 'FX_CAPITAL_LINKS' ) !== '0';
 $wgLocaltimezone = 'UTC';
 $wgDefaultSkin = 'vector';
 $wgRightsUrl = 'https://www.fandom.com/licensing';

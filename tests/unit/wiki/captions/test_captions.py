@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -193,3 +196,10 @@ def test_the_order_in_which_pages_are_read_does_not_matter(order):
 
 def test_captions_rank_from_the_one_below_the_picture_to_the_name():
     assert RANK["gallery"] == RANK["thumb"] < RANK["infobox-caption"] < RANK["alt"] < RANK["lead"] < RANK["name"]
+
+
+@pytest.mark.parametrize("text", ["日" * 2_000_000, "a " * 1_000_000, "'" * 2_000_000])
+def test_a_caption_of_megabytes_is_shortened_at_once(text):
+    started = time.process_time()
+    assert shortened(text) == shortened(text[:5000])
+    assert time.process_time() - started < 5

@@ -46,7 +46,7 @@ def serve(server: HTTPServer, *answers: dict | Response, path: str = "/api.php")
     pending = list(answers)
 
     def answer(request: Request) -> Response:
-        if request.args.get("meta") == "siteinfo":
+        if request.args.get("meta", "").startswith("siteinfo"):
             return Response(json.dumps(SITEINFO), content_type="application/json")
         received.append(request)
         reply = pending.pop(0) if len(pending) > 1 else pending[0]

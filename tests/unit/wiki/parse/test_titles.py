@@ -16,6 +16,15 @@ from sp_data.wiki.parse.titles import ENGLISH, Namespaces, cleaned_name, looks_l
         ("\u200eéclair.png\u200e", "Éclair.png"),
         ("ßtraße.png", "ßtraße.png"),
         ("日本語_の.png", "日本語 の.png"),
+        # What looks like an entity of HTML needs its semicolon; what is invisible but no mark of direction stays.
+        ("Kenny&ethan.png", "Kenny&ethan.png"),
+        ("Then&current.png", "Then&current.png"),
+        ("A&ethan;b.png", "A&ethan;b.png"),
+        ("Ada\u200bBirch.png", "Ada\u200bBirch.png"),
+        ("Soft\u00adhyphen.png", "Soft\u00adhyphen.png"),
+        ("e&#769;clair.png", "Éclair.png"),
+        ("100%.png", "100%.png"),
+        ("%ff%C3%A9.png", "%ff%C3%A9.png"),
         ("", ""),
     ],
 )

@@ -1,0 +1,65 @@
+"""The readers of wikitext and HTML, within limits: anybody may write a page that takes a parser hours.
+
+    read_page(text, title, page_id, revision, spaces)   Page(...), or raises GivenUp("it takes more than 10 s to read")
+
+MediaWiki itself takes no page of more than 2 MB; a page of that size without tricks is read in 2 to 5 s.
+"""
+
+from __future__ import annotations
+
+import pickle
+from functools import cache
+
+from pydantic import TypeAdapter
+
+from sp_data.runtime.bounded import BoundedWorker, GivenUp
+from sp_data.wiki.parse.file_page import FilePage
+from sp_data.wiki.parse.page import Page
+from sp_data.wiki.parse.titles import Namespaces
+
+CPU_S = 10.0
+LONGEST_TEXT = 4 << 20
+LONGEST_HTML = 16 << 20
+"""In characters. A page's HTML is several times longer than its wikitext."""
+
+_PAGE = TypeAdapter(Page)
+_FILE_PAGE = TypeAdapter(FilePage)
+
+
+def read_page(text: str, title: str, page_id: int, revision: int, spaces: Namespaces) -> Page:
+    """As `wikitext.read`. Raises GivenUp."""
+    _check_length(text, LONGEST_TEXT)
+    return _PAGE.validate_json(_worker().call(("wikitext", _pickled(spaces), (text, title, page_id, revision))))
+
+
+def read_file_page(text: str, spaces: Namespaces) -> FilePage:
+    """As `file_page.read`. Raises GivenUp."""
+    _check_length(text, LONGEST_TEXT)
+    return _FILE_PAGE.validate_json(_worker().call(("file page", _pickled(spaces), (text,))))
+
+
+def read_html(html: str, title: str, page_id: int, revision: int) -> Page:
+    """As `html.read`. Raises GivenUp."""
+    _check_length(html, LONGEST_HTML)
+    return _PAGE.validate_json(_worker().call(("html", b"", (html, title, page_id, revision))))
+
+
+def _check_length(text: str, longest: int) -> None:
+    if len(text) > longest:
+        raise GivenUp(f"it has {len(text):,} characters, and no more than {longest:,} are read")
+
+
+@cache
+def _worker() -> BoundedWorker:
+    """The child of this process, which all scrapes share; it starts with the first page."""
+    return BoundedWorker("sp_data.wiki.parse.worker", CPU_S)
+
+
+_last_pickled: tuple[Namespaces, bytes] | None = None
+
+
+def _pickled(spaces: Namespaces) -> bytes:
+    global _last_pickled
+    if _last_pickled is None or _last_pickled[0] is not spaces:
+        _last_pickled = (spaces, pickle.dumps(spaces))
+    return _last_pickled[1]
