@@ -85,7 +85,7 @@ def unseen_captions(verified: Manifest, lake: Lake) -> list[str]:
 
 
 def _embed(clip: Clip, files: Sequence[bytes]) -> npt.NDArray[np.float32]:
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
+    pictures = [Image.open(io.BytesIO(data), formats=("PNG",)).convert("RGB") for data in files]
     return clip.embed(pictures, [""] * len(pictures))[0].astype(np.float32)
 
 

@@ -114,9 +114,13 @@ class Samples(Dataset[Sample]):
             return ()
         try:
             fields = json.loads(bytes(shard.read(key, "json", record.json, record.json_bytes)))
-            return tuple(json.loads(fields.get("variants") or "[]"))
-        except ValueError as error:
+            written = fields.get("variants") if isinstance(fields, dict) else None
+            variants = json.loads(written) if isinstance(written, str) and written else []
+        except (ValueError, RecursionError) as error:
             raise CorruptFile(f"{shard.files.name}: {key}.json cannot be read ({error})") from error
+        # That of an import is not sp-data's: its fields may mean something else.
+        is_list = isinstance(variants, list) and all(isinstance(variant, str) for variant in variants)
+        return tuple(variants) if is_list else ()
 
     def _open_all(self, verified: Manifest, lake: Lake, split: str) -> npt.NDArray[np.int64]:
         """Open every shard of the split; gives the number of samples up to the end of each."""
@@ -184,7 +188,10 @@ class Samples(Dataset[Sample]):
 
 
 def _caption(shard: OpenShard, key: str, record: IndexRecord) -> str:
-    return bytes(shard.read(key, "txt", record.txt, record.txt_bytes)).decode("utf-8")
+    try:
+        return bytes(shard.read(key, "txt", record.txt, record.txt_bytes)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{shard.files.name}: {key}.txt is not UTF-8 ({error}); run {shard.files.verify}") from error
 
 
 def max_open_shards() -> int:

@@ -6,6 +6,8 @@ a picture without a title is called by its key.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 from sp_data.canonical import digest_of
@@ -29,7 +31,7 @@ def shard_columns(rows: list[Row], split: str, tar: str) -> dict[str, list[Any]]
         "revision": [row.get("revision") for row in rows],
         "licence": [_text(row, "licence", "license") or None for row in rows],
         "uploader": [_text(row, "uploader") or None for row in rows],
-        "variants": [_text(row, "variants") or "[]" for row in rows],
+        "variants": [_variants(row) for row in rows],
         "path": [tar] * len(rows),
         "sample": [
             digest_of([row["key"], title, caption])[:32]
@@ -85,6 +87,15 @@ def kept_row(row: Row, tar: FileEntry) -> Row:
 
 def dropped_row(row: Row, reason: str, detail: str) -> Row:
     return {"title": row["title"], "sha1": row["sha1"], "reason": reason, "detail": detail, "original": ""}
+
+
+def _variants(row: Row) -> str:
+    """Other captions as a JSON list; none where a foreign column of this name holds something else."""
+    with contextlib.suppress(ValueError, RecursionError):
+        variants = json.loads(_text(row, "variants"))
+        if isinstance(variants, list) and all(isinstance(variant, str) for variant in variants):
+            return _text(row, "variants")
+    return "[]"
 
 
 def _text(row: Row, *names: str) -> str:
