@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sp_data.errors import CorruptFile
+from sp_data.errors import CorruptFile, reason_of
 
 
 def map_array(path: Path, shown: str = "", cure: str = "make it again") -> npt.NDArray[Any]:
@@ -22,6 +22,5 @@ def map_array(path: Path, shown: str = "", cure: str = "make it again") -> npt.N
         raise
     except Exception as error:
         # numpy evaluates the header's text, which raises almost anything: SyntaxError, OverflowError, tokenize's own.
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CorruptFile(f"{shown or path} is no whole .npy file ({reason}); {cure}") from error
+        raise CorruptFile(f"{shown or path} is no whole .npy file ({reason_of(error)}); {cure}") from error
     return array

@@ -14,6 +14,7 @@ from io import BytesIO
 from PIL import Image, UnidentifiedImageError
 
 from sp_data.dataset.curate import png as png_chunks
+from sp_data.errors import reason_of
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF")
 """Of the forty formats that Pillow knows. The others are not used on wikis, or dangerous (EPS is a program)."""
@@ -80,7 +81,7 @@ def opened_picture(data: bytes, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError as error:
         raise _unrecognised(data) from error
     except Image.DecompressionBombError as error:
-        raise Refused("too-many-pixels", str(error)) from error
+        raise Refused("too-many-pixels", reason_of(error)) from error
     except Exception as error:
         if data.startswith(png_chunks.SIGNATURE) and "too large" in str(error):
             raise Refused("bomb", "a compressed text or profile in it holds more than a megabyte") from error
@@ -91,11 +92,6 @@ def opened_picture(data: bytes, max_pixels: int) -> Image.Image:
         opened.close()
         raise
     return opened
-
-
-def reason_of(error: Exception) -> str:
-    """What a decoder says, as one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def check_scans(data: bytes) -> None:

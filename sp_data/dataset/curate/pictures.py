@@ -16,8 +16,9 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from sp_data.dataset.curate import png as png_chunks
-from sp_data.dataset.curate.decoding import Refused, check_scans, opened_picture, reason_of
+from sp_data.dataset.curate.decoding import Refused, check_scans, opened_picture
 from sp_data.dataset.curate.normal_form import UnknownColours, is_normal, normal_form, stored_as
+from sp_data.errors import reason_of
 from sp_data.recipe import Curate
 
 EVERY_DECODER = ("PNG", "JPEG")

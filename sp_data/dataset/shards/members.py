@@ -87,7 +87,7 @@ def _members(data: mmap.mmap, refused: Callable[[str], CorruptFile]) -> Iterator
         if not header:  # without the two empty blocks that end a tar: Python's tarfile takes it too
             return
         if len(header) < HEADER_BYTES:
-            raise refused(f"is not a complete tar: it ends at byte {offset + len(header):,}, without its last block")
+            raise refused(f"is cut: it ends at byte {offset + len(header):,}, without its last block")
         if not header.strip(b"\0"):
             return
         size = _size(header)
@@ -96,7 +96,7 @@ def _members(data: mmap.mmap, refused: Callable[[str], CorruptFile]) -> Iterator
         body, kind = offset + HEADER_BYTES, header[156:157]
         offset = body + -(-size // BLOCK_BYTES) * BLOCK_BYTES
         if body + size > end:
-            raise refused(f"is not a complete tar: it ends inside {_shown(header)}")
+            raise refused(f"is cut: it ends inside {_shown(header)}")
         if kind in (b"x", b"g"):
             if size > MAX_RECORDS_BYTES or OVERRIDES.search(data[body : body + size]):
                 raise refused(
