@@ -27,6 +27,9 @@ def remember_recipe(recipe: Recipe, lake: Lake) -> None:
     kept = lake.read_bytes(RECIPE_FILE) if lake.exists(RECIPE_FILE) else None
     if kept == data:
         return
+    if kept is not None and not lake.is_writable:
+        log.warning("%s cannot be written: its recipe stays as it is", lake.root)
+        return
     # One that cannot be read is replaced.
     with contextlib.suppress(CorruptFile, RecipeError):
         if (before := recall_recipe(lake)) and (fields := differences(before, recipe, "was")):

@@ -34,7 +34,7 @@ def recipe_and_lake(
     `keeps`: the command keeps the recipe beside the dataset, with what `sets` changed. `loads_clip`: the command loads
     the recipe's CLIP, whose file must have been named by the person, not by the lake alone.
 
-    Raises UsageError, RecipeError.
+    Raises UsageError, RecipeError, StageError.
     """
     from sp_data.kept_recipe import differences, recall_recipe
     from sp_data.lake import Lake, is_dataset_name
@@ -67,13 +67,13 @@ def recipe_and_lake(
 
 
 def _check_clip(clip_model: str, sets: list[str], dataset: str) -> None:
-    """Raises UsageError if the dataset's own recipe names a CLIP by its file, and the person did not: a lake may be a
+    """Raises StageError if the dataset's own recipe names a CLIP by its file, and the person did not: a lake may be a
     stranger's, and what it names would be read as a model."""
     from sp_data.recipe.clip_names import file_named
 
     asked_for = any(setting.partition("=")[0] in ("embed", "embed.clip_model") for setting in sets)
     if file_named(clip_model) is not None and not asked_for:
-        raise errors.UsageError(
+        raise errors.StageError(
             f"the recipe that dataset {dataset!r} keeps names a file as its CLIP ({clip_model}); if it is yours, say "
             f"so: --set embed.clip_model={clip_model}, or give your .yaml file"
         )

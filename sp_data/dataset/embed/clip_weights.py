@@ -135,9 +135,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 def _refused(path: Path, error: Exception) -> CorruptFile:
     # Without torch's page of advice to unpickle the file after all.
-    said = ValueError(str(error).partition("WeightsUnpickler error:")[2].partition("Please file")[0] or error)
+    said = ValueError(
+        str(error).partition("WeightsUnpickler error:")[2].partition("Check the")[0].partition("Please")[0] or error
+    )
     return CorruptFile(
-        f"{path} cannot be read as weights alone ({reason_of(said)}); nothing in it was run: save its "
+        f"{path} cannot be read as weights alone ({reason_of(ValueError(said))}); nothing in it was run: save its "
         "state dict with torch.save, or as .safetensors, if you trust it"
     )
 
