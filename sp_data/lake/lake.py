@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sp_data.canonical import sha256_of
 from sp_data.errors import LakeError
@@ -50,8 +50,16 @@ class FileEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    bytes: int
+    bytes: int = Field(ge=0, lt=2**63)
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _is_inside(cls, path: str) -> str:
+        if not is_inside(path):
+            raise ValueError(f"path {path!r} leaves the dataset")
+        return path
+
     timed: bool = False
     """Contains the time of day, or how often a run was stopped, so that equal inputs do not give equal bytes; left
     out of every digest."""
@@ -89,7 +97,7 @@ class Lake:
     def full(self, path: str) -> str:
         """A path of the dataset as its filesystem names it. Raises LakeError if the path would leave the dataset."""
         parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        if not is_inside(path):
             raise LakeError(f"path {path!r} leaves the dataset {self.dataset!r}: expected a relative path inside it")
         if self.is_local and (link := self._links.leading_out(parts)) is not None:
             raise LakeError(
@@ -316,6 +324,12 @@ class Lake:
     def abandoned_scratch(self) -> tuple[Path, ...]:
         """Scratch folders of processes that are gone; the next writer removes them."""
         return abandoned_in(Path(self.full(SCRATCH))) if self.is_local else ()
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path names something in the dataset's folder."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\0" not in path
 
 
 def is_dataset_name(name: str) -> bool:

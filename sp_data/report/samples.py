@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.curate.decoding import MAX_PIXELS, Refused, decode_rgb, decoder_errors, opened_picture
 from sp_data.dataset.curate.tables import read_dropped, read_kept
 from sp_data.dataset.shards.tars import read_tar
@@ -82,8 +82,8 @@ def _of_sample(key: str, parts: dict[str, bytes]) -> Shown:
     """A sample of a tar; that of an import has no title, and other fields than ours."""
     picture: Image.Image | None = None
     fields: Any = {}
-    with contextlib.suppress(Refused, ValueError, RecursionError):
-        fields = json.loads(parts.get("json", b"{}"))
+    with contextlib.suppress(Refused, ValueError):
+        fields = parse_json(parts.get("json", b"{}"))
         picture = decode_rgb(parts.get("jpg", b""))
     texts = fields if isinstance(fields, dict) else {}
     title, caption, url = (str(texts.get(name) or "") for name in ("title", "caption", "url"))

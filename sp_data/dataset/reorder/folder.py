@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.dataset.reorder.gather import Sources
 from sp_data.dataset.reorder.layout import FoundLayout, layout_of_keys, layout_of_shards
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS, Partition, find_partitions
@@ -176,7 +176,7 @@ def _read_journal(output: Path) -> dict[str, str]:
     made_of_file: dict[str, str] = {}
     for line in (output / JOURNAL).read_text().splitlines():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:
             continue
         made_of_file[entry["file"]] = entry["made_of"]

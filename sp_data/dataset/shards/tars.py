@@ -21,6 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.shards.members import tar_members
 from sp_data.errors import CorruptFile
 from sp_data.keys import KeyLayout
@@ -117,5 +118,5 @@ def tidy_samples(raw: Path, table: pa.Table) -> list[TarSample]:
 
 
 def _json(data: bytes, url: str) -> bytes:
-    record = json.loads(data)
+    record = parse_json(data)
     return json.dumps({**record, "url": url}, ensure_ascii=False, sort_keys=True, indent=1).encode("utf-8")

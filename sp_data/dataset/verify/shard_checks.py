@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.embed.stage import first_not_unit
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.img2dataset import CARRIED
@@ -227,7 +227,7 @@ def check_texts(context: CheckContext, rows: ShardRows, *, planned: bool) -> Non
 def _json_of(data: bytes) -> dict[str, Any]:
     """The fields of a .json file; empty if it is no JSON object, so that every field differs."""
     try:
-        fields = json.loads(data)
+        fields = parse_json(data)
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}

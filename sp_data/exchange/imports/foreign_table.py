@@ -7,13 +7,13 @@ alone, the rows are read from the .json and .txt in the tar.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.shards.tars import SUCCESS, read_tar
 from sp_data.errors import CorruptFile
 from sp_data.parquet import read_table
@@ -52,9 +52,9 @@ def rows_of_tar(tar: Path) -> pa.Table:
     rows = []
     for key, parts in read_tar(tar):
         try:
-            fields = json.loads(parts.get("json", b"{}"))
+            fields = parse_json(parts.get("json", b"{}"))
             caption = parts["txt"].decode("utf-8") if "txt" in parts else None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CorruptFile(f"{tar}: the .json or .txt of sample {key} cannot be read ({error})") from error
         if not isinstance(fields, dict):
             raise CorruptFile(f"{tar}: the .json of sample {key} is no object such as img2dataset writes")

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.curate.splits import SPLITS
 from sp_data.dataset.reorder.partitions import as_keys, key_numbers
 from sp_data.dataset.shards.tars import EXTENSIONS, SUCCESS, tar_keys, tidy_table
@@ -97,8 +98,8 @@ def _given(tar: Path, folder: Path) -> ForeignShard:
     for path in (tar, parquet, stats):
         _check_file(path, folder)
     try:
-        is_object = isinstance(json.loads(stats.read_bytes()), dict)
-    except (ValueError, RecursionError):
+        is_object = isinstance(parse_json(stats.read_bytes()), dict)
+    except ValueError:
         is_object = False
     if not is_object:
         raise CorruptFile(f"{stats} is not img2dataset's JSON; make the shard again")

@@ -7,10 +7,9 @@ a picture without a title is called by its key.
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import Any
 
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.dataset.shards.tars import SUCCESS
 from sp_data.lake import FileEntry
 from sp_data.wiki.catalogue import OK, Caption, CatalogueRow
@@ -91,8 +90,8 @@ def dropped_row(row: Row, reason: str, detail: str) -> Row:
 
 def _variants(row: Row) -> str:
     """Other captions as a JSON list; none where a foreign column of this name holds something else."""
-    with contextlib.suppress(ValueError, RecursionError):
-        variants = json.loads(_text(row, "variants"))
+    with contextlib.suppress(ValueError):
+        variants = parse_json(_text(row, "variants"))
         if isinstance(variants, list) and all(isinstance(variant, str) for variant in variants):
             return _text(row, "variants")
     return "[]"
