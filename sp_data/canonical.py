@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 CHUNK_BYTES = 1 << 20
 
@@ -21,6 +21,14 @@ def canonical_json(value: object) -> bytes:
     _check_keys(value)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogatepass")
+
+
+def parse_json(data: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, also for one that is nested more deeply than Python can follow."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _check_keys(value: object) -> None:

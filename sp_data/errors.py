@@ -114,6 +114,12 @@ class CorruptFile(DataError):
     pass
 
 
+def reason_of(error: BaseException, length: int = 200) -> str:
+    """What a library's exception says, on one line, without control characters; its name if it says nothing."""
+    words = " ".join(str(error).split())
+    return "".join(char if char.isprintable() else "?" for char in words)[:length] or type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong; `file` and `key` are empty if it concerns none."""

@@ -6,10 +6,10 @@ lake/southpark/recipe.json
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from typing import Any
 
+from sp_data.canonical import parse_json
 from sp_data.errors import CorruptFile, RecipeError
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe, build
@@ -27,6 +27,9 @@ def remember_recipe(recipe: Recipe, lake: Lake) -> None:
     kept = lake.read_bytes(RECIPE_FILE) if lake.exists(RECIPE_FILE) else None
     if kept == data:
         return
+    if kept is not None and not lake.is_writable:
+        log.warning("%s cannot be written: its recipe stays as it is", lake.root)
+        return
     # One that cannot be read is replaced.
     with contextlib.suppress(CorruptFile, RecipeError):
         if (before := recall_recipe(lake)) and (fields := differences(before, recipe, "was")):
@@ -41,7 +44,7 @@ def recall_recipe(lake: Lake) -> Recipe | None:
         return None
     cure = "delete it and give the recipe again: its stock name or a .yaml file"
     try:
-        fields = json.loads(lake.read_bytes(RECIPE_FILE))
+        fields = parse_json(lake.read_bytes(RECIPE_FILE))
         if isinstance(fields, dict):
             # A dataset is called as its folder is, which may have been copied.
             fields["name"] = lake.dataset

@@ -19,13 +19,16 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sp_data.canonical import digest_of
-from sp_data.errors import CorruptFile
+from sp_data.errors import CorruptFile, reason_of
 from sp_data.lake import FileEntry, Lake
+
+PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of a folder or a file, without a path."""
 
 
 class Frozen(BaseModel):
@@ -51,11 +54,68 @@ class Counts(Frozen):
         return sum(self.dropped.values())
 
 
+class ShardEntry(BaseModel):
+    """What every stage after curate says of a shard."""
+
+    number: int = Field(ge=0, lt=10**9)
+    split: str
+    num_rows: int = Field(ge=0, lt=10**9)
+    num_samples: int = Field(ge=0, lt=10**9)
+
+
+class FileOfShard(BaseModel):
+    path: str
+    sha256: str
+
+
+class VerifiedShard(ShardEntry):
+    """A shard of the dataset manifest, with its files."""
+
+    tar: FileOfShard
+    parquet: FileOfShard
+    img_emb: FileOfShard
+    text_emb: FileOfShard
+
+
+class CurateDetails(BaseModel):
+    splits: dict[str, int]
+
+
+class ShardDetails(BaseModel):
+    layout: str = Field(pattern=r"^\d{1,2}\+\d{1,2}$")
+    tombstones: list[str]
+    shards: list[ShardEntry]
+
+
+class EmbedDetails(BaseModel):
+    clip: str = Field(pattern=PLAIN_NAME)
+    clip_model: str
+    dim: int = Field(ge=1, lt=10**6)
+    dtype: Literal["float16"]
+    lost: list[str]
+
+
+class VerifyDetails(ShardDetails):
+    shards: list[VerifiedShard]  # type: ignore[assignment]
+    clip: str = Field(pattern=PLAIN_NAME)
+    clip_model: str
+    dim: int = Field(ge=1, lt=10**6)
+
+
+DETAILS_OF: dict[str, type[BaseModel]] = {
+    "curate": CurateDetails,
+    "shard": ShardDetails,
+    "embed": EmbedDetails,
+    "verify": VerifyDetails,
+}
+"""Stage -> what its details hold at least, which other stages read."""
+
+
 class Manifest(Frozen):
     stage: str
     version: int
     """The stage's own version, raised when its output changes for equal inputs."""
-    identity: str
+    identity: str = Field(pattern=PLAIN_NAME)
     digest: str
     recipe: dict[str, Any]
     """The part of the recipe that the stage read."""
@@ -180,14 +240,29 @@ def latest(lake: Lake, stage: str) -> Manifest | None:
 
 def _load(lake: Lake, path: str) -> Manifest | None:
     try:
-        return Manifest.model_validate_json(lake.read_bytes(path))
+        manifest = Manifest.model_validate_json(lake.read_bytes(path))
+        if manifest.stage in DETAILS_OF:
+            DETAILS_OF[manifest.stage].model_validate(manifest.details)
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise CorruptFile(
-            f"{lake.full(path)} is not a valid manifest ({error.errors()[0]['msg']}); delete it and run "
+            f"{lake.full(path)} is not a valid manifest ({first_problem(error)}); delete it and run "
             f"{lake.command('run')}"
         ) from error
+    # Its place names it: `manifests/shard/…` holds nothing of another stage.
+    if path.split("/")[1] != manifest.stage:
+        raise CorruptFile(
+            f"{lake.full(path)} is a manifest of {manifest.stage!r}; delete it and run {lake.command('run')}"
+        )
+    return manifest
+
+
+def first_problem(error: ValidationError) -> str:
+    """'files.0.path: leaves the dataset': the first problem of a file that does not fit its model, for an error."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return reason_of(ValueError(f"{place}: {first['msg']}" if place else first["msg"]))
 
 
 def _to_json(model: BaseModel) -> bytes:

@@ -110,7 +110,7 @@ class Drawing:
 
         _one_of(self.device, "--device", ("auto", "cpu", "cuda"))
         _one_of(self.precision, "--precision", ("auto", "fp32", "bf16"))
-        recipe, lake = recipe_and_lake(self.name, self.sets, self.url, quiet=self.quiet)
+        recipe, lake = recipe_and_lake(self.name, self.sets, self.url, quiet=self.quiet, loads_clip=True)
         with shown(quiet=self.quiet or self.json_):
             from sp_data.runtime.threads import import_torch
 

@@ -54,7 +54,7 @@ def ui(
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: expected auto, cpu or cuda")
     options = ServerOptions(host, port, share, auth, device)
-    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
+    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet, loads_clip=True)
 
     def tell(line: str) -> None:
         address = ADDRESS.search(line)

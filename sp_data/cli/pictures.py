@@ -263,7 +263,7 @@ def judge(
         from sp_data.pipeline import run_stage
         from sp_data.runtime.progress import onlooker
 
-        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
+        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK, loads_clip=True)
         with shown(quiet=quiet or json_):
             remember_recipe(recipe, lake)
             table = run_stage("judge", recipe, lake, progress=onlooker()).manifest.details["table"]

@@ -60,7 +60,7 @@ def run(
     last = until or list(STAGES)[-1]
     if last not in STAGES:
         raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
-    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
+    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK, loads_clip=True)
     begun = time.monotonic()
     for package in ("flows", "tasks"):
         if not _is_ours(package):
@@ -230,7 +230,8 @@ def _add_stage_command(stage: str, summary: str) -> None:
         quiet: QuietOption = False,
         json_: JsonOption = False,
     ) -> None:
-        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
+        loads_clip = stage == "embed"
+        recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK, loads_clip=loads_clip)
         run_one_stage(stage, recipe, lake, quiet=quiet, json_=json_)
 
 
@@ -314,7 +315,7 @@ def verify(
     from sp_data.pipeline import run_stage
     from sp_data.runtime.progress import onlooker
 
-    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet, keeps=True)
+    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet, keeps=True, loads_clip=True)
     try:
         with shown(quiet=quiet):
             remember_recipe(recipe, lake)
@@ -349,7 +350,7 @@ def train(
 
     if model not in TRAININGS:
         raise errors.UsageError(f"train {model}: expected {' or '.join(TRAININGS)}")
-    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
+    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK, loads_clip=True)
     run_one_stage(model, recipe, lake, quiet=quiet, json_=json_, resume=resume)
 
 

@@ -36,7 +36,7 @@ def explain(
     from sp_data.cli.terminal import shown
     from sp_data.runtime.threads import import_torch
 
-    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet)
+    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, loads_clip=True)
     with shown(quiet=quiet or json_):
         import_torch()
         from sp_data.generation.explain import explain as trace
@@ -66,7 +66,7 @@ def serve_search(
     from sp_data.cli.terminal import shown
     from sp_data.runtime.threads import import_torch
 
-    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet)
+    recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet, loads_clip=True)
     with shown(quiet=quiet or json_):
         import_torch()
         from sp_data.generation.serve_search import search_server

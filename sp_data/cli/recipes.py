@@ -26,13 +26,15 @@ def recipe_and_lake(
     quiet: bool = False,
     keeps: bool = False,
     default: str | None = None,
+    loads_clip: bool = False,
 ) -> tuple[Recipe, Lake]:
     """The recipe that a command means, and its dataset's place in the lake.
 
     `name`: a dataset in the lake, a stock recipe or a YAML file; None: the only dataset, or `default` in an empty lake.
-    `keeps`: the command keeps the recipe beside the dataset, with what `sets` changed.
+    `keeps`: the command keeps the recipe beside the dataset, with what `sets` changed. `loads_clip`: the command loads
+    the recipe's CLIP, whose file must have been named by the person, not by the lake alone.
 
-    Raises UsageError, RecipeError.
+    Raises UsageError, RecipeError, StageError.
     """
     from sp_data.kept_recipe import differences, recall_recipe
     from sp_data.lake import Lake, is_dataset_name
@@ -54,12 +56,27 @@ def recipe_and_lake(
         raise errors.UsageError(
             f"--set name={recipe.name}: a dataset keeps its name; a .yaml file can give another one"
         )
+    if loads_clip:
+        _check_clip(recipe.embed.clip_model, sets or [], wanted)
     if not quiet:
         if name in NAMED and (fields := differences(load_recipe(name, sets or []), recipe, "stock")):
             _note(f"{name}: the dataset's own recipe is taken, not the stock one: {fields}")
         if fields := differences(kept, recipe, "was"):
             _note(f"{wanted}: {fields}, {'from now on' if keeps else 'for this command'}")
     return recipe, Lake(url, wanted)
+
+
+def _check_clip(clip_model: str, sets: list[str], dataset: str) -> None:
+    """Raises StageError if the dataset's own recipe names a CLIP by its file, and the person did not: a lake may be a
+    stranger's, and what it names would be read as a model."""
+    from sp_data.recipe.clip_names import file_named
+
+    asked_for = any(setting.partition("=")[0] in ("embed", "embed.clip_model") for setting in sets)
+    if file_named(clip_model) is not None and not asked_for:
+        raise errors.StageError(
+            f"the recipe that dataset {dataset!r} keeps names a file as its CLIP ({clip_model}); if it is yours, say "
+            f"so: --set embed.clip_model={clip_model}, or give your .yaml file"
+        )
 
 
 def _stock(name: str, sets: list[str], url: str) -> Recipe:

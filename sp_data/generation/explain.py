@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from sp_data import manifest as manifests
+from sp_data.canonical import parse_json
 from sp_data.dataset.curate.png import SIGNATURE
 from sp_data.dataset.embed.clip import Clip, load_clip
 from sp_data.dataset.embed.folder import clip_folder, identity_fields
@@ -251,7 +252,7 @@ def near_threshold(index: DatasetIndex, lake: Lake) -> NearThreshold | None:
     """
     path = f"{index_folder(index.digest)}/{NEAR_FILE}"
     try:
-        return NearThreshold(**json.loads(lake.read_bytes(path)))
+        return NearThreshold(**parse_json(lake.read_bytes(path)))
     except (FileNotFoundError, ValueError, TypeError):
         pass
     splits = {shard["split"] for shard in index.verified.details["shards"]}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.dataset.embed.clip import Clip
 from sp_data.dataset.loader.samples import Samples
 from sp_data.generation.generator import ImageGenerator
@@ -53,8 +53,8 @@ def gallery(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> list[P
     digests = {stage: by_stage[stage].digest for stage in ("verify", "prior", "decoder", "judge") if stage in by_stage}
     path = f"reports/gallery-{digest_of([VERSION, digests])[:16]}.json"
     if lake.exists(path):
-        kept = [Piece.model_validate(piece) for piece in json.loads(lake.read_bytes(path))]
-        if all(lake.exists(piece.picture) for piece in kept):
+        kept = _kept(lake, path)
+        if kept is not None and all(lake.exists(piece.picture) for piece in kept):
             return kept
     models = load_models(recipe, lake, [*best_folders(by_stage["prior"]), *best_folders(by_stage["decoder"])])
     if "judge" in by_stage:
@@ -84,8 +84,16 @@ def unseen_captions(verified: Manifest, lake: Lake) -> list[str]:
     return []
 
 
+def _kept(lake: Lake, path: str) -> list[Piece] | None:
+    """The gallery that was made before; None if it cannot be read."""
+    try:
+        return [Piece.model_validate(piece) for piece in parse_json(lake.read_bytes(path))]
+    except (ValueError, TypeError):
+        return None
+
+
 def _embed(clip: Clip, files: Sequence[bytes]) -> npt.NDArray[np.float32]:
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
+    pictures = [Image.open(io.BytesIO(data), formats=("PNG",)).convert("RGB") for data in files]
     return clip.embed(pictures, [""] * len(pictures))[0].astype(np.float32)
 
 

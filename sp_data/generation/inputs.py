@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from sp_data.dataset.curate.decoding import FORMATS, Refused
 from sp_data.dataset.curate.normal_form import UPRIGHT_BY, orientation
-from sp_data.dataset.curate.pictures import Refused, decode
+from sp_data.dataset.curate.pictures import decode
 from sp_data.errors import UsageError
 from sp_data.training.decoder import resized
 
@@ -173,7 +174,7 @@ def read_mask(path: Path) -> Image.Image:
     """A mask, transparent parts and all. Raises UsageError as `read_picture`."""
     # Checked as pictures are; the normal form itself would lay it over white, which is 'repaint'.
     read_picture(path)
-    with Image.open(path) as opened:
+    with Image.open(path, formats=FORMATS) as opened:
         opened.load()
         transposition = UPRIGHT_BY.get(orientation(opened))
         return opened.copy() if transposition is None else opened.transpose(transposition)

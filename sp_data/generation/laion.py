@@ -12,14 +12,13 @@ Local paths are relative to the configuration, else to the dataset's folder in t
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sp_data.canonical import sha256_of
+from sp_data.canonical import parse_json, sha256_of
 from sp_data.dataset.embed.clip import Clip, load_clip, weights_digest
 from sp_data.dataset.embed.folder import clip_folder
 from sp_data.errors import StageError, UsageError
@@ -230,7 +229,7 @@ class _Places:
     def _config(self, place: File, where: str) -> dict[str, Any]:
         file, _, _ = self._file(place, where)
         try:
-            config = json.loads(file.read_bytes())
+            config = parse_json(file.read_bytes())
         except ValueError as error:
             raise self.error(where, f"{file} is no JSON ({error})") from error
         if not isinstance(config, dict):

@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sp_data.canonical import parse_json
 from sp_data.errors import UsageError
 
 
@@ -109,7 +109,7 @@ class Configuration(_Part):
 def read_configuration(path: Path) -> Configuration:
     """Raises UsageError that names the first field that is unknown, missing or impossible."""
     try:
-        return Configuration.model_validate(json.loads(path.read_bytes()))
+        return Configuration.model_validate(parse_json(path.read_bytes()))
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read ({error.strerror}): expected a configuration of dalle2-laion"

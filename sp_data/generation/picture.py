@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
+from sp_data.canonical import parse_json
+from sp_data.dataset.curate.decoding import MAX_PIXELS, Refused, decoder_errors
 from sp_data.errors import CorruptFile
 
 CHUNK = "sp-data"
@@ -82,17 +84,19 @@ def slug(text: str) -> str:
 def read_origin(data: bytes, name: str) -> dict[str, Any]:
     """The origin that a PNG of sp-data records. Raises CorruptFile if it records none, or the file is no picture."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
+        with decoder_errors(), Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise Refused("too-many-pixels", f"{opened.width} x {opened.height}")
             # Text chunks may stand behind the pixels.
             opened.load()
             text = getattr(opened, "text", {}).get(CHUNK)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Refused as error:
         raise CorruptFile(f"{name} is not a PNG that can be read ({error})") from error
     if text is None:
         raise CorruptFile(f"{name} does not say how it was made: expected a PNG that sp-data has drawn")
     try:
-        origin = json.loads(text[:MAX_ORIGIN])
-    except (ValueError, RecursionError) as error:
+        origin = parse_json(text[:MAX_ORIGIN])
+    except ValueError as error:
         raise CorruptFile(f"the {CHUNK!r} chunk of {name} is not JSON ({error})") from error
     if not isinstance(origin, dict) or not isinstance(origin.get("prompt"), str) or "decoder" not in origin:
         raise CorruptFile(f"the {CHUNK!r} chunk of {name} does not describe a picture: it has no prompt and decoder")

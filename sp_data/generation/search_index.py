@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sp_data.canonical import parse_json
 from sp_data.errors import StageError
 from sp_data.lake import Lake
 from sp_data.runtime.progress import SHOWN
@@ -65,7 +66,7 @@ def has_index(lake: Lake, digest: str, left_out: str) -> bool:
     """Whether the dataset has an index without the pictures whose digest is `left_out`, its files whole."""
     folder = index_folder(digest)
     try:
-        record = json.loads(lake.read_bytes(f"{folder}/{RECORD}"))
+        record = parse_json(lake.read_bytes(f"{folder}/{RECORD}"))
     except (FileNotFoundError, ValueError):
         return False
     sizes = lake.sizes_of(f"{folder}/{name}" for name in FILES)

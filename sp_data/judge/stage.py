@@ -157,7 +157,7 @@ def judge_folder(folder: Path) -> dict[str, dict[str, float | int]]:
         data = path.read_bytes()
         requested = colours.colours_of_prompt(read_origin(data, str(path))["prompt"])
         if requested.coat and requested.hat:
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
                 rows.append((requested, colours.read(picture)))
     if not rows:
         raise UsageError(f"{folder} has no PNG of `sp-data dream` whose prompt names the colours of a coat and a hat")

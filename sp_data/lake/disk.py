@@ -23,15 +23,15 @@ SCRATCH_NAME = re.compile(r"(?P<purpose>.+)-(?:(?P<machine>[^.-]+)\.)?(?P<proces
 
 
 @contextlib.contextmanager
-def disk_errors(target: str) -> Iterator[None]:
-    """Turn the operating system's 'no space' and 'not permitted' into LakeFull and LakeError."""
+def disk_errors(target: str, cure: str = "choose another --lake") -> Iterator[None]:
+    """Turn the operating system's 'no space' and 'not permitted' into LakeFull and LakeError, which advises `cure`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LakeFull(f"no space left for {target}; free some, then run the same command again") from error
         if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
-            raise LakeError(f"{target} cannot be written ({error.strerror}); choose another --lake") from error
+            raise LakeError(f"{target} cannot be written ({error.strerror}); {cure}") from error
         raise
 
 
@@ -42,7 +42,8 @@ def scratch_prefix(purpose: str) -> str:
 
 def abandoned_in(scratch: Path) -> tuple[Path, ...]:
     """The scratch folders whose process is gone."""
-    return tuple(folder for folder in scratch.iterdir() if _is_abandoned(folder)) if scratch.exists() else ()
+    folders = scratch.iterdir() if scratch.exists() else ()
+    return tuple(folder for folder in folders if not folder.is_symlink() and _is_abandoned(folder))
 
 
 def is_alive(process: str) -> bool:

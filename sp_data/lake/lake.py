@@ -20,12 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sp_data.canonical import sha256_of
 from sp_data.errors import LakeError
 from sp_data.lake import locks
 from sp_data.lake.disk import abandoned_in, disk_errors, scratch_prefix
+from sp_data.lake.links import Links, files_below
 from sp_data.lake.local_copies import LocalCopies, sweep_temporary, temporary
 from sp_data.lake.locks import DATASET, LOCK
 from sp_data.lake.object_store import is_s3, open_store, protocols, store_errors
@@ -49,8 +50,16 @@ class FileEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    bytes: int
+    bytes: int = Field(ge=0, lt=2**63)
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _is_inside(cls, path: str) -> str:
+        if not is_inside(path):
+            raise ValueError(f"path {path!r} leaves the dataset")
+        return path
+
     timed: bool = False
     """Contains the time of day, or how often a run was stopped, so that equal inputs do not give equal bytes; left
     out of every digest."""
@@ -68,6 +77,13 @@ class Lake:
         self.dataset = dataset
         self.is_local = "file" in protocols(self.fs)
         self.root = str(Path(root).absolute() / dataset) if self.is_local else f"{root.rstrip('/')}/{dataset}"
+        self._links = Links(self.root)
+
+    @property
+    def is_writable(self) -> bool:
+        """False for a local folder that this process may not write, such as a volume that is mounted to be read; of an
+        object store it is not known before something is put."""
+        return not self.is_local or not Path(self.root).is_dir() or os.access(self.root, os.W_OK)
 
     def command(self, name: str, options: str = "") -> str:
         """A command on this dataset as a person types it, for an error's advice: "`sp-data embed southpark`"."""
@@ -81,8 +97,13 @@ class Lake:
     def full(self, path: str) -> str:
         """A path of the dataset as its filesystem names it. Raises LakeError if the path would leave the dataset."""
         parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        if not is_inside(path):
             raise LakeError(f"path {path!r} leaves the dataset {self.dataset!r}: expected a relative path inside it")
+        if self.is_local and (link := self._links.leading_out(parts)) is not None:
+            raise LakeError(
+                f"{link} is a link out of dataset {self.dataset!r}: links are not followed; put the files themselves "
+                "there, or link the dataset's whole folder"
+            )
         return f"{self.root}/{path}"
 
     # Reading
@@ -149,7 +170,11 @@ class Lake:
         return {path: size for path, size in self.everything(folder).items() if not is_temporary(path)}
 
     def everything(self, folder: str) -> dict[str, int]:
-        """Like `sizes`, with files under temporary names too, such as those of a process killed before the rename."""
+        """Like `sizes`, with files under temporary names too, such as those of a process killed before the rename.
+
+        Links are no files of the lake: they are neither listed nor followed."""
+        if self.is_local:
+            return dict(files_below(Path(self.full(folder)), folder))
         with store_errors(self.fs, self.full(folder)):
             infos = self.fs.find(self.full(folder), detail=True)
         prefix_length = len(self.fs._strip_protocol(self.root)) + 1
@@ -254,7 +279,7 @@ class Lake:
             with temporary(purpose) as folder, disk_errors(str(folder)):
                 yield folder
             return
-        parent = Path(self.root) / SCRATCH
+        parent = Path(self.full(SCRATCH))
         with disk_errors(str(parent)):
             parent.mkdir(parents=True, exist_ok=True)
             # Named by its process, so that a writer can tell abandoned folders from those in use.
@@ -273,7 +298,7 @@ class Lake:
 
         Re-entrant within a thread. Scratch folders of processes that are gone are removed. Raises LakeBusy.
         """
-        lock = f"{self.root}/{LOCK}" if part == DATASET else f"{self.root}/{LOCK}-{part}"
+        lock = self.full(LOCK if part == DATASET else f"{LOCK}-{part}")
         shown = f"dataset {self.dataset!r}" if part == DATASET else f"the {part} of dataset {self.dataset!r}"
         shown = f"{shown} in {self.url}"
         with locks.exclusive(lock, shown, lambda: self._acquire(lock, part, shown)):
@@ -298,7 +323,13 @@ class Lake:
 
     def abandoned_scratch(self) -> tuple[Path, ...]:
         """Scratch folders of processes that are gone; the next writer removes them."""
-        return abandoned_in(Path(self.root) / SCRATCH) if self.is_local else ()
+        return abandoned_in(Path(self.full(SCRATCH))) if self.is_local else ()
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path names something in the dataset's folder."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\0" not in path
 
 
 def is_dataset_name(name: str) -> bool:

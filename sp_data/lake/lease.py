@@ -29,6 +29,7 @@ from typing import Any
 
 import fsspec
 
+from sp_data.canonical import parse_json
 from sp_data.errors import LakeBusy, LakeError
 from sp_data.lake.object_store import refused_condition, store_errors
 
@@ -141,7 +142,7 @@ class Lease:
             return None
         now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
         try:
-            content = json.loads(body)
+            content = parse_json(body)
         except ValueError:
             content = {}
         age_s = (now - head["LastModified"]).total_seconds()

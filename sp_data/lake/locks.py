@@ -7,6 +7,7 @@ lease (lease.py). Within a process one thread holds the lock, and may take it ag
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import threading
 from collections.abc import Callable, Iterator
@@ -63,11 +64,21 @@ def exclusive(lock: str, shown: str, acquire: Callable[[], AbstractContextManage
 
 @contextlib.contextmanager
 def flock(lock: Path, shown: str) -> Iterator[None]:
-    """The kernel's lock on a local file. Raises LakeBusy naming the process that holds it."""
-    with disk_errors(str(lock)):
+    """The kernel's lock on a local file. Raises LakeBusy naming the process that holds it.
+
+    In a folder that cannot be written nothing is locked."""
+    try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-    # An empty file, made once: a stage that finds nothing to do writes nothing at all.
-    with lock.open("ab") as stream:
+        # An empty file, made once: a stage that finds nothing to do writes nothing at all.
+        opened = lock.open("ab")
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not lock.parent.is_dir():
+            with disk_errors(str(lock)):
+                raise
+        # Whoever may not write the dataset can still check and read it: what does write says that it cannot.
+        yield
+        return
+    with opened as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

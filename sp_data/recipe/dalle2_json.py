@@ -8,11 +8,11 @@ lake's own. What the file leaves out has dalle2-pytorch's default, not the recip
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sp_data.canonical import parse_json
 from sp_data.errors import RecipeError
 
 CONFIG = "config"
@@ -95,7 +95,7 @@ def expanded(fields: Mapping[str, Any], folder: Path) -> tuple[Fields, list[str]
 
 def _read(path: Path) -> Fields:
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

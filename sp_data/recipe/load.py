@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sp_data.errors import RecipeError
+from sp_data.errors import RecipeError, reason_of
 from sp_data.recipe.dalle2_json import expanded
 from sp_data.recipe.named import NAMED
 from sp_data.recipe.recipe import Recipe
@@ -19,6 +19,10 @@ from sp_data.recipe.training import OF_THE_DECODER
 from sp_data.web_address import without_login
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 1_000_000
+MAX_PARTS, MAX_DEPTH = 100_000, 50
+"""Of a recipe: values in it, and fields within fields."""
 
 
 def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
@@ -67,14 +71,51 @@ def build(fields: Mapping[str, Any], label: str) -> Recipe:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        fields = yaml.safe_load(path.read_text("utf-8"))
+        if path.exists() and not path.is_file():
+            raise RecipeError(f"recipe {path} is not a file")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise RecipeError(f"recipe {path} has more than {MAX_BYTES:,} bytes: it is no recipe")
+        fields = _parsed(data.decode("utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not YAML: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise RecipeError(f"recipe {path} is not YAML: {reason_of(error)}") from error
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {path}: expected fields such as `name:` and `source:`")
     return fields
+
+
+def _parsed(text: str) -> Any:
+    """The plain value of a YAML text. Raises ValueError, also for one that is too deep or whose aliases repeat it into
+    something huge."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except Exception as error:
+        # Its constructors of numbers and times raise what Python's own raise.
+        raise ValueError(reason_of(error)) from error
+    _check_size(value)
+    return value
+
+
+def _check_size(value: Any) -> None:
+    """Raises ValueError for a value of too many parts, each counted as often as an alias repeats it."""
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    num_parts = 0
+    while waiting:
+        part, depth = waiting.pop()
+        num_parts += 1
+        if depth > MAX_DEPTH or num_parts > MAX_PARTS:
+            raise ValueError("it repeats itself by its aliases, or is nested too deeply")
+        if isinstance(part, dict):
+            waiting += [(inner, depth + 1) for inner in part.values()]
+        elif isinstance(part, list | set | tuple):
+            waiting += [(inner, depth + 1) for inner in part]
 
 
 def _copy(fields: Any) -> Any:
@@ -88,9 +129,10 @@ def _override(fields: dict[str, Any], setting: str) -> None:
     if not (path and equals):
         raise RecipeError(f"--set {setting}: expected a.b=value, such as curate.min_side_px=32")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting}: the value is not YAML: {str(error).splitlines()[0]}") from error
+        value = _parsed(text)
+    except ValueError as error:
+        shown = reason_of(ValueError(setting))
+        raise RecipeError(f"--set {shown}: the value is not YAML: {reason_of(error)}") from error
     *parents, last = path.split(".")
     inner: Any = fields
     for parent in parents:

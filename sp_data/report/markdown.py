@@ -163,7 +163,7 @@ def _sheet(lake: Lake, paths: list[str]) -> list[str]:
 
 
 def _open(png: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(png)) as opened:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as opened:
         return opened.convert("RGB")
 
 

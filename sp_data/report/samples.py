@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import json
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
-from sp_data.dataset.curate.pictures import UNREADABLE
+from sp_data.canonical import parse_json
+from sp_data.dataset.curate.decoding import MAX_PIXELS, Refused, decode_rgb, decoder_errors, opened_picture
 from sp_data.dataset.curate.tables import read_dropped, read_kept
 from sp_data.dataset.shards.tars import read_tar
 from sp_data.keys import KeyLayout
@@ -73,10 +74,20 @@ def from_shards(lake: Lake, sharded: Manifest, limit: int) -> list[Shown]:
     for name in names[:: max(1, len(names) // 4)][:4]:
         with lake.local(f"shards/{name}.tar") as path:
             for (key, parts), _ in zip(read_tar(path), range(limit // 4), strict=False):
-                fields = json.loads(parts["json"])
-                picture = Image.open(io.BytesIO(parts["jpg"]))
-                shown.append(Shown(picture, fields["title"], fields["caption"], fields["url"], key))
+                shown.append(_of_sample(key, parts))
     return shown
+
+
+def _of_sample(key: str, parts: dict[str, bytes]) -> Shown:
+    """A sample of a tar; that of an import has no title, and other fields than ours."""
+    picture: Image.Image | None = None
+    fields: Any = {}
+    with contextlib.suppress(Refused, ValueError):
+        fields = parse_json(parts.get("json", b"{}"))
+        picture = decode_rgb(parts.get("jpg", b""))
+    texts = fields if isinstance(fields, dict) else {}
+    title, caption, url = (str(texts.get(name) or "") for name in ("title", "caption", "url"))
+    return Shown(picture, title or key, caption, url, key)
 
 
 def _thumbnail(lake: Lake, path: str) -> Image.Image | None:
@@ -84,10 +95,10 @@ def _thumbnail(lake: Lake, path: str) -> Image.Image | None:
         return None
     with lake.local(path) as local:
         try:
-            with Image.open(local) as opened:
+            with opened_picture(local.read_bytes(), MAX_PIXELS) as opened, decoder_errors():
                 opened.thumbnail((THUMB_PX, THUMB_PX))
                 rgba = opened.convert("RGBA")
-        except (Image.DecompressionBombError, *UNREADABLE):
+        except Refused:
             # This is the reason for which it was dropped; the page shows it.
             return None
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
+from sp_data.dataset.curate.decoding import Refused, decode_rgb
 from sp_data.dataset.shards.tars import read_tar
+from sp_data.errors import CorruptFile
 from sp_data.generation.gallery import Piece
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
@@ -99,9 +98,13 @@ def cards(lake: Lake, pieces: list[Piece], judged: Manifest | None) -> list[dict
 def _training_picture(lake: Lake, piece: Piece) -> str:
     with lake.local(piece.nearest.tar) as tar:
         data = next(parts["jpg"] for key, parts in read_tar(tar) if key == piece.nearest.key)
-    with Image.open(io.BytesIO(data)) as opened:
-        opened.thumbnail((256, 256))
-        return data_uri(jpeg(opened.convert("RGB"), 85))
+    try:
+        picture = decode_rgb(data)
+    except Refused as refusal:
+        shown = f"{lake.full(piece.nearest.tar)}: {piece.nearest.key}.jpg"
+        raise CorruptFile(f"{shown} cannot be decoded ({refusal})") from refusal
+    picture.thumbnail((256, 256))
+    return data_uri(jpeg(picture, 85))
 
 
 def lineage(pieces: list[Piece], by_stage: dict[str, Manifest]) -> list[tuple[str, str, str]]:

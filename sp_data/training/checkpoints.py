@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -26,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sp_data.canonical import sha256_of
-from sp_data.errors import CorruptFile, LakeFull, UsageError
+from sp_data.errors import CorruptFile, LakeFull, UsageError, reason_of
 from sp_data.lake import FileEntry, Lake
-from sp_data.manifest import Frozen, missing_files
+from sp_data.manifest import PLAIN_NAME, Frozen, first_problem, missing_files
 from sp_data.training.models import Kind
 
 RECORD = "checkpoint.json"
@@ -40,9 +39,9 @@ class Checkpoint(Frozen):
     kind: Kind
     unet: int | None = None
     """Of a decoder: which of its unets, from 1."""
-    run: str
+    run: str = Field(pattern=PLAIN_NAME)
     """The folder below runs/, for example 'decoder-unet1-1f0c55ab'."""
-    step: int
+    step: int = Field(ge=0, lt=10**12)
     """Steps done."""
     loss: float
     """Training loss, averaged over the steps since the last line of metrics.jsonl."""
@@ -146,8 +145,11 @@ def load_state(lake: Lake, checkpoint: Checkpoint) -> dict[str, Any]:
         _check_bytes(checkpoint, local, lake.full(path))
         try:
             state: dict[str, Any] = torch.load(local, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:
+            # A pickle that is broken raises whatever its broken part makes torch raise.
             raise CorruptFile(f"{lake.full(path)} cannot be read ({_first_line(error)}); delete its folder") from error
+    if not isinstance(state, dict):
+        raise CorruptFile(f"{lake.full(path)} holds no state of a training; delete its folder")
     return state
 
 
@@ -158,7 +160,7 @@ def load_weights(lake: Lake, checkpoint: Checkpoint, network: nn.Module) -> None
         _check_bytes(checkpoint, local, lake.full(path))
         try:
             network.load_state_dict(load_file(local))
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        except Exception as error:
             raise CorruptFile(
                 f"{lake.full(path)} does not hold the weights that its record describes "
                 f"({_first_line(error)}); delete its folder"
@@ -167,7 +169,7 @@ def load_weights(lake: Lake, checkpoint: Checkpoint, network: nn.Module) -> None
 
 def _check_bytes(checkpoint: Checkpoint, local: Path, shown: str) -> None:
     """Raises CorruptFile if a file is not the one that the record lists, byte for byte."""
-    recorded = next(entry.sha256 for entry in checkpoint.files if Path(entry.path).name == local.name)
+    recorded = next((entry.sha256 for entry in checkpoint.files if Path(entry.path).name == local.name), "nothing")
     with local.open("rb") as stream:
         digest = sha256_of(stream)
     if digest != recorded:
@@ -178,7 +180,7 @@ def _check_bytes(checkpoint: Checkpoint, local: Path, shown: str) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return reason_of(ValueError((str(error).splitlines() or [type(error).__name__])[0]))
 
 
 def of_run(lake: Lake, run: str) -> list[Checkpoint]:
@@ -200,8 +202,10 @@ def read(lake: Lake, path: str) -> Checkpoint:
         checkpoint = Checkpoint.model_validate_json(lake.read_bytes(path))
     except ValidationError as error:
         raise CorruptFile(
-            f"{lake.full(path)} is not a valid checkpoint ({error.errors()[0]['msg']}); delete its folder"
+            f"{lake.full(path)} is not a valid checkpoint ({first_problem(error)}); delete its folder"
         ) from error
+    if not any(entry.path.endswith(WEIGHTS) for entry in checkpoint.files):
+        raise CorruptFile(f"{lake.full(path)} names no {WEIGHTS}; delete its folder")
     folder = path.removesuffix(f"/{RECORD}")
     if folder == checkpoint.folder:
         return checkpoint

@@ -95,7 +95,7 @@ def _filter(side: int) -> Image.Resampling:
 
 
 def _open(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
         return opened.convert("RGB")
 
 

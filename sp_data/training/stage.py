@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sp_data import manifest as manifests
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.errors import LakeFull, StageError
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest
@@ -207,7 +207,7 @@ def _evaluate(networks: list[Network], run: StageRun, verified: Manifest) -> dic
         }
         run.progress.begin("measure", wanted, "pictures")
         _run_child("sp_data.training.evaluation", job, networks[-1], lake, run.progress, 0)
-    result: dict[str, Any] = json.loads(lake.read_bytes(path))
+    result: dict[str, Any] = parse_json(lake.read_bytes(path))
     for verdict in result["verdicts"]:
         log.info("decoder: %s", verdict)
     return result

@@ -6,11 +6,11 @@ runs/decoder-1f0c55ab/checkpoints/step-00000500/checkpoint.json
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from sp_data.errors import CorruptFile, LakeBusy, StageNotDone
+from sp_data.canonical import parse_json
+from sp_data.errors import CorruptFile, LakeBusy, StageNotDone, reason_of
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 
@@ -57,7 +57,7 @@ def runs_of(lake: Lake, kind: str) -> list[list[str]]:
     groups = []
     for path in lake.list("runs"):
         if path.endswith(f"/{CONFIG}") and path.count("/") == 2 and _kind_of(path) == kind:
-            runs = [str(run) for run in json.loads(lake.read_bytes(path)).get("runs", [])]
+            runs = [str(run) for run in _object(lake, path).get("runs") or ()]
             if runs and runs not in groups:
                 groups.append(runs)
     return groups
@@ -109,12 +109,12 @@ def lineage(lake: Lake, checkpoints: list[TrainedCheckpoint]) -> dict[str, set[s
     for path in lake.list("weights"):
         # Adopted weights stand between a run and the checkpoint that they were.
         if path.endswith("/adopted.json"):
-            adopted = json.loads(lake.read_bytes(path))
+            adopted = _object(lake, path)
             node = path.removesuffix("/adopted.json")
             if adopted.get("dataset"):
-                dataset_of[node] = adopted["dataset"]
+                dataset_of[node] = str(adopted["dataset"])
             if adopted.get("run"):
-                parent_of[node] = adopted["run"]
+                parent_of[node] = str(adopted["run"])
     datasets: dict[str, set[str]] = {}
     for run in {checkpoint.run for checkpoint in checkpoints}:
         line: list[str] = []
@@ -144,16 +144,27 @@ def _kind_of(path: str) -> str:
     return path.split("/")[1].partition("-")[0]
 
 
+def _object(lake: Lake, path: str) -> dict[str, Any]:
+    """A JSON file of the lake that holds an object. Raises CorruptFile."""
+    try:
+        fields = parse_json(lake.read_bytes(path))
+    except ValueError as error:
+        raise CorruptFile(f"{lake.full(path)} is not JSON ({reason_of(error)}); delete its folder") from error
+    if not isinstance(fields, dict):
+        raise CorruptFile(f"{lake.full(path)} is no JSON object; delete its folder")
+    return fields
+
+
 def _read(data: bytes, shown: str) -> dict[str, Any]:
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         return {
             **record,
             "run": str(record["run"]),
             "step": int(record.get("step", 0)),
             "dataset": str(record["dataset"]),
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CorruptFile(
             f"{shown} does not name the dataset it was trained on ({error}); delete its folder"
         ) from error

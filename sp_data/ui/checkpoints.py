@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from sp_data import manifest as manifests
+from sp_data.canonical import parse_json
 from sp_data.errors import StageNotDone
 from sp_data.lake import Lake
 from sp_data.training.trained import RECORD, best_folders
@@ -87,7 +87,7 @@ def known_checkpoints(lake: Lake) -> list[KnownCheckpoint]:
 
 def _read(lake: Lake, path: str) -> KnownCheckpoint | None:
     try:
-        record = json.loads(lake.read_bytes(path))
+        record = parse_json(lake.read_bytes(path))
         if path.endswith(f"/{ADOPTED}"):
             return _adopted(path.removesuffix(f"/{ADOPTED}"), record)
         return KnownCheckpoint(
@@ -102,7 +102,7 @@ def _read(lake: Lake, path: str) -> KnownCheckpoint | None:
             dataset=str(record.get("dataset", "")),
             model=dict(record["model"]),
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         # Removed by a training meanwhile, or damaged.
         return None
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from sp_data import manifest as manifests
-from sp_data.dataset.curate.pictures import Refused, decode
+from sp_data.dataset.curate.decoding import Refused
+from sp_data.dataset.curate.pictures import decode
 from sp_data.dataset.curate.tables import read_dropped
 from sp_data.errors import SpDataError, UsageError
 from sp_data.lake import Lake

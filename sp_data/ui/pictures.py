@@ -15,6 +15,7 @@ from gradio import component_meta
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageFilter
 
+from sp_data.dataset.curate.decoding import Refused, decoder_errors
 from sp_data.errors import CorruptFile, UsageError
 from sp_data.runtime.contact_sheet import data_uri, jpeg
 
@@ -149,11 +150,10 @@ def painted_layer(sent: str) -> Image.Image | None:
     if not sent.startswith(prefix) or len(sent) > MAX_PAINTED_CHARACTERS:
         return None
     try:
-        with Image.open(
-            io.BytesIO(base64.b64decode(sent.removeprefix(prefix), validate=True)), formats=("PNG",)
-        ) as png:
+        data = io.BytesIO(base64.b64decode(sent.removeprefix(prefix), validate=True))
+        with decoder_errors(), Image.open(data, formats=("PNG",)) as png:
             return png.convert("RGBA") if max(png.size) <= CANVAS_PX else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (ValueError, Refused):
         return None
 
 

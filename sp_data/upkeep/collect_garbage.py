@@ -39,7 +39,7 @@ from sp_data.dataset.shards.stage import read_columns
 from sp_data.errors import UsageError
 from sp_data.generation.search_index import INDEXES, index_folder
 from sp_data.keys import KeyLayout
-from sp_data.lake import NUM_AT_ONCE, Lake, is_alive, is_temporary
+from sp_data.lake import NUM_AT_ONCE, Lake, files_below, is_alive, is_temporary
 from sp_data.manifest import Manifest, ShardPart
 from sp_data.pipeline import DATASET_STAGES, STAGES, stand
 from sp_data.recipe import Recipe
@@ -292,7 +292,7 @@ def _remove(waste: Waste, lake: Lake) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    if folder.is_dir():
+    if folder.is_dir() and not folder.is_symlink():
         for inner in folder.iterdir():
             _remove_empty(inner)
         if not any(folder.iterdir()):
@@ -304,9 +304,9 @@ def _left_by_exports(lake: Lake) -> list[Path]:
     if not lake.is_local or not Path(lake.root).exists():
         return []
     folders = [*Path(lake.root).glob(".*.export-*"), *Path(lake.root).glob(".*.before-*")]
-    return [path for path in folders if not is_alive(path.name.rpartition("-")[2])]
+    return [path for path in folders if not path.is_symlink() and not is_alive(path.name.rpartition("-")[2])]
 
 
 def _files_in(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
-        yield from (path for path in folder.rglob("*") if path.is_file())
+        yield from (folder / path.partition("/")[2] for path, _ in files_below(folder, folder.name))

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.lake import Lake
 from sp_data.recipe import Source
 from sp_data.wiki.changes import Mark, Title
@@ -148,7 +148,7 @@ def load_robots(lake: Lake) -> RobotsCache:
     if not lake.exists(ROBOTS):
         return {}
     try:
-        hosts: dict[str, Any] = json.loads(lake.read_bytes(ROBOTS))
+        hosts: dict[str, Any] = parse_json(lake.read_bytes(ROBOTS))
         return {host: (float(read_at), str(text)) for host, (read_at, text) in hosts.items()}
     except (ValueError, TypeError, AttributeError):
         return {}

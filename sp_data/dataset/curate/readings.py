@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
-from sp_data.dataset.curate.pictures import REASONS, Refused, read_picture
+from sp_data.dataset.curate.decoding import Refused
+from sp_data.dataset.curate.pictures import REASONS, read_picture
 from sp_data.dataset.curate.tables import COPIES, picture_sizes, read_dropped, read_kept
 from sp_data.lake import Lake
 from sp_data.manifest import missing_files

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from sp_data import demo
 from sp_data.dataset.embed.clip_retrieval import module
 from sp_data.dataset.embed.precision import Precision, RequestedPrecision, choose, in_bf16
-from sp_data.errors import StageError
+from sp_data.errors import SpDataError, StageError, reason_of
+from sp_data.recipe.clip_names import DEMO, location
 from sp_data.runtime.deferred import deferred
 from sp_data.runtime.threads import patient_threads
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     import torch
 
-DEMO = "demo"
 UNUSED = ("boto3", "scipy", "sklearn")
 """What transformers and accelerate import for tasks that are none of ours, at the cost of another torch."""
 
@@ -44,23 +44,16 @@ def clip_retrieval_name(clip_model: str) -> str:
 
 def weights_digest(clip_model: str) -> str | None:
     """sha256 (hex) over the files of a model that lies on this machine; None for one that has a public name."""
-    path = Path(_location(clip_retrieval_name(clip_model)))
+    path = Path(location(clip_retrieval_name(clip_model)))
     if not path.is_absolute() or not path.exists():
         return None
+    # What is no file, such as a device, may have no end.
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     hasher = hashlib.sha256()
     for file in files:
         if file.is_file():
             hasher.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return hasher.hexdigest()
-
-
-def _location(name: str) -> str:
-    """The part of clip-retrieval's name that may be a path: hf_clip:PATH, open_clip:ARCHITECTURE/PATH, PATH."""
-    prefix, colon, rest = name.partition(":")
-    if not colon:
-        return name
-    return rest.partition("/")[2] if prefix == "open_clip" else rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +159,9 @@ def load_clip(clip_model: str, expected_dim: int, precision: RequestedPrecision 
                 import torch
             from all_clip import load_clip as load
 
+            from sp_data.dataset.embed.clip_weights import use_safe_loaders
+
+            use_safe_loaders()
             mapper = module("mapper").ClipMapper(
                 enable_image=True,
                 enable_text=True,
@@ -180,9 +176,12 @@ def load_clip(clip_model: str, expected_dim: int, precision: RequestedPrecision 
             # all_clip caches models: this one may have been loaded without gradients before.
             with torch.inference_mode():
                 dim = int(mapper.model_txt(tokens).shape[-1])
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except SpDataError:
+        raise
+    except Exception as error:
+        # Three libraries load models, each with errors of its own; a broken file raises whatever it makes them raise.
         raise StageError(
-            f"CLIP {clip_model!r} cannot be loaded ({str(error).splitlines()[0]}); "
+            f"CLIP {clip_model!r} cannot be loaded ({reason_of(error)}); "
             "check embed.clip_model, and the network if its weights are downloaded"
         ) from error
     if dim != expected_dim:

@@ -20,6 +20,9 @@ def main(arguments: Path) -> None:
     # Imported here, not above: the processes that clip-retrieval starts import this module too, and do not need it.
     from clip_retrieval.clip_inference.main import main as inference
 
+    from sp_data.dataset.embed.clip_weights import use_safe_loaders
+
+    use_safe_loaders()
     inference(**json.loads(arguments.read_text()))
 
 

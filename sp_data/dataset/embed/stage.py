@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sp_data import manifest as manifests
+from sp_data.arrays import map_array
 from sp_data.dataset.embed.clip import Clip, load_clip, unwarned
 from sp_data.dataset.embed.clip_retrieval import module
 from sp_data.dataset.embed.distributed import SHARDS_A_RUN, embed_distributed
@@ -263,7 +264,7 @@ def check_partition(files: dict[str, Path], dim: int) -> list[str]:
         duplicate = next(key for row, key in enumerate(keys) if key in keys[:row])
         raise StageError(f"{files['metadata'].name} names key {duplicate} twice: expected each picture once")
     for folder in ("img_emb", "text_emb"):
-        rows = np.load(files[folder], mmap_mode="r")
+        rows = map_array(files[folder], files[folder].name)
         if rows.shape != (len(keys), dim) or rows.dtype != np.float16:
             raise CorruptFile(
                 f"{files[folder].name} is {rows.shape} {rows.dtype}: expected ({len(keys)}, {dim}) float16, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sp_data.dataset.loader.tar_index import HEADER_BYTES, read_index
+from sp_data.arrays import map_array
+from sp_data.dataset.curate.decoding import Refused, decode_rgb
+from sp_data.dataset.loader.tar_index import read_index
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
+from sp_data.dataset.shards.members import HEADER_BYTES
 from sp_data.errors import CorruptFile
 
 
@@ -102,11 +104,9 @@ class OpenShard:
         """`(3, size_px, size_px)` uint8. Raises CorruptFile."""
         data = self.read(key, "jpg", record.jpg, record.jpg_bytes)
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                picture = image if image.mode == "RGB" else image.convert("RGB")
-        except (OSError, ValueError) as error:
-            raise CorruptFile(f"{self.files.name}: {key}.jpg cannot be decoded ({error})") from error
+            picture = decode_rgb(bytes(data))
+        except Refused as refusal:
+            raise CorruptFile(f"{self.files.name}: {key}.jpg cannot be decoded ({refusal})") from refusal
         if picture.size != (size_px, size_px):
             picture = _square(picture).resize((size_px, size_px), Image.Resampling.BICUBIC)
         # Channel by channel, as models take it: cheaper than transposing the array.
@@ -119,10 +119,7 @@ def map_rows(path: Path, shape: tuple[int, int], verify: str) -> npt.NDArray[Any
 
     Raises CorruptFile if they are of another shape.
     """
-    try:
-        mapped = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise CorruptFile(f"{path} is no array ({error}); run {verify}") from error
+    mapped = map_array(path, cure=f"run {verify}")
     if mapped.shape != shape:
         raise CorruptFile(f"{path} holds {mapped.shape}, the dataset manifest says {shape}; run {verify}")
     return np.asarray(mapped)

@@ -14,7 +14,6 @@ of another key is an error.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import resource
 import tempfile
@@ -28,6 +27,7 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.loader.open_shard import IndexRecord, OpenShard, ShardFiles, map_rows
 from sp_data.dataset.loader.tar_index import index_path, index_tar, read_index, to_npy
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS, key_numbers
@@ -113,10 +113,14 @@ class Samples(Dataset[Sample]):
         if not record.json_bytes:
             return ()
         try:
-            fields = json.loads(bytes(shard.read(key, "json", record.json, record.json_bytes)))
-            return tuple(json.loads(fields.get("variants") or "[]"))
+            fields = parse_json(bytes(shard.read(key, "json", record.json, record.json_bytes)))
+            written = fields.get("variants") if isinstance(fields, dict) else None
+            variants = parse_json(written) if isinstance(written, str) and written else []
         except ValueError as error:
             raise CorruptFile(f"{shard.files.name}: {key}.json cannot be read ({error})") from error
+        # That of an import is not sp-data's: its fields may mean something else.
+        is_list = isinstance(variants, list) and all(isinstance(variant, str) for variant in variants)
+        return tuple(variants) if is_list else ()
 
     def _open_all(self, verified: Manifest, lake: Lake, split: str) -> npt.NDArray[np.int64]:
         """Open every shard of the split; gives the number of samples up to the end of each."""
@@ -184,7 +188,10 @@ class Samples(Dataset[Sample]):
 
 
 def _caption(shard: OpenShard, key: str, record: IndexRecord) -> str:
-    return bytes(shard.read(key, "txt", record.txt, record.txt_bytes)).decode("utf-8")
+    try:
+        return bytes(shard.read(key, "txt", record.txt, record.txt_bytes)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFile(f"{shard.files.name}: {key}.txt is not UTF-8 ({error}); run {shard.files.verify}") from error
 
 
 def max_open_shards() -> int:

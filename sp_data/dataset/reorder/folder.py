@@ -10,13 +10,14 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.dataset.reorder.gather import Sources
 from sp_data.dataset.reorder.layout import FoundLayout, layout_of_keys, layout_of_shards
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS, Partition, find_partitions
@@ -24,6 +25,7 @@ from sp_data.dataset.reorder.plan import ReorderPlan, keys_of, plan_rows
 from sp_data.dataset.reorder.stage import Target, log_made, write_target
 from sp_data.errors import CorruptFile, LayoutError, StageError
 from sp_data.keys import KeyLayout
+from sp_data.lake import disk_errors
 from sp_data.runtime.jobs import ThreadRunner
 from sp_data.runtime.progress import SILENT, Progress
 
@@ -79,7 +81,12 @@ def reorder_folder(
         kind: find_partitions(_folder_of(embeddings, kind) or embeddings, metadata, kind) for kind in kinds
     }
     partitions = partitions_of[kinds[0]]
-    keys = keys_of(partitions, output.parent)
+    with disk_errors(str(output), "give another --output"):
+        output.mkdir(parents=True, exist_ok=True)
+        # Asked before the long work: whether the folder can be written.
+        tempfile.TemporaryFile(dir=output).close()
+    # Unnamed files in the folder that was given: the one above it may be another disk, or read-only.
+    keys = keys_of(partitions, output)
     if not len(keys.numbers):
         raise CorruptFile(
             f"{partitions[0].embeddings} and its other partitions hold no row: there is nothing to reorder"
@@ -91,7 +98,7 @@ def reorder_folder(
         raise LayoutError(
             f"layout {found_layout.layout} asks for keys of {found_layout.layout.width} digits, these have {keys.width}"
         )
-    plan = plan_rows(keys, found_layout.layout, found_layout.num_rows, output.parent)
+    plan = plan_rows(keys, found_layout.layout, found_layout.num_rows, output)
     sources = {kind: Sources.open(partitions_of[kind], np.diff(keys.starts).tolist()) for kind in kinds}
     names = [found_layout.layout.shard_name(shard) for shard in found_layout.num_rows]
     for kind in kinds:
@@ -169,7 +176,7 @@ def _read_journal(output: Path) -> dict[str, str]:
     made_of_file: dict[str, str] = {}
     for line in (output / JOURNAL).read_text().splitlines():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:
             continue
         made_of_file[entry["file"]] = entry["made_of"]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sp_data.arrays import map_array
 from sp_data.errors import CorruptFile, LayoutError, StageNotDone
 from sp_data.parquet import column_blocks
 
@@ -33,10 +34,7 @@ class Partition:
 
     def rows(self) -> npt.NDArray[np.floating[Any]]:
         """Memory-mapped `(n, dim)` in the file's own dtype. Raises CorruptFile."""
-        try:
-            rows: npt.NDArray[np.floating[Any]] = np.load(self.embeddings, mmap_mode="r")
-        except (ValueError, OSError, EOFError) as error:
-            raise CorruptFile(f"{self.embeddings} is no whole .npy file ({error}); embed it again") from error
+        rows: npt.NDArray[np.floating[Any]] = map_array(self.embeddings, cure="embed it again")
         if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
             raise CorruptFile(f"{self.embeddings} is {rows.shape} {rows.dtype}: expected (n, dim) floats")
         return rows
@@ -46,24 +44,37 @@ def read_keys(metadata: Path) -> Iterator[pa.StringArray]:
     """The keys of a partition's rows, in row order, block by block. Raises CorruptFile."""
     row = 0
     for block in column_blocks(metadata, str(metadata), "image_path"):
-        is_text = pa.types.is_string(block.type) or pa.types.is_large_string(block.type)
-        if not is_text or block.null_count:
-            offset = pc.index(pc.is_valid(block), value=False).as_py() if block.null_count else 0
-            raise CorruptFile(
-                f"{metadata} row {row + offset} names the key {block[offset].as_py()!r}: expected text "
-                "such as 000070042"
-            )
-        row += len(block)
-        yield block
+        keys = as_keys(block, metadata, row)
+        row += len(keys)
+        yield keys
 
 
-def key_numbers(keys: pa.StringArray, width: int) -> npt.NDArray[np.int64]:
-    """Keys of `width` digits as numbers, `(n,)` int64: 70042 for "000070042". Raises LayoutError for any other key."""
+def as_keys(block: pa.Array, metadata: Path, first_row: int = 0) -> pa.StringArray:
+    """A column of keys as text, whatever encodes it. Raises CorruptFile that names file and row."""
+    kind = block.type.value_type if pa.types.is_dictionary(block.type) else block.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not is_text or block.null_count:
+        offset = pc.index(pc.is_valid(block), value=False).as_py() if block.null_count else 0
+        shown = repr(block[offset].as_py())[:60] if len(block) else str(kind)
+        raise CorruptFile(
+            f"{metadata} row {first_row + offset} names the key {shown}: expected text such as '000070042', with its "
+            "zeros; embed the tars again, or write the column image_path again"
+        )
+    return block if pa.types.is_string(block.type) else block.cast(pa.string())
+
+
+def key_numbers(keys: pa.StringArray, width: int, shown: str = "", first_row: int = 0) -> npt.NDArray[np.int64]:
+    """Keys of `width` digits as numbers, `(n,)` int64: 70042 for "000070042". Raises LayoutError for any other key.
+
+    `shown` and `first_row` are the file that the keys are from and its row of the first one, for the error.
+    """
     lengths = _to_numpy(pc.binary_length(keys))
     is_decimal = _to_numpy(pc.cast(pc.ascii_is_decimal(keys), pa.uint8()))
     if (wrong := np.flatnonzero((lengths != width) | (is_decimal == 0))).size:
         key = keys[int(wrong[0])].as_py()
-        raise LayoutError(f"key {key!r} is not made of {width} digits, as all keys of one run are")
+        where = f"{shown} row {first_row + int(wrong[0])}: " if shown else ""
+        cure = "; write the keys alone, without folder and extension, such as 000070042" if "/" in key else ""
+        raise LayoutError(f"{where}key {key[:200]!r} is not made of {width} digits, as all keys of one run are{cure}")
     return _to_numpy(pc.cast(keys, pa.int64()))
 
 

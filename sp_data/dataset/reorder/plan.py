@@ -16,13 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from sp_data.dataset.reorder.partitions import Partition, key_numbers, read_keys
-from sp_data.errors import DuplicateKey, KeyOutsideShard
+from sp_data.errors import DuplicateKey, KeyOutsideShard, LayoutError
 from sp_data.keys import KEYS_A_BLOCK, KeyLayout
 from sp_data.parquet import num_rows_in
 
 NO_ROW = -1
+MAX_DIGITS = 18
+"""Of a key that fits 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,22 @@ def read_numbers(metadata: Sequence[Path], folder: Path, width: int | None = Non
     numbers = _unnamed_array(sum(num_rows_in(path, str(path)) for path in metadata), folder)
     num_read = 0
     for path in metadata:
+        first = num_read
         for block in read_keys(path):
             if width is None and len(block):
-                width = len(block[0].as_py())
-            numbers[num_read : num_read + len(block)] = key_numbers(block, width or 0)
+                width = _width(block[0].as_py(), path)
+            row = num_read - first
+            numbers[num_read : num_read + len(block)] = key_numbers(block, width or 0, str(path), row)
             num_read += len(block)
     return numbers, width or 0
+
+
+def _width(key: str, path: Path) -> int:
+    """The number of digits of the first key. Raises LayoutError if it is none."""
+    key_numbers(pa.array([key]), len(key), str(path))
+    if len(key) > MAX_DIGITS:
+        raise LayoutError(f"{path} row 0: key {key[:40]!r} has {len(key)} digits: expected at most {MAX_DIGITS}")
+    return len(key)
 
 
 def plan_rows(keys: Keys, layout: KeyLayout, num_rows: dict[int, int], folder: Path) -> ReorderPlan:

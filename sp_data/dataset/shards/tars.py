@@ -12,6 +12,7 @@ machine as the url. It is rewritten once: sorted by key, times zero, the wiki's 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sp_data.canonical import parse_json
+from sp_data.dataset.shards.members import tar_members
 from sp_data.errors import CorruptFile
 from sp_data.keys import KeyLayout
 
@@ -27,59 +30,46 @@ SUCCESS = "success"
 LOST = "lost"
 """Status of an input row for which img2dataset wrote nothing at all."""
 EXTENSIONS = ("jpg", "json", "txt")
+CURE = "delete it and run the shard stage again"
 TarSample = tuple[str, dict[str, bytes]]
 """Key, and extension -> bytes."""
 
 
 def read_tar(path: Path) -> Iterator[TarSample]:
     """(key, extension -> bytes) of each sample, in the tar's order. Raises CorruptFile for a cut or foreign tar."""
-    try:
-        with tarfile.open(path) as tar:
-            key = ""
+    with path.open("rb") as tar:
+        for key, members in itertools.groupby(
+            tar_members(path, cure=CURE), lambda member: member.name.partition(".")[0]
+        ):
             parts: dict[str, bytes] = {}
-            for member in tar:
-                stem, _, extension = member.name.partition(".")
-                if stem != key and parts:
-                    yield key, parts
-                    parts = {}
-                key = stem
-                stream = tar.extractfile(member)
-                if stream is None:
-                    raise CorruptFile(
-                        f"{path}: member {member.name!r} is not a file; expected .jpg, .txt and .json only"
-                    )
-                parts[extension] = stream.read()
-            if parts:
-                yield key, parts
-    except tarfile.TarError as error:
-        raise CorruptFile(f"{path} is not a complete tar ({error}); delete it and run the shard stage again") from error
-
-
-def tar_members(path: Path) -> list[str]:
-    """Names of the files in a tar, in its order, reading the headers only. Raises CorruptFile."""
-    try:
-        with tarfile.open(path) as tar:
-            return [member.name for member in tar]
-    except tarfile.TarError as error:
-        raise CorruptFile(f"{path} is not a complete tar ({error}); delete it and run the shard stage again") from error
+            for member in members:
+                tar.seek(member.offset)
+                parts[member.name.partition(".")[2]] = tar.read(member.size)
+            yield key, parts
 
 
 def tar_keys(path: Path) -> dict[str, set[str]]:
     """Key -> extensions, reading the headers only. Raises CorruptFile."""
     extensions: dict[str, set[str]] = {}
-    for name in tar_members(path):
-        stem, _, extension = name.partition(".")
+    for member in tar_members(path, cure=CURE):
+        stem, _, extension = member.name.partition(".")
         extensions.setdefault(stem, set()).add(extension)
     return extensions
 
 
 def write_tar(samples: Iterable[TarSample], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
+    write_members(
+        ((f"{key}.{extension}", parts[extension]) for key, parts in samples for extension in extensions), path
+    )
+
+
+def write_members(members: Iterable[tuple[str, bytes]], path: Path) -> None:
+    """Write (name, bytes) as a plain tar; equal members give equal bytes."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, parts in samples:
-            for extension in extensions:
-                info = tarfile.TarInfo(f"{key}.{extension}")
-                info.size = len(parts[extension])
-                tar.addfile(info, io.BytesIO(parts[extension]))
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
 
 
 def tidy_parquet(raw: Path, urls: list[str], layout: KeyLayout, shard: int) -> pa.Table:
@@ -87,11 +77,15 @@ def tidy_parquet(raw: Path, urls: list[str], layout: KeyLayout, shard: int) -> p
 
     `urls[i]` is the address of the sample with index i.
     """
-    table = pq.read_table(raw)
+    return tidy_table(pq.read_table(raw), str(raw), urls, layout, shard)
+
+
+def tidy_table(table: pa.Table, shown: str, urls: list[str], layout: KeyLayout, shard: int) -> pa.Table:
+    """The same for a table that is read already; `shown` is its file's name in errors."""
     row_of = {key: row for row, key in enumerate(table["key"].to_pylist())}
     keys = [layout.key(shard, index) for index in range(len(urls))]
     if foreign := sorted(row_of.keys() - set(keys)):
-        raise CorruptFile(f"{raw}: key {foreign[0]} is not of shard {layout.shard_name(shard)} with layout {layout}")
+        raise CorruptFile(f"{shown}: key {foreign[0]} is not of shard {layout.shard_name(shard)} with layout {layout}")
     rows = pa.array([row_of.get(key) for key in keys], pa.int64())
     table = table.take(rows)
     lost = pa.array([key not in row_of for key in keys])
@@ -124,5 +118,5 @@ def tidy_samples(raw: Path, table: pa.Table) -> list[TarSample]:
 
 
 def _json(data: bytes, url: str) -> bytes:
-    record = json.loads(data)
+    record = parse_json(data)
     return json.dumps({**record, "url": url}, ensure_ascii=False, sort_keys=True, indent=1).encode("utf-8")

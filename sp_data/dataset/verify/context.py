@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sp_data.arrays import map_array
 from sp_data.dataset.shards.stage import read_rows
 from sp_data.errors import CorruptFile, LayoutError, Problem
 from sp_data.keys import KeyLayout
@@ -121,8 +122,5 @@ def read_shard(context: CheckContext, shard: dict[str, Any]) -> ShardRows:
 def load_rows(context: CheckContext, path: str) -> npt.NDArray[np.floating[Any]]:
     """Read a .npy file of the lake. Raises CorruptFile."""
     with context.lake.local(path) as local:
-        try:
-            rows: npt.NDArray[np.floating[Any]] = np.load(local)
-        except (ValueError, OSError, EOFError) as error:
-            raise CorruptFile(f"{context.lake.full(path)} is no whole .npy file ({error})") from error
-    return rows
+        # In memory: a copy of a remote lake's file ends with this block.
+        return np.array(map_array(local, context.lake.full(path)))

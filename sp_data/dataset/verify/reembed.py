@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sp_data.dataset.curate.decoding import Refused, decode_rgb
 from sp_data.dataset.embed.clip import load_clip
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.tars import read_tar
@@ -70,12 +70,10 @@ def _decode(context: CheckContext, path: str, key: str, parts: dict[str, bytes])
     if not {"jpg", "txt"} <= parts.keys():
         return None  # `check_keys` recorded it.
     try:
-        picture = Image.open(io.BytesIO(parts["jpg"]))
-        picture.load()
-    except OSError as error:
-        context.add_problem("pictures", f"cannot be decoded ({error})", file=path, key=key)
+        return decode_rgb(parts["jpg"])
+    except Refused as refusal:
+        context.add_problem("pictures", f"cannot be decoded ({refusal})", file=path, key=key)
         return None
-    return picture
 
 
 def _compare(

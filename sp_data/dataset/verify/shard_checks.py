@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,11 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.embed.stage import first_not_unit
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.img2dataset import CARRIED
+from sp_data.dataset.shards.members import tar_members
 from sp_data.dataset.shards.plan import sample_of
-from sp_data.dataset.shards.tars import EXTENSIONS, SUCCESS, read_tar, tar_keys, tar_members
+from sp_data.dataset.shards.tars import CURE, EXTENSIONS, SUCCESS, read_tar, tar_keys
 from sp_data.dataset.verify.context import CheckContext, Dataset, ShardRows, as_problem, load_rows, read_shard
 from sp_data.errors import Problem
 
@@ -104,7 +105,7 @@ def check_keys(context: CheckContext, rows: ShardRows, lost: frozenset[str], num
         )
     succeeded = {row["key"] for row in rows.parquet if row["status"] == SUCCESS}
     with context.lake.local(tar_path) as path:
-        in_tar, members = tar_keys(path), tar_members(path)
+        in_tar, members = tar_keys(path), [member.name for member in tar_members(path, cure=CURE)]
     for member, times in Counter(members).items():
         if times > 1:
             context.add_problem("keys", f"holds {member} {times} times", file=tar_path, key=member.partition(".")[0])
@@ -226,7 +227,7 @@ def check_texts(context: CheckContext, rows: ShardRows, *, planned: bool) -> Non
 def _json_of(data: bytes) -> dict[str, Any]:
     """The fields of a .json file; empty if it is no JSON object, so that every field differs."""
     try:
-        fields = json.loads(data)
+        fields = parse_json(data)
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}

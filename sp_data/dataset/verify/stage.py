@@ -91,6 +91,9 @@ def verify(run: StageRun, *, options: VerifyOptions | None = None) -> StageResul
         manifest = run.manifest_of(output)
         if done and done.digest == manifest.digest and newest and newest.identity == run.identity:
             return StageResult(done, "done")
+        if not lake.is_writable:
+            log.warning("verify: %s; %s cannot be written, so that this is not recorded", output.summary, lake.root)
+            return StageResult(manifest, "done")
         return run.publish_manifest(manifest, output.summary)
 
 
@@ -234,6 +237,9 @@ def list_close_pairs(context: CheckContext, by_stage: StageManifests, recipe: Re
     tombstones = _by_shard(context.dataset.layout, by_stage["shard"].details["tombstones"])
     pairs = find_close_pairs(context.dataset, numbers, tombstones, recipe.verify.close_cosine, runner)
     path = close_pairs_path(by_stage["reorder"].digest)
+    if not context.lake.is_writable:
+        log.warning("verify: the list of alike pictures is left out: %s cannot be written", context.lake.root)
+        return None
     context.lake.write_bytes(path, to_csv(context, pairs.nearest))
     if pairs.num_pairs:
         log.info(

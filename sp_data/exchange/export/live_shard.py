@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sp_data.arrays import map_array
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.stage import read_rows
 from sp_data.dataset.shards.tars import SUCCESS, TarSample, read_tar
@@ -109,10 +110,7 @@ def open_shard(
 
 
 def _mapped(path: Path, lake_path: str, shape: tuple[int, int], verify: str) -> npt.NDArray[np.floating[Any]]:
-    try:
-        rows: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise CorruptFile(f"{lake_path} is no whole .npy file ({error}); run {verify}") from error
+    rows: npt.NDArray[np.floating[Any]] = map_array(path, lake_path, f"run {verify}")
     if rows.shape != shape:
         raise CorruptFile(f"{lake_path} holds {rows.shape}, the dataset manifest says {shape}; run {verify}")
     return rows

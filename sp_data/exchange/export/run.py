@@ -5,7 +5,8 @@
     kohya            pictures with a .txt beside each, for kohya's sd-scripts (both: folders.py)
 
 Each thread has one shard in memory. An export is made in a folder beside the target and then renamed, so it is whole or
-not there. A sample that has a tombstone is not exported; every picture's uploader and licence are.
+not there; in a target that is a mount it is made inside, and is whole once its mark is there. A sample that has a
+tombstone is not exported; every picture's uploader and licence are.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sp_data.dataset.curate.splits import SPLITS
-from sp_data.errors import LakeError, StageError, UsageError
+from sp_data.errors import StageError, UsageError
 from sp_data.exchange.export.base import Form, Writer, Written
 from sp_data.exchange.export.live_shard import open_shard
 from sp_data.keys import KeyLayout
-from sp_data.lake import Lake
+from sp_data.lake import Lake, disk_errors
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
 from sp_data.runtime.jobs import JobRunner, ThreadRunner
@@ -171,20 +172,23 @@ def export(
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that replaces it when the block ends, or is removed if the block raises."""
+    """A folder that replaces `target` when the block ends, or is removed if the block raises: beside it, so that it
+    takes its place in one step; inside it, where it is a mount, or where the folder above cannot be written."""
     _sweep(target)
     is_export = (target / MARK).exists()
     if target.exists() and not is_export and (not target.is_dir() or any(target.iterdir())):
         raise StageError(f"{target} holds something that is no export of sp-data; give an empty or a new folder")
-    try:
+    name = f".{target.name}.export-{os.getpid()}"
+    inside = target.is_dir() and (os.path.ismount(target) or not os.access(target.parent, os.W_OK))
+    folder = target / name if inside else target.with_name(name)
+    with disk_errors(str(target), "choose another folder"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = target.with_name(f".{target.name}.export-{os.getpid()}")
         folder.mkdir()
-    except PermissionError as error:
-        raise LakeError(f"{target} cannot be written ({error.strerror}); choose another folder") from error
     try:
         yield folder
-        if is_export:
+        if inside:
+            _move_up(folder, target)
+        elif is_export:
             # Two renames: for a moment there is no export, but never a part of one.
             old = target.with_name(f".{target.name}.before-{os.getpid()}")
             target.rename(old)
@@ -198,9 +202,24 @@ def _replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _move_up(folder: Path, target: Path) -> None:
+    """Put what is in a folder in the place of everything else in `target`; with the mark, last, it is whole."""
+    (target / MARK).unlink(missing_ok=True)
+    for entry in target.iterdir():
+        if entry == folder:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == MARK):
+        entry.rename(target / entry.name)
+
+
 def _sweep(target: Path) -> None:
-    """Remove what a killed export left beside `target`; if it had moved the old export away, put that one back."""
-    for leftover in [*target.parent.glob(f".{target.name}.export-*"), *target.parent.glob(f".{target.name}.before-*")]:
+    """Remove what a killed export left beside or in `target`; if it had moved the old one away, put that back."""
+    beside = (*target.parent.glob(f".{target.name}.export-*"), *target.parent.glob(f".{target.name}.before-*"))
+    for leftover in (*beside, *target.glob(f".{target.name}.export-*")):
         owner = leftover.name.rpartition("-")[2]
         if owner != str(os.getpid()) and Path(f"/proc/{owner}").exists():
             continue

@@ -10,9 +10,10 @@ parquet have the same pictures.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sp_data.canonical import parse_json
 from sp_data.dataset.curate.splits import SPLITS
-from sp_data.dataset.reorder.partitions import key_numbers
-from sp_data.dataset.shards.tars import EXTENSIONS, SUCCESS, tar_keys, tidy_parquet
+from sp_data.dataset.reorder.partitions import as_keys, key_numbers
+from sp_data.dataset.shards.tars import EXTENSIONS, SUCCESS, tar_keys, tidy_table
 from sp_data.errors import CorruptFile, LayoutError, StageNotDone
+from sp_data.exchange.imports.foreign_table import read_foreign, rows_of_tar
+from sp_data.exchange.imports.foreign_tar import is_plain, write_plain
 from sp_data.keys import KeyLayout
 from sp_data.parquet import read_table
 from sp_data.recipe import Curate
 
-NEEDED = ("key", "status", "error_message", "url")
+MAX_KEY_WIDTH = 18
+FEW_ROWS, GAPS = 100_000, 10
+"""A shard may have so many rows without a picture: up to this index, or this many times as many as there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,51 +42,120 @@ class ForeignShard:
     number: int
     name: str
     tar: Path
+    """As it was given, or written anew under plain names."""
     parquet: Path
+    """img2dataset's, or the rows of a tar without one."""
     stats: Path
     own_split: str | None
     """The split of all its rows, if they are of one split, as in sp-data's own shards; else None."""
+    source: Path
+    """The tar that was given, for errors."""
 
 
-def find_shards(folder: Path, expected: KeyLayout | None) -> tuple[list[ForeignShard], KeyLayout]:
-    """The shards of a folder, ordered by name, and the layout of their keys.
+def find_shards(folder: Path, expected: KeyLayout | None, scratch: Path) -> tuple[list[ForeignShard], KeyLayout]:
+    """The shards of a folder, ordered by name, and the layout of their keys. What has to be written anew (a tar with
+    odd names, the rows of a folder of tars alone) is written to `scratch`.
 
-    Raises StageNotDone if there are none, CorruptFile for a shard that img2dataset did not finish, LayoutError for keys
-    that do not begin with their shard's name or are not of the `expected` layout.
+    Raises StageNotDone if there are none, CorruptFile for a shard that img2dataset did not finish or that holds what a
+    dataset cannot, LayoutError for keys that do not begin with their shard's name or are not of the `expected` layout.
     """
+    tars = [path for path in sorted(folder.glob("*.tar")) if not path.name.startswith("._")]
+    has_parquets = any(folder.glob("*.parquet"))
     shards = []
     layout: KeyLayout | None = None
-    for tar in sorted(folder.glob("*.tar")):
+    for tar in tars:
         name = tar.stem
-        parquet, stats = tar.with_suffix(".parquet"), tar.with_name(f"{name}_stats.json")
-        if missing := next((path for path in (parquet, stats) if not path.exists()), None):
-            raise CorruptFile(
-                f"{tar} has no {missing.name} beside it: img2dataset did not finish it; remove it or make it again"
+        if not (name.isascii() and name.isdecimal()) or len(name) != len(tars[0].stem):
+            raise LayoutError(
+                f"{tar}: expected shards named by as many digits each, such as 00007.tar, with keys that begin with "
+                "them; rename it, or import its folder apart"
             )
-        table = read_table(parquet, str(parquet))
-        if lacking := sorted({*NEEDED} - {*table.schema.names}):
-            raise CorruptFile(f"{parquet} has no column {lacking[0]!r}: expected img2dataset's own parquet")
-        shard_layout = _layout_of(name, table["key"].to_pylist(), parquet, expected)
+        shard = _given(tar, folder) if has_parquets else _of_tar_alone(tar, folder, scratch)
+        table = read_foreign(shard.parquet)
+        shard_layout = _layout_of(name, table["key"].to_pylist(), shard.parquet, expected)
         if layout is not None and layout != shard_layout:
             raise LayoutError(
-                f"{parquet} has keys of layout {shard_layout}, the shards before it {layout}: import them apart"
+                f"{shard.parquet} has keys of layout {shard_layout}, the shards before it {layout}: import them apart"
             )
         layout = shard_layout
-        shards.append(ForeignShard(int(name), name, tar, parquet, stats, _own_split(table)))
+        if has_parquets and not is_plain(tar):
+            write_plain(tar, scratch / tar.name)
+            shard = replace(shard, tar=scratch / tar.name)
+        shards.append(replace(shard, own_split=_own_split(table)))
     if layout is None:
-        raise StageNotDone(f"{folder} holds no NNNNN.tar: expected the output folder of img2dataset")
+        packed = next(iter(sorted([*folder.glob("*.tar.*"), *folder.glob("*.tgz")])), None)
+        hint = f" ({packed.name} is compressed: decompress it)" if packed else ""
+        raise StageNotDone(f"{folder} holds no NNNNN.tar{hint}: expected the output folder of img2dataset")
     return shards, layout
 
 
+def _given(tar: Path, folder: Path) -> ForeignShard:
+    parquet, stats = tar.with_suffix(".parquet"), tar.with_name(f"{tar.stem}_stats.json")
+    if missing := next((path for path in (parquet, stats) if not path.exists()), None):
+        raise CorruptFile(
+            f"{tar} has no {missing.name} beside it: img2dataset did not finish it; remove it or make it again"
+        )
+    for path in (tar, parquet, stats):
+        _check_file(path, folder)
+    try:
+        is_object = isinstance(parse_json(stats.read_bytes()), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        raise CorruptFile(f"{stats} is not img2dataset's JSON; make the shard again")
+    return ForeignShard(int(tar.stem), tar.stem, tar, parquet, stats, None, tar)
+
+
+def _of_tar_alone(tar: Path, folder: Path, scratch: Path) -> ForeignShard:
+    """A shard of a folder that has no parquet at all: its rows are what the tar holds."""
+    _check_file(tar, folder)
+    plain = tar
+    if not is_plain(tar):
+        plain = scratch / tar.name
+        write_plain(tar, plain)
+    parquet, stats = scratch / f"{tar.stem}.parquet", scratch / f"{tar.stem}_stats.json"
+    table = rows_of_tar(plain)
+    if not table.num_rows:
+        raise CorruptFile(f"{tar} holds no sample; remove it")
+    pq.write_table(table, parquet)
+    stats.write_text(json.dumps({"count": table.num_rows, "successes": table.num_rows}) + "\n")
+    return ForeignShard(int(tar.stem), tar.stem, plain, parquet, stats, None, tar)
+
+
+def _check_file(path: Path, folder: Path) -> None:
+    """Raises CorruptFile for what is no file, and for a link that leads out of the folder."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CorruptFile(
+            f"{path} is a link to {path.resolve()}, outside the folder that was given; copy the folder with the files "
+            "themselves (cp -rL)"
+        )
+    if not path.is_file():
+        raise CorruptFile(f"{path} is not a file; remove it, or make the shard again")
+
+
 def _layout_of(name: str, keys: list[str], parquet: Path, expected: KeyLayout | None) -> KeyLayout:
-    layout = KeyLayout(len(name), max((len(key) for key in keys), default=len(name)) - len(name))
-    if expected is not None and expected != layout:
-        raise LayoutError(f"--layout {expected}: {parquet} has keys of layout {layout} ({keys[0]!r} in shard {name!r})")
-    if wrong_key := next((key for key in keys if len(key) != layout.width or not key.startswith(name)), None):
+    longest = max((len(key) for key in keys), default=len(name))
+    if longest > MAX_KEY_WIDTH:
+        key = next(key for key in keys if len(key) == longest)
+        raise LayoutError(f"{parquet} has key {key[:40]!r}: expected at most {MAX_KEY_WIDTH} digits")
+    layout = KeyLayout(len(name), max(longest - len(name), 0))
+    if wrong_key := next((key for key in keys if not _is_key(key, name, layout)), None):
         raise LayoutError(
             f"{parquet} has key {wrong_key!r}: expected {layout.width} digits that begin with the shard's name {name!r}"
         )
+    if expected is not None and expected != layout:
+        raise LayoutError(f"--layout {expected}: {parquet} has keys of layout {layout} ({keys[0]!r} in shard {name!r})")
+    last = max((layout.split(key)[1] for key in keys), default=0)
+    if last >= max(FEW_ROWS, GAPS * len(keys)):
+        raise LayoutError(
+            f"{parquet} has the index {last:,} and only {len(keys):,} rows: expected a row for every index, as "
+            f"img2dataset writes; its layout may not be {layout}"
+        )
     return layout
+
+
+def _is_key(key: str, name: str, layout: KeyLayout) -> bool:
+    return len(key) == layout.width and key.startswith(name) and key.isascii() and key.isdecimal()
 
 
 def _own_split(table: pa.Table) -> str | None:
@@ -110,23 +185,23 @@ def read_shard(shard: ForeignShard, layout: KeyLayout) -> pa.Table:
 
     Raises CorruptFile if the tar does not hold exactly the pictures that have status success, each with its parts.
     """
-    raw = read_table(shard.parquet, str(shard.parquet))
-    url_of = dict(zip(raw["key"].to_pylist(), raw["url"].to_pylist(), strict=True))
+    raw = read_foreign(shard.parquet)
+    url_of = {key: url or "" for key, url in zip(raw["key"].to_pylist(), raw["url"].to_pylist(), strict=True)}
     if len(url_of) != raw.num_rows:
         raise CorruptFile(f"{shard.parquet} names a key twice: {raw.num_rows} rows, {len(url_of)} keys")
     num_rows = max((layout.split(key)[1] + 1 for key in url_of), default=0)
     urls = [url_of.get(layout.key(shard.number, index), "") for index in range(num_rows)]
-    table = tidy_parquet(shard.parquet, urls, layout, shard.number)
+    table = tidy_table(raw, str(shard.parquet), urls, layout, shard.number)
     succeeded = set(table.filter(pc.equal(table["status"], SUCCESS))["key"].to_pylist())
     in_tar = tar_keys(shard.tar)
     if unmatched := sorted(succeeded ^ in_tar.keys()):
         raise CorruptFile(
-            f"{shard.tar}: sample {unmatched[0]} is in the tar or in the parquet beside it, but not in both"
+            f"{shard.source}: sample {unmatched[0]} is in the tar or in the parquet beside it, but not in both"
         )
     for key, extensions in in_tar.items():
         if missing := sorted(set(EXTENSIONS) - extensions):
             raise CorruptFile(
-                f"{shard.tar}: sample {key} has no .{missing[0]}; expected img2dataset's .jpg, .txt and .json"
+                f"{shard.source}: sample {key} has no .{missing[0]}; expected img2dataset's .jpg, .txt and .json"
             )
     return table
 
@@ -151,9 +226,9 @@ class EmbeddedCaptions:
         work.mkdir()
         self._pieces: defaultdict[int, list[Path]] = defaultdict(list)
         for path in sorted(metadata.glob("metadata_*.parquet")):
-            table = read_table(path, str(path), ["image_path", "caption"]).sort_by("image_path")
+            table = _with_text(read_table(path, str(path), ["image_path", "caption"]), path).sort_by("image_path")
             keys = table["image_path"].combine_chunks()
-            numbers, _ = layout.split_numbers(key_numbers(keys, layout.width))
+            numbers, _ = layout.split_numbers(key_numbers(keys, layout.width, str(path)))
             for number, start, stop in _runs(numbers.tolist()):
                 piece = work / f"{number}-{len(self._pieces[number])}.parquet"
                 pq.write_table(table.slice(start, stop - start), piece)
@@ -169,6 +244,19 @@ class EmbeddedCaptions:
 
     def shards(self) -> set[int]:
         return set(self._pieces)
+
+
+def _with_text(table: pa.Table, path: Path) -> pa.Table:
+    """The metadata with keys and captions as plain text. Raises CorruptFile."""
+    kind = table["caption"].type.value_type if pa.types.is_dictionary(table["caption"].type) else table["caption"].type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        raise CorruptFile(f"{path} has the column 'caption' as {kind}: expected text; embed it again")
+    return pa.table(
+        {
+            "image_path": as_keys(table["image_path"].combine_chunks(), path),
+            "caption": table["caption"].cast(pa.string()),
+        }
+    )
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int, int]]:

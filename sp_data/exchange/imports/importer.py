@@ -10,6 +10,7 @@ The rows of one shard are in memory at a time, and a digest of each picture that
 from __future__ import annotations
 
 import logging
+import mmap
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,13 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sp_data import manifest as manifests
+from sp_data.arrays import map_array
 from sp_data.canonical import digest_of, sha256_of
+from sp_data.dataset.curate.decoding import Refused, check_header
 from sp_data.dataset.curate.splits import SPLITS
 from sp_data.dataset.curate.tables import DROPPED_SCHEMA, KEPT_SCHEMA
 from sp_data.dataset.embed.folder import clip_folder, identity_fields, shard_identity
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.img2dataset import INPUT_SCHEMA
+from sp_data.dataset.shards.members import tar_members
 from sp_data.dataset.shards.tars import SUCCESS
+from sp_data.exchange.imports.foreign_table import NUMBERS, TEXT
 from sp_data.exchange.imports.img2dataset_folder import EmbeddedCaptions, ForeignShard, read_shard, with_columns
 from sp_data.exchange.imports.rows import Row, catalogue_row, dropped_row, kept_row, shard_columns
 from sp_data.keys import KeyLayout
@@ -68,6 +73,35 @@ class Tally:
     """Digest of a picture in val or test -> its split and key: it may not be in another split."""
 
 
+def _rows(table: pa.Table) -> list[Row]:
+    """The rows, with the columns that sp-data reads alone: those of other programs can hold anything."""
+    known = {*TEXT, *NUMBERS, *INPUT_SCHEMA.names}
+    rows: list[Row] = table.select([name for name in table.schema.names if name in known]).to_pylist()
+    return rows
+
+
+def unreadable_samples(tar: Path) -> dict[str, Refused]:
+    """Key -> why what the tar holds as .jpg is no picture, or as .txt no caption; decoders see the headers only.
+
+    Raises CorruptFile.
+    """
+    broken: dict[str, Refused] = {}
+    with tar.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for member in tar_members(tar):
+            key, _, extension = member.name.partition(".")
+            if extension == "jpg":
+                try:
+                    check_header(data[member.offset : member.offset + member.size])
+                except Refused as refusal:
+                    broken[key] = refusal
+            elif extension == "txt":
+                try:
+                    data[member.offset : member.offset + member.size].decode("utf-8")
+                except UnicodeDecodeError:
+                    broken.setdefault(key, Refused(NO_CAPTION, "its .txt is not UTF-8"))
+    return broken
+
+
 class Importer:
     """Imports shard after shard into the lake, then publishes the manifests."""
 
@@ -84,9 +118,10 @@ class Importer:
         tally = self.tally
         table = read_shard(shard, self.layout)
         tar = self._publish(shard.tar, f"shards/{shard.name}.tar")
-        table = with_columns(table, shard_columns(table.to_pylist(), split, tar.path), INPUT_SCHEMA)
-        rows: list[Row] = table.to_pylist()
-        reasons = {row["key"]: self._reason(row, split) for row in rows if row["status"] == SUCCESS}
+        table = with_columns(table, shard_columns(_rows(table), split, tar.path), INPUT_SCHEMA)
+        rows = _rows(table)
+        broken = unreadable_samples(shard.tar)
+        reasons = {row["key"]: self._reason(row, split, broken) for row in rows if row["status"] == SUCCESS}
         pq.write_table(table, self.scratch / "parquet")
         tally.files += [
             tar,
@@ -107,7 +142,9 @@ class Importer:
         )
         log.info("import %s (%s): %d of %d pictures", shard.name, split, len(embedded), len(rows))
 
-    def _reason(self, row: dict[str, Any], split: str) -> tuple[str, str] | None:
+    def _reason(self, row: dict[str, Any], split: str, broken: dict[str, Refused]) -> tuple[str, str] | None:
+        if refusal := broken.get(row["key"]):
+            return refusal.reason, refusal.detail
         if not (row.get("caption") or "").strip():
             return NO_CAPTION, ""
         digest = str(row.get("sha256") or row.get("sha512") or row.get("md5") or row["url"])
@@ -134,7 +171,7 @@ class Importer:
         captions_by_key = self.captions.of_shard(shard.number)
         self.tally.num_strays += len(captions_by_key.keys() - reasons.keys())
         keys = sorted(
-            key for key in captions_by_key.keys() & reasons.keys() if (reasons[key] or ("",))[0] != NO_CAPTION
+            key for key in captions_by_key.keys() & reasons.keys() if (reasons[key] or (DUPLICATE,))[0] == DUPLICATE
         )
         indices = np.array([self.layout.split(key)[1] for key in keys], dtype=np.int64)
         rows = {kind: self._sorted_rows(kind, shard.name, indices) for kind in EMBEDDING_KINDS}
@@ -165,7 +202,7 @@ class Importer:
         if not len(indices):  # perhaps a shard after the last embedded one, which has no file
             return np.zeros((0, self.recipe.embed.dim), np.float16)
         path = self.scratch / "reordered" / kind / f"{kind}_{name}.npy"
-        return cast("npt.NDArray[np.floating[Any]]", np.load(path, mmap_mode="r")[indices])
+        return cast("npt.NDArray[np.floating[Any]]", map_array(path)[indices])
 
     def _write_rows(self, number: int, rows: list[Row], reasons: Reasons, tar: FileEntry) -> None:
         """Write the shard's rows of the catalogue and of curate's two tables to scratch; `_join` joins them later."""

@@ -6,9 +6,10 @@ a picture without a title is called by its key.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.dataset.shards.tars import SUCCESS
 from sp_data.lake import FileEntry
 from sp_data.wiki.catalogue import OK, Caption, CatalogueRow
@@ -29,7 +30,7 @@ def shard_columns(rows: list[Row], split: str, tar: str) -> dict[str, list[Any]]
         "revision": [row.get("revision") for row in rows],
         "licence": [_text(row, "licence", "license") or None for row in rows],
         "uploader": [_text(row, "uploader") or None for row in rows],
-        "variants": [_text(row, "variants") or "[]" for row in rows],
+        "variants": [_variants(row) for row in rows],
         "path": [tar] * len(rows),
         "sample": [
             digest_of([row["key"], title, caption])[:32]
@@ -85,6 +86,15 @@ def kept_row(row: Row, tar: FileEntry) -> Row:
 
 def dropped_row(row: Row, reason: str, detail: str) -> Row:
     return {"title": row["title"], "sha1": row["sha1"], "reason": reason, "detail": detail, "original": ""}
+
+
+def _variants(row: Row) -> str:
+    """Other captions as a JSON list; none where a foreign column of this name holds something else."""
+    with contextlib.suppress(ValueError):
+        variants = parse_json(_text(row, "variants"))
+        if isinstance(variants, list) and all(isinstance(variant, str) for variant in variants):
+            return _text(row, "variants")
+    return "[]"
 
 
 def _text(row: Row, *names: str) -> str:

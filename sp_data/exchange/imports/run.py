@@ -12,21 +12,20 @@ stray.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from sp_data import manifest as manifests
 from sp_data import pipeline
+from sp_data.arrays import map_array
+from sp_data.dataset.curate.decoding import Refused, check_header
 from sp_data.dataset.reorder.folder import reorder_folder
 from sp_data.dataset.reorder.partitions import EMBEDDING_KINDS
 from sp_data.dataset.shards.tars import read_tar
-from sp_data.errors import StageError, UsageError
+from sp_data.errors import LayoutError, StageError, UsageError
 from sp_data.exchange.imports.img2dataset_folder import EmbeddedCaptions, ForeignShard, find_shards, splits_of
 from sp_data.exchange.imports.importer import Importer, Tally
 from sp_data.kept_recipe import recall_recipe, remember_recipe
@@ -35,6 +34,9 @@ from sp_data.lake import Lake
 from sp_data.recipe import Recipe, build
 from sp_data.runtime.progress import SILENT, Progress
 from sp_data.stage import StageResult
+
+FEW_SHARDS = 1000
+"""Embeddings may name shards up to this number that are not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,12 @@ def import_dataset(given: ImportRequest, lake: Lake, *, progress: Progress = SIL
     earlier_recipe = recall_recipe(lake)
     if manifests.latest(lake, "verify") or (earlier_recipe and earlier_recipe.source.imported is None):
         raise UsageError(f"{lake.url} holds a dataset {lake.dataset!r} already; choose another --name")
-    shards, layout = find_shards(given.shards, given.layout)
     with lake.writer(), lake.scratch("import") as scratch:
-        dim = _reorder(given, layout, scratch / "reordered", progress)
+        (scratch / "given").mkdir()
+        shards, layout = find_shards(given.shards, given.layout, scratch / "given")
         captions = EmbeddedCaptions(given.embeddings / "metadata", layout, scratch / "captions")
+        _check_numbers(captions, shards, given, layout)
+        dim = _reorder(given, layout, scratch / "reordered", progress)
         recipe = _recipe(given, dim, _picture_side(shards))
         split_of = splits_of(shards, recipe.curate)
         importer = Importer(recipe, lake, layout, scratch, captions)
@@ -99,7 +103,7 @@ def _reorder(given: ImportRequest, layout: KeyLayout, folder: Path, progress: Pr
         first = next((folder / kind).glob("*.npy"), None) if (folder / kind).is_dir() else None
         if first is None:
             raise StageError(f"{given.embeddings} holds no {kind}/: run clip-retrieval with pictures and text enabled")
-        widths[kind] = int(np.load(first, mmap_mode="r").shape[1])
+        widths[kind] = int(map_array(first).shape[1])
     if len(set(widths.values())) > 1:
         raise StageError(f"{given.embeddings} holds embeddings of two widths {widths}: they are not of one CLIP")
     return widths[EMBEDDING_KINDS[0]]
@@ -109,9 +113,22 @@ def _picture_side(shards: list[ForeignShard]) -> int:
     """The longer side of the first picture, in pixels."""
     for shard in shards:
         for _, parts in read_tar(shard.tar):
-            with Image.open(BytesIO(parts["jpg"])) as picture:
-                return max(picture.size)
-    raise StageError(f"{shards[0].tar.parent} holds no picture: every download failed")
+            # The importer drops those that are none, with the reason.
+            with contextlib.suppress(Refused):
+                return max(check_header(parts.get("jpg", b"")))
+    raise StageError(f"{shards[0].source.parent} holds no picture that can be read: every download failed")
+
+
+def _check_numbers(
+    captions: EmbeddedCaptions, shards: list[ForeignShard], given: ImportRequest, layout: KeyLayout
+) -> None:
+    """Raises LayoutError for embeddings of shards far beyond those that were given: each would get a file of zeros."""
+    last, last_embedded = max(shard.number for shard in shards), max(captions.shards(), default=0)
+    if last_embedded > max(FEW_SHARDS, 2 * last):
+        raise LayoutError(
+            f"{given.embeddings / 'metadata'} names shard {layout.shard_name(last_embedded)}, the last one in "
+            f"{given.shards} is {layout.shard_name(last)}: they are not of one run, or the layout is not {layout}"
+        )
 
 
 def _recipe(given: ImportRequest, dim: int, side_px: int) -> Recipe:

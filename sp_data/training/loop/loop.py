@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from sp_data.dataset.loader.samples import Sample
-from sp_data.errors import CorruptFile, StageError
+from sp_data.errors import CorruptFile, StageError, reason_of
 from sp_data.lake import Lake
 from sp_data.recipe import Training
 from sp_data.training import checkpoints, grid, lora
@@ -117,10 +117,13 @@ class Loop:
                     raise ValueError(f"its LoRA has other weights, such as {[*unknown, *missing][0]}")
             self.average.load(averaged, state["num_updates"])
             restore_optimizer(self.optimizer, state["optimizer"])
-        except (KeyError, ValueError, RuntimeError) as error:
+        except CorruptFile:
+            raise
+        except Exception as error:
+            # What a state holds decides what torch stumbles over.
             raise CorruptFile(
                 f"{self.lake.full(checkpoint.folder)} does not hold what this training resumes from "
-                f"({(str(error).splitlines() or ['?'])[0][:200]}); delete its folder"
+                f"({reason_of(ValueError((str(error).splitlines() or ['?'])[0]))}); delete its folder"
             ) from error
         if self.writes:
             # Of this run; a run that begins with another's checkpoint has no lines yet.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sp_data.canonical import parse_json
 from sp_data.errors import CorruptFile
 from sp_data.lake import Lake
 from sp_data.lake.disk import disk_errors
@@ -58,7 +59,7 @@ def read_metrics(lake: Lake, run: str) -> list[dict[str, Any]]:
     try:
         # A kill may have cut the last line.
         whole = lake.read_bytes(path).decode().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        return [parse_json(line) for line in whole.splitlines()]
     except ValueError as error:
         raise CorruptFile(
             f"{lake.full(path)} is not a list of metrics ({error}); delete it and run the same command again"

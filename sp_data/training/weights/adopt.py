@@ -10,7 +10,6 @@ A name is for good: what was trained from `laion-decoder` says so by its sha256.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -24,12 +23,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sp_data.canonical import sha256_of
+from sp_data.canonical import parse_json, sha256_of
 from sp_data.errors import CorruptFile, UsageError
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Frozen, missing_files
 from sp_data.training.weights.legacy import LAYOUT, OLD_LAYOUT, NetworkKind, State, convert_prior, convert_unet, family
-from sp_data.training.weights.read import Network, first_line, networks_of, read
+from sp_data.training.weights.read import Network, first_line, networks_of, read, read_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +241,7 @@ def _open(path: Path, source: str) -> _Source:
         with path.open("rb") as stream:
             return _Source(networks, sha256_of(stream), is_checkpoint=False, legacy=False, origin={})
     try:
-        record = json.loads((path / CHECKPOINT).read_bytes())
+        record = parse_json((path / CHECKPOINT).read_bytes())
         kind, model = record["kind"], record["model"]
         recorded = next(entry["sha256"] for entry in record["files"] if entry["path"].endswith(WEIGHTS))
         with (path / WEIGHTS).open("rb") as stream:
@@ -252,7 +251,7 @@ def _open(path: Path, source: str) -> _Source:
             f"{source} is no checkpoint: it has no {Path(str(error.filename)).name}; expected a folder such as "
             f"runs/decoder-…/checkpoints/step-00000500, or a .pth or .safetensors file"
         ) from error
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise CorruptFile(f"{source}/{CHECKPOINT} is not a checkpoint's record ({first_line(error)})") from error
     if sha256 != recorded:
         raise CorruptFile(f"{source}/{WEIGHTS} changed: its sha256 is {sha256[:16]}, its record's {recorded[:16]}")
@@ -264,7 +263,7 @@ def _open(path: Path, source: str) -> _Source:
             version=None,
             config=model,
         )
-        for network in networks_of(load_file(path / WEIGHTS), source)
+        for network in networks_of(read_safetensors(path / WEIGHTS), source)
     ]
     if (kind == "prior") != (networks[0].kind == "prior"):
         raise CorruptFile(f"{source} is recorded as a {kind}, but {WEIGHTS} holds a {networks[0].kind}")

@@ -7,7 +7,6 @@ into clip's own cache, where embedding finds it.
 
 from __future__ import annotations
 
-import json
 import logging
 import urllib.error
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from sp_data.canonical import sha256_of
+from sp_data.canonical import parse_json, sha256_of
 from sp_data.errors import CorruptFile, SpDataError, UsageError
 from sp_data.lake import Lake
 from sp_data.runtime.progress import SILENT, Progress
@@ -202,7 +201,7 @@ def _address(repo: str, path: str) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
     except ValueError as error:
         raise CorruptFile(f"{file} is no JSON ({first_line(error)}); fetch it again") from error
     if not isinstance(content, dict):

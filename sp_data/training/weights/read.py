@@ -13,7 +13,6 @@ that it does not train, has no weights and is no network.
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections import defaultdict
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -104,7 +102,7 @@ def read(path: Path) -> list[Network]:
     """
     if not path.is_file():
         raise UsageError(f"no file {path}: expected a .pth or .safetensors file")
-    saved = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    saved = read_safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     version, config = _version(saved.get("version")), saved.get("config")
     if saved and all(isinstance(value, Tensor) for value in saved.values()):
         state, averaged = saved, {}
@@ -184,10 +182,11 @@ def _averaged(saved: dict[str, Any]) -> dict[tuple[NetworkKind, int | None], Sta
     return {key: state for key, state in found.items() if bool(begun[key].all())}
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """The weights in a file. Raises CorruptFile."""
     try:
         tensors: dict[str, Any] = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:
         raise CorruptFile(f"{path} cannot be read ({first_line(error)}); fetch it again") from error
     return tensors
 
@@ -199,7 +198,8 @@ def _pickled(path: Path) -> dict[str, Any]:
         try:
             refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path))) if is_zip else []
             saved = None if refused else torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except Exception as error:
+            # A pickle that is broken raises whatever its broken part makes torch raise.
             refused = re.findall(r"GLOBAL (\S+)", str(error))[:1]
             if not refused:
                 raise CorruptFile(f"{path} cannot be read ({first_line(error)}); fetch it again") from error

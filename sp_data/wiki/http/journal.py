@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sp_data.canonical import digest_of
+from sp_data.canonical import digest_of, parse_json
 from sp_data.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Journal:
 
     def _start_of(self, run: str, lasts_s: float) -> float | None:
         try:
-            start = json.loads(self._lake.read_bytes(START))
+            start = parse_json(self._lake.read_bytes(START))
             began = float(start["at"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -71,7 +71,7 @@ class Journal:
         if not self._begun or path not in self._paths:
             return None
         try:
-            return json.loads(gzip.decompress(self._lake.read_bytes(path)))["answer"]
+            return parse_json(gzip.decompress(self._lake.read_bytes(path)))["answer"]
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             log.info("%s cannot be read; the wiki is asked again", self._lake.full(path))
             return None

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
-from sp_data.dataset.curate.pictures import REASONS, Refused, read_picture
+from sp_data.dataset.curate.decoding import Refused
+from sp_data.dataset.curate.pictures import REASONS, read_picture
 from sp_data.recipe import Curate
 
 Pixels = npt.NDArray[np.uint8]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sp_data.dataset.curate.pictures import Refused, read_picture
+from sp_data.dataset.curate.decoding import Refused
+from sp_data.dataset.curate.pictures import read_picture
 from sp_data.recipe import Curate
 
 LIMITS = Curate.model_validate({"min_side_px": 4})

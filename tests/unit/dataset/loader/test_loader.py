@@ -304,7 +304,7 @@ def test_embeddings_of_another_shape_are_named(lake: Lake, verified: Manifest) -
     with pytest.raises(CorruptFile, match=r"img_emb_00001\.npy holds \(5, 5\), the dataset manifest says \(5, 4\)"):
         Samples(verified, lake, "train")
     Path(lake.full("reordered/img_emb/img_emb_00001.npy")).write_bytes(b"no array")
-    with pytest.raises(CorruptFile, match=r"img_emb_00001\.npy is no array"):
+    with pytest.raises(CorruptFile, match=r"img_emb_00001\.npy is no whole \.npy file"):
         Samples(verified, lake, "train")
 
 
