@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from sp_data.errors import SpDataError, UsageError
+from sp_data.foreign_text import html_text
 from sp_data.ui import markup
 from sp_data.ui.checkpoints import (
     BEST,
@@ -81,7 +81,7 @@ def drawn_by_line(by_network: dict[str, KnownCheckpoint], state: PageState) -> s
             f"Dataset {state.lake.dataset} has no trained models yet: {state.lake.command('run')} trains them, and "
             "then this page draws"
         )
-    names = " · ".join(f"{escape(network)} {escape(_short(checkpoint))}" for network, checkpoint in by_network.items())
+    names = " · ".join(html_text(f"{network} {_short(checkpoint)}") for network, checkpoint in by_network.items())
     return f'<p class="sp-muted">Drawn by {names}. Choose others under Runs.</p>'
 
 
