@@ -18,12 +18,13 @@ import time
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sp_data.runtime.web_access import hostname, is_asked_from_itself
 
 MAX_BODY_BYTES = 51_000_000
 """A picture (inputs.MAX_BYTES) and the rest of its form."""
@@ -32,9 +33,11 @@ WRONG_PASSWORD_S = 1.0
 """A guess costs as long."""
 USED = re.compile(
     r"/(page\.css|page\.js|config|theme\.css|manifest\.json|favicon\.ico)?|/(assets|static|lake)/.+"
-    r"|/gradio_api/(queue/join|queue/data|upload|upload_progress|run/predict|reset|cancel|heartbeat/\w+|file=.+)"
+    r"|/gradio_api/(queue/join|queue/data|upload|upload_progress|run/predict|reset|cancel|heartbeat/\w+|file=/[^/\\].*)",
+    re.DOTALL,
 )
-"""The paths of this page, its files and its events."""
+"""The paths of this page, its files and its events. A file is one of this machine, by its whole path: Gradio leads on
+to any address that is given instead."""
 SCRIPT = re.compile(rb"<script(?=[\s>])")
 POLICY = (
     "default-src 'none'",
@@ -71,7 +74,7 @@ class Access:
     """Without a password everyone may."""
 
     def knows(self, host: str) -> bool:
-        return self.hosts is None or _hostname(host) in self.hosts
+        return self.hosts is None or hostname(host) in self.hosts
 
     def admits(self, authorization: str) -> bool:
         if not self.password:
@@ -119,8 +122,7 @@ class Guard:
         host = headers.get("host", "")
         if not self._access.knows(host):
             return PlainTextResponse("This page is not known by that name: open the address that sp-data ui says.", 403)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if not is_asked_from_itself(headers.get("origin"), host):
             return PlainTextResponse("Pages of other sites may not use this one.", 403)
         if not self._access.admits(headers.get("authorization", "")):
             if "authorization" in headers:
@@ -220,11 +222,3 @@ def _with_nonce(send: Send, nonce: str) -> Send:
 
 def _without(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[tuple[bytes, bytes]]:
     return [(key, value) for key, value in headers if key.lower() != name]
-
-
-def _hostname(host: str) -> str:
-    """'localhost' of 'localhost:7860', '::1' of '[::1]:7860'."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
