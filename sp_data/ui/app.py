@@ -128,11 +128,11 @@ def application(state: PageState, access: Access) -> Any:
         favicon_path=str(STATIC / "favicon.png"),
         head=HEAD,
     )
-    return Guard(app, access)
+    return Guard(app, access, uploads=state.folder)
 
 
 async def _no_download(url: str, cache_dir: str) -> str:
-    raise gr.Error("Give a file, not an address.")
+    raise gr.Error("Give a file, not an address.", print_exception=False)
 
 
 def _theme() -> gr.themes.Base:

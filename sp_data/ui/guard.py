@@ -17,6 +17,7 @@ import secrets
 import time
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,6 +26,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sp_data.runtime.web_access import hostname, is_asked_from_itself
+from sp_data.ui.uploads import make_room
 
 MAX_BODY_BYTES = 51_000_000
 """A picture (inputs.MAX_BYTES) and the rest of its form."""
@@ -38,6 +40,8 @@ USED = re.compile(
 )
 """The paths of this page, its files and its events. A file is one of this machine, by its whole path: Gradio leads on
 to any address that is given instead."""
+UPLOAD = "/gradio_api/upload"
+FULL = "Too many pictures lie here already: try again in ten minutes."
 SCRIPT = re.compile(rb"<script(?=[\s>])")
 POLICY = (
     "default-src 'none'",
@@ -91,9 +95,17 @@ class Guard:
     """ASGI middleware."""
 
     def __init__(
-        self, app: ASGIApp, access: Access, max_body_bytes: int = MAX_BODY_BYTES, max_body_s: float = MAX_BODY_S
+        self,
+        app: ASGIApp,
+        access: Access,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_body_s: float = MAX_BODY_S,
+        uploads: Path | None = None,
     ) -> None:
-        self._app, self._access = app, access
+        """`uploads`: the folder of the pictures that visitors give, which is not filled without end."""
+        self._app, self._access, self._uploads = app, access, uploads
+        self._num_arriving = 0
+        """Uploads that are not all in the folder yet."""
         self._max_body_bytes, self._max_body_s = max_body_bytes, max_body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,6 +123,21 @@ class Guard:
             # The nonce is written into it, so it must not come compressed.
             scope = {**scope, "headers": _without(scope["headers"], b"accept-encoding")}
             send = _with_nonce(send, nonce)
+        if self._uploads is not None and scope["path"] == UPLOAD:
+            # They may all be as long as one may be.
+            more = (self._num_arriving + 1) * self._max_body_bytes
+            if not await asyncio.to_thread(make_room, self._uploads, more):
+                await PlainTextResponse(FULL, 507)(scope, receive, send)
+                return
+            self._num_arriving += 1
+            try:
+                await self._answer(scope, receive, send)
+            finally:
+                self._num_arriving -= 1
+            return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(receive, send, self._max_body_bytes, self._max_body_s)
         try:
             await self._app(scope, body.receive, body.send)

@@ -22,6 +22,7 @@ from sp_data.ui.checkpoints import (
     known_checkpoints,
 )
 from sp_data.ui.drawing import Job, Moment, draw
+from sp_data.ui.fields import whole_number
 from sp_data.ui.settings import Settings
 from sp_data.ui.state import PageState
 
@@ -148,7 +149,7 @@ def wire_drawing(
 
 def check_count(num_pictures: int, settings: Settings, values: Values) -> None:
     """Raises UsageError if more is asked for than one drawing may take."""
-    total = num_pictures * int(values[settings.best_of])
+    total = num_pictures * whole_number(values, settings.best_of)
     if total > MAX_DRAWN:
         raise UsageError(
             f"{total} pictures to draw, at most {MAX_DRAWN} at a time: ask for fewer, or for a smaller best-of"
