@@ -27,11 +27,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sp_data.foreign_text import one_line
+
 
 class SpDataError(Exception):
-    """Ends a command with one sentence and exit code 1."""
+    """Ends a command with one sentence and exit code 1.
+
+    Sentences name files, titles and answers of others: whatever these hold, the sentence is one line of plain text.
+    """
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(part) if isinstance(part, str) else part for part in args))
 
 
 class UsageError(SpDataError):

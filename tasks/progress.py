@@ -14,6 +14,7 @@ from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
+from sp_data.foreign_text import markdown
 from sp_data.runtime.contact_sheet import data_uri, jpeg
 from sp_data.runtime.progress import Progress
 
@@ -36,7 +37,9 @@ class ProgressArtifact:
         if total:
             self._total, self._done = total, 0
             with self._errors_logged():
-                artifact_id = create_progress_artifact(0.0, key=self._key, description=f"{stage}: {total:,} {unit}")
+                artifact_id = create_progress_artifact(
+                    0.0, key=self._key, description=markdown(f"{stage}: {total:,} {unit}")
+                )
                 self._artifact_id = artifact_id if isinstance(artifact_id, UUID) else None
 
     def advance(self, count: int = 1) -> None:
@@ -53,8 +56,8 @@ class ProgressArtifact:
         with self._errors_logged(), Image.open(io.BytesIO(png)) as picture:
             create_markdown_artifact(
                 key=f"{self._key}-pictures",
-                markdown=f"![{title}]({data_uri(jpeg(picture.convert('RGB'), 75))})\n",
-                description=f"{title}: what each checkpoint draws",
+                markdown=f"![{markdown(title)}]({data_uri(jpeg(picture.convert('RGB'), 75))})\n",
+                description=f"{markdown(title)}: what each checkpoint draws",
             )
 
     @contextlib.contextmanager

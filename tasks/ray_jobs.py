@@ -8,6 +8,8 @@ does not need it.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +28,11 @@ from sp_data.runtime.jobs import Job, JobRunner, Result
 if TYPE_CHECKING:
     from prefect_ray import RayTaskRunner
 
+log = logging.getLogger("sp_data.tasks")
+
+LOCAL_RAY = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Environment of a Ray that is started here, unless it says otherwise: who has no token is given no work to do, and
+nobody is told of it."""
 TASKS_AHEAD = 4
 """Task runs submitted at once, for each processor of Ray's."""
 
@@ -83,8 +90,15 @@ def _ray(address: str) -> RayTaskRunner[Any]:
             "machines.runner is 'ray', but Prefect's Ray task runner is not installed; `pip install 'sp-data[ray]'`, "
             "or set machines.runner to threads"
         ) from error
-    local = {"include_dashboard": False, "log_to_driver": False}
-    return RayTaskRunner(address=address or None, init_kwargs={} if address else local)
+    if address:
+        return RayTaskRunner(address=address)
+    os.environ |= {**LOCAL_RAY, **{name: os.environ[name] for name in LOCAL_RAY if name in os.environ}}
+    log.warning(
+        "ray: its processes listen on every network of this machine while the run lasts, which Ray cannot be told "
+        "otherwise; RAY_AUTH_MODE is %s",
+        os.environ["RAY_AUTH_MODE"],
+    )
+    return RayTaskRunner(init_kwargs={"include_dashboard": False, "log_to_driver": False})
 
 
 @contextlib.contextmanager

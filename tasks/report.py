@@ -6,6 +6,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
+from sp_data.foreign_text import markdown_code
 from sp_data.lake import Lake
 from sp_data.pipeline import names_until
 from sp_data.recipe import Recipe
@@ -26,7 +27,7 @@ def report(recipe: Recipe, lake: str, until: str) -> str:
         link=f"{PAGE}/lake/{path}",
         link_text=path,
         key=artifact_key(recipe.name, "report"),
-        description=f"The run's report, in {dataset_lake.full(path)}; the link opens while "
+        description=f"The run's report, in {markdown_code(dataset_lake.full(path))}; the link opens while "
         f"{dataset_lake.command('ui')} serves it",
     )
     return path

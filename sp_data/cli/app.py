@@ -12,6 +12,7 @@ import typer
 
 from sp_data import errors
 from sp_data.cli import exchange, page, pictures, pipeline, provenance, upkeep, weights
+from sp_data.cli.output import say
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -70,5 +71,5 @@ def _system_sentence(error: OSError) -> str:
 
 
 def _end(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"sp-data: {sentence}", err=True)
+    say(f"sp-data: {sentence}", err=True)
     sys.exit(code)

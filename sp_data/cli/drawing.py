@@ -21,7 +21,7 @@ import typer
 
 from sp_data import errors
 from sp_data.cli.options import DEFAULT_LAKE, JsonOption, LakeOption, QuietOption, RecipeOption, SetOption
-from sp_data.cli.output import print_json
+from sp_data.cli.output import print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
@@ -189,17 +189,17 @@ class Session:
 
         for prompt in prompts:
             if sentence := lost_words_sentence(prompt):
-                typer.echo(f"sp-data: {sentence}", err=True)
+                say(f"sp-data: {sentence}", err=True)
 
     def tell(self) -> None:
         """Print the paths of what was drawn since the last time."""
         if self.drawing.json_:
             return
         for entry in self.written[self._num_told :]:
-            typer.echo(entry.path)
+            say(entry.path)
         self._num_told = len(self.written)
         for path in self.sheets:
-            typer.echo(path)
+            say(path)
         self.sheets.clear()
 
     def finish(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sp_data.cli.options import DEFAULT_LAKE, JsonOption, LakeOption, QuietOption, RecipeOption
-from sp_data.cli.output import print_json
+from sp_data.cli.output import print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 commands = typer.Typer()
@@ -57,7 +57,7 @@ def export(
         )
     elif not quiet:
         left_out = ", ".join(f"{reason} {count:,}" for reason, count in exported.dropped.items()) or "none"
-        typer.echo(f"{recipe.name}: {exported.num_samples:,} samples for {to} in {folder}; left out: {left_out}")
+        say(f"{recipe.name}: {exported.num_samples:,} samples for {to} in {folder}; left out: {left_out}")
 
 
 @commands.command(name="import")
@@ -100,7 +100,7 @@ def import_(
         )
     elif not quiet:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items()) or "none"
-        typer.echo(
+        say(
             f"{name}: {tally.splits.total():,} of {tally.num_rows:,} rows hold, layout "
             f"{result.manifest.details['layout']}; left out: {reasons}; embeddings without a picture: "
             f"{tally.num_strays:,}"
@@ -128,4 +128,4 @@ def layout(
             }
         )
     else:
-        typer.echo(str(key_layout))
+        say(str(key_layout))

@@ -16,7 +16,7 @@ from sp_data.cli.options import (
     RecipeOption,
     SetOption,
 )
-from sp_data.cli.output import print_json
+from sp_data.cli.output import print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 commands = typer.Typer()
@@ -61,7 +61,7 @@ def ui(
         if json_ and address:
             print_json({"dataset": recipe.name, "address": address[0]})
         elif not json_ and (address or not quiet):
-            typer.echo(line)
+            say(line)
 
     # torch is imported with the first drawing.
     with patient_threads():

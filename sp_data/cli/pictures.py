@@ -16,7 +16,7 @@ import typer
 from sp_data import errors
 from sp_data.cli.drawing import Drawing, Session, draws, values_of
 from sp_data.cli.options import DEFAULT_LAKE, STOCK, JsonOption, LakeOption, QuietOption, RecipeArgument, SetOption
-from sp_data.cli.output import print_json
+from sp_data.cli.output import print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def dream(
                 num_drawn[prompt] += num_pictures
             except errors.SpDataError as error:
                 # The prompts that follow are not lost.
-                typer.echo(f"sp-data: {error}", err=True)
+                say(f"sp-data: {error}", err=True)
             session.tell()
 
 
@@ -84,7 +84,7 @@ def _typed() -> Iterator[str]:
                 # The rest of a line that is too long.
                 line = sys.stdin.readline(MAX_CHARACTERS + 2)
         return
-    typer.echo("A prompt a line; an empty one ends.", err=True)
+    say("A prompt a line; an empty one ends.", err=True)
     while True:
         try:
             prompt = input("prompt> ").strip()
@@ -272,4 +272,4 @@ def judge(
         return
     for name, line in table.items():
         clip = f", by CLIP {line['clip_coat']:.1%} and {line['clip_hat']:.1%}" if "clip_coat" in line else ""
-        typer.echo(f"{name:<7} n {line['n']:>4}   coat {line['coat']:.1%}   hat {line['hat']:.1%}{clip}")
+        say(f"{name:<7} n {line['n']:>4}   coat {line['coat']:.1%}   hat {line['hat']:.1%}{clip}")

@@ -25,7 +25,7 @@ from sp_data.cli.options import (
     RecipeOption,
     SetOption,
 )
-from sp_data.cli.output import path_to_open, print_json
+from sp_data.cli.output import path_to_open, print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
@@ -88,11 +88,11 @@ def run(
         stage_table([stage.model_dump(by_alias=True) for stage in result.stages])
         unchanged = all(stage.state == "unchanged" for stage in result.stages)
         if judged:
-            typer.echo(_judge_sentence(judged))
-        typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s")
+            say(_judge_sentence(judged))
+        say(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s")
         if "decoder" in {stage.name for stage in result.stages}:
-            typer.echo(f"draw: {_as_typed(lake.command('ui'))}")
-        typer.echo(f"report: {report}")
+            say(f"draw: {_as_typed(lake.command('ui'))}")
+        say(f"report: {report}")
 
 
 def _as_typed(command: str) -> str:
@@ -212,11 +212,11 @@ def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, quiet: bool, js
     rate = recipe.source.requests_per_second
     pace = f" at {rate:g} requests a second" if rate else ""
     size = "" if planned.num_bytes is None else f" ({planned.num_bytes / 1e6:,.1f} MB)"
-    typer.echo(
+    say(
         f"{recipe.name}: {planned.num_files:,} files, {planned.num_pictures:,} pictures to fetch{size}: "
-        f"about {duration(planned.seconds)}{pace}\n"
-        f"requests made to know that: {planned.num_requests}; the answers are kept for the run, no picture was fetched"
+        f"about {duration(planned.seconds)}{pace}"
     )
+    say(f"requests made to know that: {planned.num_requests}; the answers are kept for the run, no picture was fetched")
 
 
 def _add_stage_command(stage: str, summary: str) -> None:
@@ -290,7 +290,7 @@ def reorder(
             }
         )
     elif not quiet:
-        typer.echo(
+        say(
             f"reordered {reordered.num_rows:,} rows into {reordered.num_shards:,} shards "
             f"({', '.join(reordered.kinds)}), layout {reordered.layout}, {reordered.num_zero_rows:,} rows zero: "
             f"{output}"
@@ -330,7 +330,7 @@ def verify(
     if json_:
         print_json({"ok": True, "checked": checked, "problems": []})
     elif not quiet:
-        typer.echo(f"{recipe.name}: {checked:,} samples checked, no problem")
+        say(f"{recipe.name}: {checked:,} samples checked, no problem")
 
 
 @commands.command()
@@ -376,7 +376,7 @@ def report(
     if json_:
         print_json({"dataset": recipe.name, "report": path})
     else:
-        typer.echo(path)
+        say(path)
 
 
 @commands.command()
@@ -409,10 +409,10 @@ def status(
     if json_:
         print_json({"stages": rows, "saw_forgotten": [model.as_json() for model in saw]})
     else:
-        typer.echo(recipe.name)
+        say(recipe.name)
         status_table([{**row, "reason": stage.reason} for row, stage in zip(rows, standing, strict=True)])
         for model in saw:
-            typer.echo(model.line(lake))
+            say(model.line(lake))
 
 
 def add_stage_commands() -> None:

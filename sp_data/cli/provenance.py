@@ -16,7 +16,7 @@ from sp_data.cli.options import (
     RecipeOption,
     SetOption,
 )
-from sp_data.cli.output import print_json
+from sp_data.cli.output import print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 commands = typer.Typer()
@@ -48,7 +48,7 @@ def explain(
         print_json({"dataset": recipe.name, **explanation.as_json()})
     else:
         for line in explanation.lines():
-            typer.echo(line)
+            say(line)
 
 
 @commands.command("serve-search")
@@ -75,5 +75,5 @@ def serve_search(
             if json_:
                 print_json({"dataset": recipe.name, "address": server.address, "pictures": server.num_pictures})
             else:
-                typer.echo(f"{recipe.name}: {server.num_pictures:,} pictures to search at {server.address}")
+                say(f"{recipe.name}: {server.num_pictures:,} pictures to search at {server.address}")
             server.serve()

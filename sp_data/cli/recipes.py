@@ -9,9 +9,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-import typer
-
 from sp_data import errors
+from sp_data.cli.output import say
 
 if TYPE_CHECKING:
     from sp_data.lake import Lake
@@ -112,4 +111,4 @@ def _only_dataset(url: str, default: str | None) -> str:
 
 
 def _note(sentence: str) -> None:
-    typer.echo(f"sp-data: {sentence}", err=True)
+    say(f"sp-data: {sentence}", err=True)

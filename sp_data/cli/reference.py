@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,4 +73,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.echo(reference(), nl=False)
+    sys.stdout.write(reference())

@@ -26,6 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from sp_data.foreign_text import OneLineFormatter, one_line
+
 LOG_FORMAT = "%(asctime)s %(message)s"
 
 
@@ -40,7 +42,7 @@ class Bars:
         for task in self._progress.tasks:
             if task.total is None:  # its total was unknown; it has ended
                 self._progress.update(task.id, total=task.completed)
-        self._stage = self._progress.add_task(stage, total=total, unit=unit)
+        self._stage = self._progress.add_task(one_line(stage), total=total, unit=one_line(unit))
 
     def advance(self, count: int = 1) -> None:
         if self._stage is not None:
@@ -82,10 +84,10 @@ def shown(*, quiet: bool) -> Iterator[None]:
             yield
     elif sys.stderr.isatty():
         columns = (
-            TextColumn("{task.description:<14}"),
+            TextColumn("{task.description:<14}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[unit]}", markup=False),
             _RateColumn(),
             TimeElapsedColumn(),
             _TimeLeftColumn(compact=True),
@@ -99,12 +101,13 @@ def shown(*, quiet: bool) -> Iterator[None]:
                 show_path=False,
                 highlighter=NullHighlighter(),
             )
+            handler.setFormatter(OneLineFormatter("%(message)s"))
             handler.addFilter(lambda record: record.levelno >= logging.WARNING or hasattr(record, "shown"))
             with _handled_by(logger, handler):
                 yield
     else:
         lines = logging.StreamHandler(sys.stderr)
-        lines.setFormatter(logging.Formatter(LOG_FORMAT, "%H:%M:%S"))
+        lines.setFormatter(OneLineFormatter(LOG_FORMAT, "%H:%M:%S"))
         with _handled_by(logger, lines):
             yield
 
@@ -133,7 +136,7 @@ def stage_table(stages: Sequence[dict[str, Any]]) -> None:
     table.add_column("state")
     for stage in stages:
         numbers = (f"{stage[name]:,}" for name in ("in", "out", "dropped"))
-        table.add_row(stage["name"], *numbers, f"{stage['seconds']:.1f}", stage["state"])
+        table.add_row(*_plain(stage["name"], *numbers, f"{stage['seconds']:.1f}", stage["state"]))
     _console().print(table)
 
 
@@ -144,8 +147,14 @@ def status_table(rows: Sequence[dict[str, Any]]) -> None:
     table.add_column("why")
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes']:,}"
-        table.add_row(row["name"], row["state"], (row["digest"] or "")[:12], row["made_at"] or "", size, row["reason"])
+        digest, made_at = (row["digest"] or "")[:12], row["made_at"] or ""
+        table.add_row(*_plain(row["name"], row["state"], digest, made_at, size, row["reason"]))
     _console().print(table)
+
+
+def _plain(*cells: str) -> list[Text]:
+    """Cells that show what they hold: a recipe's value may look like rich's markup."""
+    return [Text(one_line(cell)) for cell in cells]
 
 
 def duration(seconds: float) -> str:

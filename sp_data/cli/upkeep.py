@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sp_data.cli.options import DEFAULT_LAKE, DatasetArgument, JsonOption, LakeOption, QuietOption, RecipeOption
-from sp_data.cli.output import print_json
+from sp_data.cli.output import print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 commands = typer.Typer()
@@ -34,7 +34,7 @@ def why(
     files = [fate_of(file, lake)] if file else list(fates(lake))
     if not json_:
         for fate in files:
-            typer.echo(str(fate))
+            say(str(fate))
         return
     gone = [asdict(fate) for fate in files if not isinstance(fate, Fate)]
     kept = [asdict(fate) for fate in files if isinstance(fate, Fate)]
@@ -67,9 +67,9 @@ def forget(
             fields[name] = [checkpoint.folder for checkpoint in getattr(outcome, name)]
         print_json({"dataset": recipe.name, **fields, "next": cure})
     else:
-        typer.echo(f"{recipe.name}: {outcome}")
+        say(f"{recipe.name}: {outcome}")
         for line in filter(None, (*outcome.lines(), cure)):
-            typer.echo(line)
+            say(line)
 
 
 @commands.command()
@@ -100,9 +100,9 @@ def compact(
             }
         )
     elif not quiet:
-        typer.echo(f"{recipe.name}: {compacted}")
+        say(f"{recipe.name}: {compacted}")
         if compacted.removed:
-            typer.echo(f"{lake.command('gc', '--delete')} removes what is left of the old shards")
+            say(f"{lake.command('gc', '--delete')} removes what is left of the old shards")
 
 
 @commands.command()
@@ -128,8 +128,8 @@ def gc(
         print_json({"dataset": recipe.name, "deleted": delete, **total, "folders": folders, "warnings": waste.warnings})
         return
     for name, (files, size) in waste.folders.items():
-        typer.echo(f"{name:<16} {files:>9,} files {size / 1e6:>12,.1f} MB")
+        say(f"{name:<16} {files:>9,} files {size / 1e6:>12,.1f} MB")
     for warning in waste.warnings:
-        typer.echo(f"sp-data: {warning}", err=True)
+        say(f"sp-data: {warning}", err=True)
     outcome = "removed" if delete else "may be removed (--delete does it)" if waste.num_files else "may be removed"
-    typer.echo(f"{recipe.name}: {waste.num_files:,} files, {waste.num_bytes / 1e6:,.1f} MB {outcome}")
+    say(f"{recipe.name}: {waste.num_files:,} files, {waste.num_bytes / 1e6:,.1f} MB {outcome}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sp_data.cli.options import DEFAULT_LAKE, JsonOption, LakeOption, QuietOption, RecipeOption
-from sp_data.cli.output import print_json
+from sp_data.cli.output import print_json, say
 from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def export(
     if json_:
         print_json({"dataset": recipe.name, "kind": kind, "file": str(out), "checkpoints": exported})
     elif not quiet:
-        typer.echo(f"{recipe.name}: {', '.join(exported)} in {out}, {out.stat().st_size / 1e6:,.1f} MB")
+        say(f"{recipe.name}: {', '.join(exported)} in {out}, {out.stat().st_size / 1e6:,.1f} MB")
 
 
 def _export(lake: Lake, kind: Literal["prior", "decoder"], named: list[str], out: Path) -> list[str]:
@@ -141,7 +141,7 @@ def _tell(dataset: str, adopted: list[Adopted], *, quiet: bool, json_: bool) -> 
         print_json({"dataset": dataset, "weights": [_facts(weights) for weights in adopted]})
     elif not quiet:
         for weights in adopted:
-            typer.echo(str(weights))
+            say(str(weights))
 
 
 def _facts(weights: Adopted) -> dict[str, Any]:

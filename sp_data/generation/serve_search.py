@@ -5,8 +5,8 @@
 
 The services are clip-retrieval's own. What differs from `clip-retrieval back`: it listens where it is told to and not
 on every interface, the CLIP is the dataset's, each picture comes out of its tar with its page, licence and uploader,
-nothing is fetched from anywhere, no other site's page may ask it (no CORS), and what is forgotten while it runs is
-not found any more.
+nothing is fetched from anywhere, no other site's page may ask it (neither by its own name nor by another), what a wiki
+says runs in no browser (a content security policy), and what is forgotten while it runs is not found any more.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from sp_data.dataset.embed.clip import Clip, clip_retrieval_name, load_clip, quiet
 from sp_data.errors import SpDataError, UsageError
+from sp_data.foreign_text import is_web_address
 from sp_data.generation.inputs import MAX_BYTES, InputPicture, picture_of
 from sp_data.generation.search import DatasetIndex
 from sp_data.generation.search_index import OpenIndex, clip_retrieval_module
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
+from sp_data.runtime.web_access import is_asked_by_its_name, is_asked_from_itself
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,14 @@ MAX_RESULTS = 3_000
 """As many as the front end asks for."""
 MAX_REQUEST_BYTES = 2 * MAX_BYTES
 """A picture in base64, and the rest of the request."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every answer: the front end's scripts are its own files, and its pictures come with the answers."""
 SAFETY_FILES = {
     "ViT-L/14": ("clip_autokeras_binary_nsfw", "violence_detection_vit_l_14.npy"),
     "ViT-B/32": ("clip_autokeras_nsfw_b32", "violence_detection_vit_b_32.npy"),
@@ -80,7 +90,9 @@ def search_server(recipe: Recipe, lake: Lake, host: str, port: int) -> Iterator[
             def log(self, type: str, message: str, *args: Any) -> None:
                 log.debug(message, *args)
 
-        server = make_server(host, port, _app(dataset), threaded=True, request_handler=Quiet, fd=listener.fileno())
+        server = make_server(
+            host, port, _app(dataset, host), threaded=True, request_handler=Quiet, fd=listener.fileno()
+        )
         stack.callback(server.server_close)
         shown = f"[{host}]" if ":" in host else host
         yield SearchServer(f"http://{shown}:{listener.getsockname()[1]}", len(opened.numbers), server)
@@ -171,6 +183,8 @@ class _Metadata:
         return [
             {
                 **neighbour.model_dump(exclude={"cosine", "tar"}),
+                # The front end makes links of it.
+                "url": neighbour.url if is_web_address(neighbour.url) else "",
                 "image": base64.b64encode(self._index.thumbnail(neighbour.key)).decode(),
             }
             for neighbour in neighbours
@@ -187,10 +201,10 @@ def _installed(name: str) -> tuple[bool, bool]:
     return safety and find_spec("autokeras") is not None, violence
 
 
-def _app(dataset: _ServedDataset) -> Any:
+def _app(dataset: _ServedDataset, host: str) -> Any:
     """clip-retrieval's application, as its `clip_back` puts it together."""
     with quiet():
-        from flask import Flask, jsonify, request
+        from flask import Flask, Response, jsonify, request
         from flask_restful import Api  # type: ignore[import-untyped]
 
         back, front = clip_retrieval_module("clip_back"), clip_retrieval_module("clip_front")
@@ -207,11 +221,21 @@ def _app(dataset: _ServedDataset) -> Any:
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
 
     @app.before_request
-    def check() -> None:
+    def check() -> Any:
+        if not is_asked_by_its_name(request.host, host):
+            return Response("This server is not known by that name: ask for the address that it has said.", 403)
+        if not is_asked_from_itself(request.headers.get("Origin"), request.host):
+            return Response("Pages of other sites may not ask this server.", 403)
         question = QUESTIONS.get(request.path)
         if question is not None and request.method == "POST":
             dataset.refresh()
             _check(question, request.get_data(), dataset)
+        return None
+
+    @app.after_request
+    def protected(response: Any) -> Any:
+        response.headers.update(HEADERS)
+        return response
 
     with quiet():
         # An empty backend: the page asks whoever it came from. It shows the pictures that come with the answers, and

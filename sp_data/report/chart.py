@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from sp_data.foreign_text import html_text
 
 Points = Sequence[tuple[float, float]]
 
@@ -34,7 +35,7 @@ def line_chart(series: Mapping[str, Points]) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(", ".join(curves))} by step" font-family="inherit" font-size="11">'
+        f'aria-label="{html_text(", ".join(curves))} by step" font-family="inherit" font-size="11">'
     ]
     for tick in range(5):
         value = 10 ** (low + (high - low) * tick / 4)
@@ -53,6 +54,6 @@ def line_chart(series: Mapping[str, Points]) -> str:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         parts.append(
             f'<text x="{WIDTH - RIGHT}" y="{TOP + 4 + 14 * number}" text-anchor="end" fill="{colour}">'
-            f"{escape(name)}</text>"
+            f"{html_text(name)}</text>"
         )
     return "".join(parts) + "</svg>"

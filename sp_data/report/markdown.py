@@ -1,10 +1,13 @@
-"""A stage, an export or generated pictures as markdown: what a Prefect artifact shows."""
+"""A stage, an export or generated pictures as markdown: what a Prefect artifact shows.
+
+Titles, captions, reasons, prompts and paths go through `markdown` or `markdown_code`, so that no link, picture or HTML
+is of a wiki's making.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +17,7 @@ from PIL import Image
 from sp_data import manifest as manifests
 from sp_data.dataset.verify.close_pairs import close_pairs_path
 from sp_data.exchange.export.run import ExportResult
+from sp_data.foreign_text import markdown, markdown_code, web_address
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.report import samples
@@ -30,7 +34,7 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
     """Counts, drop reasons, a contact sheet where the stage has pictures, and lineage. At most some 200 kB."""
     counts = manifest.counts
     lines = [
-        f"## {manifest.stage}: {state}",
+        f"## {markdown(manifest.stage)}: {markdown(state)}",
         "",
         "| in | out | dropped | files | bytes |",
         "|---:|---:|---:|---:|---:|",
@@ -39,7 +43,7 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
     ]
     if counts.dropped:
         lines += ["", "| dropped because | pictures |", "|---|---:|"]
-        lines += [f"| {reason} | {count:,} |" for reason, count in sorted(counts.dropped.items())]
+        lines += [f"| {markdown(reason)} | {count:,} |" for reason, count in sorted(counts.dropped.items())]
     if manifest.stage in ("prior", "decoder"):
         lines += _training(lake, manifest)
     if manifest.stage == "judge":
@@ -50,22 +54,24 @@ def stage_markdown(lake: Lake, manifest: Manifest, state: str) -> str:
         pictures = list(pictures_of(shown))
         if pictures:
             lines += ["", f"### {title}", "", f"![{title}]({data_uri(contact_sheet(pictures))})"]
-            lines += ["", *[f"- {sample.title}: {sample.line}" for sample in shown[:8]]]
-    lines += ["", "### Lineage", "", f"- identity `{manifest.identity}`", f"- digest `{manifest.digest}`"]
-    lines += [f"- from {stage} `{digest}`" for stage, digest in sorted(manifest.inputs.items())]
-    lines += [f"- {name} {version}" for name, version in sorted(manifest.versions.items())]
+            lines += ["", *[f"- {markdown(sample.title)}: {markdown(sample.line)}" for sample in shown[:8]]]
+    lines += ["", "### Lineage", "", f"- identity {markdown_code(manifest.identity)}"]
+    lines += [f"- digest {markdown_code(manifest.digest)}"]
+    lines += [f"- from {markdown(stage)} {markdown_code(digest)}" for stage, digest in sorted(manifest.inputs.items())]
+    lines += [f"- {markdown(name)} {markdown(version)}" for name, version in sorted(manifest.versions.items())]
     return "\n".join(lines) + "\n"
 
 
 def export_markdown(result: ExportResult, digest: str) -> str:
     """What an export wrote, and what it left out."""
-    lines = [f"## Export for {result.to}", "", f"`{result.folder}`, {result.num_shards:,} shards", ""]
+    lines = [f"## Export for {markdown(result.to)}", ""]
+    lines += [f"{markdown_code(result.folder)}, {result.num_shards:,} shards", ""]
     lines += ["| split | samples |", "|---|---:|"]
-    lines += [f"| {split} | {count:,} |" for split, count in result.splits.items()]
+    lines += [f"| {markdown(split)} | {count:,} |" for split, count in result.splits.items()]
     if result.dropped:
         lines += ["", "| left out because | samples |", "|---|---:|"]
-        lines += [f"| {reason} | {count:,} |" for reason, count in sorted(result.dropped.items())]
-    return "\n".join([*lines, "", f"- of dataset `{digest}`"]) + "\n"
+        lines += [f"| {markdown(reason)} | {count:,} |" for reason, count in sorted(result.dropped.items())]
+    return "\n".join([*lines, "", f"- of dataset {markdown_code(digest)}"]) + "\n"
 
 
 def _close_pairs(lake: Lake, manifest: Manifest) -> list[str]:
@@ -79,7 +85,9 @@ def _close_pairs(lake: Lake, manifest: Manifest) -> list[str]:
     lines = ["", "### Alike to the CLIP", "", f"The nearest pairs of pictures; the whole list is in `{path}`", ""]
     lines += ["| cosine | picture | split | other picture | split |", "|---:|---|---|---|---|"]
     columns = ("cosine", "title", "split", "other_title", "other_split")
-    return lines + ["| " + " | ".join(pair[name] for name in columns) + " |" for pair in pairs[:NUM_PAIRS_SHOWN]]
+    return lines + [
+        "| " + " | ".join(markdown(pair[name]) for name in columns) + " |" for pair in pairs[:NUM_PAIRS_SHOWN]
+    ]
 
 
 def _training(lake: Lake, manifest: Manifest) -> list[str]:
@@ -91,12 +99,12 @@ def _training(lake: Lake, manifest: Manifest) -> list[str]:
             "",
             "### Measured",
             "",
-            *[f"- {verdict}" for verdict in evaluation["verdicts"]],
+            *[f"- {markdown(verdict)}" for verdict in evaluation["verdicts"]],
             "",
             "| | |",
             "|---|---:|",
         ]
-        lines += [f"| {name} | {value:.4g} |" for name, value in evaluation["figures"].items()]
+        lines += [f"| {markdown(name)} | {value:.4g} |" for name, value in evaluation["figures"].items()]
     return lines
 
 
@@ -104,7 +112,7 @@ def _network(lake: Lake, network: dict[str, Any]) -> list[str]:
     run = network["run"]
     lines = [
         "",
-        f"### Checkpoints of the {network['name']}",
+        f"### Checkpoints of the {markdown(network['name'])}",
         "",
         "| | step | validation loss | weights | folder |",
         "|---|---:|---:|---|---|",
@@ -113,11 +121,11 @@ def _network(lake: Lake, network: dict[str, Any]) -> list[str]:
         checkpoint = network[name]
         val_loss = "" if checkpoint["val_loss"] is None else f"{checkpoint['val_loss']:.4f}"
         lines.append(
-            f"| {name} | {checkpoint['step']:,} | {val_loss} | `{checkpoint['digest'][:12]}` | "
-            f"`{checkpoint['folder']}` |"
+            f"| {name} | {checkpoint['step']:,} | {val_loss} | {markdown(checkpoint['digest'][:12])} | "
+            f"{markdown(checkpoint['folder'])} |"
         )
     if network["over_fitting"]:
-        lines += ["", f"**{network['over_fitting']}**"]
+        lines += ["", f"**{markdown(network['over_fitting'])}**"]
     evaluated = [row for row in read_metrics(lake, run) if "val_loss" in row]
     if evaluated:
         lines += ["", "| step | loss | validation loss |", "|---:|---:|---:|"]
@@ -143,7 +151,7 @@ def _judge(lake: Lake, manifest: Manifest) -> list[str]:
     lines = ["", "| pairs | pictures | coat | hat | coat, by CLIP | hat, by CLIP |", "|---|---:|---:|---:|---:|---:|"]
     for name, line in manifest.details["table"].items():
         shares = " | ".join(f"{line[part]:.1%}" for part in ("coat", "hat", "clip_coat", "clip_hat"))
-        lines.append(f"| {name} | {line['n']} | {shares} |")
+        lines.append(f"| {markdown(name)} | {markdown(line['n'])} | {shares} |")
     verdicts = manifest.details["verdicts"][:NUM_SHOWN]
     lines += [
         "",
@@ -153,7 +161,7 @@ def _judge(lake: Lake, manifest: Manifest) -> list[str]:
     ]
     for verdict in verdicts[:8]:
         coat, hat = verdict["read"]
-        lines.append(f"- {verdict['prompt']}: coat {coat}, hat {hat}")
+        lines.append(f"- {markdown(verdict['prompt'])}: coat {markdown(coat)}, hat {markdown(hat)}")
     return lines
 
 
@@ -178,10 +186,12 @@ def pictures_markdown(lake: Lake, pictures: list[tuple[str, dict[str, Any]]], pa
     lines = ["## Pictures", ""]
     if images:
         lines += [f"![pictures]({data_uri(contact_sheet(images))})", ""]
+    page = web_address(page)
     if page:
         lines += [f"The page: [{page}]({page}) (start it with `{lake.command('ui')}`)", ""]
     lines += [
-        f"- {_escaped(metadata['prompt'] or metadata['kind'])}, seed {metadata['seed']}: {_linked(lake, path, page)}"
+        f"- {markdown(metadata['prompt'] or metadata['kind'])}, seed {markdown(metadata['seed'])}: "
+        f"{_linked(lake, path, page)}"
         for path, metadata in pictures
     ]
     return "\n".join(lines) + "\n"
@@ -189,12 +199,8 @@ def pictures_markdown(lake: Lake, pictures: list[tuple[str, dict[str, Any]]], pa
 
 def _linked(lake: Lake, path: str, page: str) -> str:
     inside = path.removeprefix(f"{lake.root}/")
-    return f"[{Path(path).name}]({page}/lake/{quote(inside)})" if page and inside != path else f"`{path}`"
-
-
-def _escaped(text: str) -> str:
-    """A person's words as Markdown that shows them."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", text.replace("\n", " "))
+    # The name is of our own making (a slug), and has no mark that means anything within brackets.
+    return f"[{Path(path).name}]({page}/lake/{quote(inside)})" if page and inside != path else markdown_code(path)
 
 
 def _pictures(lake: Lake, manifest: Manifest) -> list[tuple[str, list[Shown]]]:

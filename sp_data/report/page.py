@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from markupsafe import Markup
 
 from sp_data import manifest as manifests
 from sp_data.canonical import digest_of
+from sp_data.foreign_text import is_web_address, one_line
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
@@ -62,9 +64,7 @@ def _gallery(recipe: Recipe, lake: Lake, by_stage: dict[str, Manifest]) -> list[
 
 def render(lake: Lake, by_stage: dict[str, Manifest], pieces: list[Piece]) -> str:
     """The page as text; it refers to no other file. `pieces` is the gallery of what the models draw."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sp_data.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    environment = _environment()
     scraped, curated, judged = by_stage.get("scrape"), by_stage.get("curate"), by_stage.get("judge")
     trained = any(kind in by_stage for kind in ("prior", "decoder"))
     if trained:
@@ -86,6 +86,23 @@ def render(lake: Lake, by_stage: dict[str, Manifest], pieces: list[Piece]) -> st
         picture_lineage=training.lineage(pieces, by_stage) if pieces else [],
         lineage=[(manifest.stage, manifest.inputs, manifest.versions) for manifest in by_stage.values()],
     )
+
+
+def _environment() -> jinja2.Environment:
+    """Everything is escaped, without control characters; only a web address becomes a link (`is web_address`)."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sp_data.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+    )
+    environment.tests["web_address"] = is_web_address
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    # Markup is of our own making: the charts, and the template's own text.
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _line(manifest: Manifest) -> StageLine:

@@ -29,6 +29,7 @@ from sp_data.canonical import digest_of
 from sp_data.dataset.embed.clip import Clip, load_clip, quiet
 from sp_data.dataset.loader.samples import Samples
 from sp_data.errors import SpDataError
+from sp_data.foreign_text import OneLineFormatter
 from sp_data.lake import Lake
 from sp_data.manifest import Frozen
 from sp_data.recipe import Recipe
@@ -145,7 +146,10 @@ def _tensors(pictures: list[Image.Image]) -> torch.Tensor:
 
 
 def main(job_file: str) -> None:
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    lines = logging.StreamHandler(sys.stdout)
+    # Whoever started this process reads it line by line.
+    lines.setFormatter(OneLineFormatter("%(message)s"))
+    logging.basicConfig(handlers=[lines], level=logging.INFO)
     job = EvaluationJob.model_validate(json.loads(Path(job_file).read_text("utf-8")))
     try:
         result = evaluate(job)

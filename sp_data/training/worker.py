@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sp_data import manifest as manifests
 from sp_data.dataset.loader.samples import Samples
 from sp_data.errors import SpDataError, StageError
+from sp_data.foreign_text import OneLineFormatter
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe, Training
@@ -257,7 +258,10 @@ def _ask_to_stop(*_: object) -> None:
 
 def main(job_file: str, lake: str = "") -> None:
     """`lake`: its URL, where the job does not say it."""
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    lines = logging.StreamHandler(sys.stdout)
+    # Whoever started this process reads it line by line.
+    lines.setFormatter(OneLineFormatter("%(message)s"))
+    logging.basicConfig(handlers=[lines], level=logging.INFO)
     job = TrainingJob.model_validate(json.loads(Path(job_file).read_text("utf-8")))
     if lake:
         job = job.model_copy(update={"lake": lake})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from gradio.themes.utils.fonts import Font
 from starlette.responses import FileResponse
 
 from sp_data.errors import SpDataError
+from sp_data.foreign_text import html_text
 from sp_data.ui import markup
 from sp_data.ui.checkpoints import abilities, best_of_finished, chosen, known_checkpoints
 from sp_data.ui.dataset import dataset_tab
@@ -89,7 +89,7 @@ def build_page(state: PageState) -> gr.Blocks:
 def _header(state: PageState) -> str:
     count = state.num_pictures()
     pictures = "not verified yet" if count is None else f"{count:,} pictures"
-    return f"<h1>{escape(state.lake.dataset)}</h1><p>{pictures}</p>"
+    return f"<h1>{html_text(state.lake.dataset)}</h1><p>{pictures}</p>"
 
 
 def application(state: PageState, access: Access) -> Any:
@@ -128,11 +128,11 @@ def application(state: PageState, access: Access) -> Any:
         favicon_path=str(STATIC / "favicon.png"),
         head=HEAD,
     )
-    return Guard(app, access)
+    return Guard(app, access, uploads=state.folder)
 
 
 async def _no_download(url: str, cache_dir: str) -> str:
-    raise gr.Error("Give a file, not an address.")
+    raise gr.Error("Give a file, not an address.", print_exception=False)
 
 
 def _theme() -> gr.themes.Base:

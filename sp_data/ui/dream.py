@@ -10,6 +10,7 @@ from sp_data.errors import SpDataError, UsageError
 from sp_data.lake import Lake
 from sp_data.ui import markup
 from sp_data.ui.drawing import Job
+from sp_data.ui.fields import whole_number
 from sp_data.ui.settings import settings
 from sp_data.ui.wiring import Page, Values, check_count, drawing_column, html, wire_drawing
 
@@ -45,7 +46,7 @@ def dream_tab(page: Page) -> None:
             check_prompt(prompt)
         if len(wanted) > MAX_PROMPTS:
             raise UsageError(f"{len(wanted)} prompts, at most {MAX_PROMPTS} at a time")
-        each, seed = int(values[own.num_pictures]), own.first_seed(values)
+        each, seed = whole_number(values, own.num_pictures), own.first_seed(values)
         check_count(len(wanted) * each, own, values)
         prior, unets = page.chosen_from(values)
         job = Job(

@@ -17,13 +17,16 @@ import secrets
 import time
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sp_data.runtime.web_access import hostname, is_asked_from_itself
+from sp_data.ui.uploads import make_room
 
 MAX_BODY_BYTES = 51_000_000
 """A picture (inputs.MAX_BYTES) and the rest of its form."""
@@ -32,9 +35,13 @@ WRONG_PASSWORD_S = 1.0
 """A guess costs as long."""
 USED = re.compile(
     r"/(page\.css|page\.js|config|theme\.css|manifest\.json|favicon\.ico)?|/(assets|static|lake)/.+"
-    r"|/gradio_api/(queue/join|queue/data|upload|upload_progress|run/predict|reset|cancel|heartbeat/\w+|file=.+)"
+    r"|/gradio_api/(queue/join|queue/data|upload|upload_progress|run/predict|reset|cancel|heartbeat/\w+|file=/[^/\\].*)",
+    re.DOTALL,
 )
-"""The paths of this page, its files and its events."""
+"""The paths of this page, its files and its events. A file is one of this machine, by its whole path: Gradio leads on
+to any address that is given instead."""
+UPLOAD = "/gradio_api/upload"
+FULL = "Too many pictures lie here already: try again in ten minutes."
 SCRIPT = re.compile(rb"<script(?=[\s>])")
 POLICY = (
     "default-src 'none'",
@@ -71,7 +78,7 @@ class Access:
     """Without a password everyone may."""
 
     def knows(self, host: str) -> bool:
-        return self.hosts is None or _hostname(host) in self.hosts
+        return self.hosts is None or hostname(host) in self.hosts
 
     def admits(self, authorization: str) -> bool:
         if not self.password:
@@ -88,9 +95,17 @@ class Guard:
     """ASGI middleware."""
 
     def __init__(
-        self, app: ASGIApp, access: Access, max_body_bytes: int = MAX_BODY_BYTES, max_body_s: float = MAX_BODY_S
+        self,
+        app: ASGIApp,
+        access: Access,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_body_s: float = MAX_BODY_S,
+        uploads: Path | None = None,
     ) -> None:
-        self._app, self._access = app, access
+        """`uploads`: the folder of the pictures that visitors give, which is not filled without end."""
+        self._app, self._access, self._uploads = app, access, uploads
+        self._num_arriving = 0
+        """Uploads that are not all in the folder yet."""
         self._max_body_bytes, self._max_body_s = max_body_bytes, max_body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,6 +123,21 @@ class Guard:
             # The nonce is written into it, so it must not come compressed.
             scope = {**scope, "headers": _without(scope["headers"], b"accept-encoding")}
             send = _with_nonce(send, nonce)
+        if self._uploads is not None and scope["path"] == UPLOAD:
+            # They may all be as long as one may be.
+            more = (self._num_arriving + 1) * self._max_body_bytes
+            if not await asyncio.to_thread(make_room, self._uploads, more):
+                await PlainTextResponse(FULL, 507)(scope, receive, send)
+                return
+            self._num_arriving += 1
+            try:
+                await self._answer(scope, receive, send)
+            finally:
+                self._num_arriving -= 1
+            return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(receive, send, self._max_body_bytes, self._max_body_s)
         try:
             await self._app(scope, body.receive, body.send)
@@ -119,8 +149,7 @@ class Guard:
         host = headers.get("host", "")
         if not self._access.knows(host):
             return PlainTextResponse("This page is not known by that name: open the address that sp-data ui says.", 403)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if not is_asked_from_itself(headers.get("origin"), host):
             return PlainTextResponse("Pages of other sites may not use this one.", 403)
         if not self._access.admits(headers.get("authorization", "")):
             if "authorization" in headers:
@@ -220,11 +249,3 @@ def _with_nonce(send: Send, nonce: str) -> Send:
 
 def _without(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[tuple[bytes, bytes]]:
     return [(key, value) for key, value in headers if key.lower() != name]
-
-
-def _hostname(host: str) -> str:
-    """'localhost' of 'localhost:7860', '::1' of '[::1]:7860'."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""

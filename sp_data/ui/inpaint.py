@@ -9,6 +9,7 @@ import gradio as gr
 from sp_data.errors import SpDataError, UsageError
 from sp_data.ui import markup
 from sp_data.ui.drawing import Job
+from sp_data.ui.fields import Slider, number, whole_number
 from sp_data.ui.pictures import (
     MAX_SOFT_PX,
     READABLE,
@@ -40,7 +41,7 @@ def inpaint_tab(page: Page) -> PictureInput:
                 elem_id="inpaint-prompt",
                 info="Not the painted part alone: the models look at all of it.",
             )
-            soft = gr.Slider(
+            soft = Slider(
                 0,
                 MAX_SOFT_PX,
                 value=0,
@@ -78,12 +79,12 @@ def inpaint_tab(page: Page) -> PictureInput:
             uploaded(values[mask])
             part = repainting(given, read_mask(Path(values[mask])))
         elif (layer := painted_layer(str(values[painted] or ""))) is not None:
-            part = repainting(given, mask_of(layer, given, float(values[soft])))
+            part = repainting(given, mask_of(layer, given, number(values, soft)))
         else:
             raise UsageError("nothing is painted: paint over the part of the picture that is to be drawn anew")
         words = str(values[prompt] or "").strip()
         check_prompt(words)
-        count, seed = int(values[own.num_pictures]), own.first_seed(values)
+        count, seed = whole_number(values, own.num_pictures), own.first_seed(values)
         check_count(count, own, values)
         prior, unets = page.chosen_from(values)
         job = Job(

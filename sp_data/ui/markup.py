@@ -1,6 +1,6 @@
 """The HTML that Gradio has no component for: pictures with what is known of them, and how a drawing goes.
 
-Every text goes through `escape`: prompts, captions, titles and errors are other people's words.
+Every text goes through `html_text`: prompts, captions, titles and errors are other people's words.
 
 A button says what it does in its data, and page.js does it:
 
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from sp_data.foreign_text import html_text, is_web_address
 from sp_data.recipe import Recipe
 from sp_data.ui.drawing import DrawnPicture, Moment
 
@@ -40,7 +40,7 @@ def picture_address(key: str) -> str:
 
 def image(address: str, alt: str, size: tuple[int, int] | None = None) -> str:
     """An <img>; a small one is enlarged by a whole factor."""
-    attributes = f'src="{escape(address)}" alt="{escape(alt)}" loading="lazy"'
+    attributes = f'src="{html_text(address)}" alt="{html_text(alt)}" loading="lazy"'
     if size is None:
         return f"<img {attributes}>"
     width, height = size
@@ -53,15 +53,16 @@ def image(address: str, alt: str, size: tuple[int, int] | None = None) -> str:
 
 def link(address: str, text: str, *, classes: str = "") -> str:
     """A link to another site, which is not told where it was followed; text alone without an address."""
-    if not address.startswith(("http://", "https://")):
-        return f"<span>{escape(text)}</span>"
-    return f'<a class="{classes}" href="{escape(address)}" target="_blank" rel="noopener noreferrer">{escape(text)}</a>'
+    if not is_web_address(address):
+        return f"<span>{html_text(text)}</span>"
+    attributes = f'class="{classes}" href="{html_text(address)}" target="_blank" rel="noopener noreferrer"'
+    return f"<a {attributes}>{html_text(text)}</a>"
 
 
 def notice(sentence: str, kind: str = "note") -> str:
     """A sentence in a box; `kind`: note or bad."""
     role = "alert" if kind == "bad" else "status"
-    return f'<p class="sp-notice sp-{kind}" role="{role}">{escape(_sentence(sentence))}</p>'
+    return f'<p class="sp-notice sp-{kind}" role="{role}">{html_text(_sentence(sentence))}</p>'
 
 
 def _sentence(text: str) -> str:
@@ -84,7 +85,7 @@ def status(moment: Moment, notes: Iterable[str] = ()) -> str:
         bar = f'<progress max="{moment.num_steps}" value="{moment.step}" aria-label="steps"></progress>'
     elif not moment.is_end:
         bar = '<progress aria-label="waiting"></progress>'
-    return f'{said}<div class="sp-status"><p>{escape(_status_line(moment))}</p>{bar}</div>'
+    return f'{said}<div class="sp-status"><p>{html_text(_status_line(moment))}</p>{bar}</div>'
 
 
 def _status_line(moment: Moment) -> str:
@@ -125,7 +126,7 @@ def _drawn_card(drawn: DrawnPicture, tab: str, recipe: Recipe) -> str:
     words = "its prompt" if "clip" in made.scores else "the picture it was made from"
     again = "Use this seed again: with equal words and settings it gives this very picture"
     facts = [
-        f'<button type="button" data-fill="{escape(json.dumps(fields))}" title="{again}">seed {made.seed}</button>'
+        f'<button type="button" data-fill="{html_text(json.dumps(fields))}" title="{again}">seed {made.seed}</button>'
     ]
     if match is not None:
         facts.append(
@@ -133,10 +134,10 @@ def _drawn_card(drawn: DrawnPicture, tab: str, recipe: Recipe) -> str:
         )
     return (
         '<figure class="sp-card">'
-        f'<a class="sp-picture" href="{escape(address)}" target="_blank" title="Open the picture alone">'
+        f'<a class="sp-picture" href="{html_text(address)}" target="_blank" title="Open the picture alone">'
         f"{image(address, alt, made.picture.size)}</a>"
-        f'<figcaption><p class="sp-words">{escape(alt)}</p><p class="sp-facts">{"".join(facts)}</p>'
-        f'<p class="sp-facts"><a href="{escape(address)}" download="{escape(drawn.name)}">Download</a>'
+        f'<figcaption><p class="sp-words">{html_text(alt)}</p><p class="sp-facts">{"".join(facts)}</p>'
+        f'<p class="sp-facts"><a href="{html_text(address)}" download="{html_text(drawn.name)}">Download</a>'
         f"{_picks(f'generated/{drawn.name}')}</p>{_nearest(drawn, recipe)}</figcaption></figure>"
     )
 
@@ -148,7 +149,7 @@ def _input_name(origin: dict[str, object]) -> str:
 
 def _picks(path: str) -> str:
     return "".join(
-        f'<button type="button" data-pick="{tab} {escape(path)}" title="{title}">{label}</button>'
+        f'<button type="button" data-pick="{tab} {html_text(path)}" title="{title}">{label}</button>'
         for tab, label, title in (
             ("variation", "Vary", "Make pictures like this one"),
             ("inpaint", "Repaint", "Draw a part of this one anew"),
@@ -159,14 +160,14 @@ def _picks(path: str) -> str:
 def _nearest(drawn: DrawnPicture, recipe: Recipe) -> str:
     nearest = drawn.nearest
     if nearest.why_not:
-        return f'<p class="sp-muted">Nearest training pictures: {escape(nearest.why_not)}.</p>'
+        return f'<p class="sp-muted">Nearest training pictures: {html_text(nearest.why_not)}.</p>'
     if not nearest.neighbours:
         return ""
     warning = ""
     if nearest.copied is not None and nearest.threshold is not None:
         warning = (
-            f'<p class="sp-copy" role="note"><b>Nearly a copy</b> of {escape(nearest.copied.title)}: nearer to it than '
-            f"{nearest.threshold.quantile:.0%} of the held-out pictures are to any training picture.</p>"
+            f'<p class="sp-copy" role="note"><b>Nearly a copy</b> of {html_text(nearest.copied.title)}: nearer to it '
+            f"than {nearest.threshold.quantile:.0%} of the held-out pictures are to any training picture.</p>"
         )
     thumbnails = "".join(_near(neighbour, recipe) for neighbour in nearest.neighbours)
     return f'{warning}<p class="sp-muted">Nearest training pictures</p><div class="sp-near">{thumbnails}</div>'
@@ -178,9 +179,9 @@ def _near(neighbour: Neighbour, recipe: Recipe) -> str:
     address = wiki_address(neighbour, recipe)
     inner = f"{picture}<span>{neighbour.cosine:.3f}</span>"
     if not address:
-        return f'<span class="sp-thumb" title="{escape(title)}">{inner}</span>'
+        return f'<span class="sp-thumb" title="{html_text(title)}">{inner}</span>'
     return (
-        f'<a class="sp-thumb" title="{escape(title)}" href="{escape(address)}" target="_blank" '
+        f'<a class="sp-thumb" title="{html_text(title)}" href="{html_text(address)}" target="_blank" '
         f'rel="noopener noreferrer">{inner}</a>'
     )
 
@@ -192,7 +193,8 @@ def wiki_address(neighbour: Neighbour, recipe: Recipe) -> str:
 
     if recipe.source.demo is not None:
         return ""
-    return page_address(recipe, neighbour.page, neighbour.revision) or neighbour.url
+    address = page_address(recipe, neighbour.page, neighbour.revision) or neighbour.url
+    return address if is_web_address(address) else ""
 
 
 # Pictures of the dataset
@@ -208,15 +210,15 @@ def _found_card(neighbour: Neighbour, recipe: Recipe, *, is_search: bool) -> str
     source = neighbour.page or neighbour.title
     licence = neighbour.licence or "licence unknown"
     by = f"by {neighbour.uploader}" if neighbour.uploader else "uploader unknown"
-    facts = [f"<span>{escape(neighbour.split)}</span>"]
+    facts = [f"<span>{html_text(neighbour.split)}</span>"]
     if is_search:
         facts.append(f'<span title="Cosine with what was searched for">{neighbour.cosine:.3f}</span>')
     return (
         '<figure class="sp-card sp-found">'
         f'<div class="sp-picture">{image(picture_address(neighbour.key), neighbour.caption or neighbour.title)}</div>'
-        f'<figcaption><p class="sp-words">{escape(neighbour.caption) or "<i>without a caption</i>"}</p>'
-        f'<p class="sp-muted">{escape(neighbour.title)} · {link(address, f"page {source}")}</p>'
-        f'<p class="sp-muted">{escape(licence)}, {escape(by)}</p>'
+        f'<figcaption><p class="sp-words">{html_text(neighbour.caption) or "<i>without a caption</i>"}</p>'
+        f'<p class="sp-muted">{html_text(neighbour.title)} · {link(address, f"page {source}")}</p>'
+        f'<p class="sp-muted">{html_text(licence)}, {html_text(by)}</p>'
         f'<p class="sp-facts">{"".join(facts)}</p><p class="sp-facts">{_picks(f"pictures/{neighbour.key}")}</p>'
         "</figcaption></figure>"
     )
@@ -227,8 +229,8 @@ def dropped_card(picture: str, title: str, reason: str, detail: str) -> str:
     shown = image(picture, title) if picture else '<span class="sp-none">no picture to show</span>'
     return (
         f'<figure class="sp-card sp-found"><div class="sp-picture">{shown}</div><figcaption>'
-        f'<p class="sp-words">{escape(title)}</p><p class="sp-muted"><b>{escape(reason)}</b>'
-        f"{f': {escape(detail)}' if detail else ''}</p></figcaption></figure>"
+        f'<p class="sp-words">{html_text(title)}</p><p class="sp-muted"><b>{html_text(reason)}</b>'
+        f"{f': {html_text(detail)}' if detail else ''}</p></figcaption></figure>"
     )
 
 
@@ -239,7 +241,7 @@ def dropped_cards(cards: Iterable[str]) -> str:
 def suggestions(captions: Iterable[str], field: str) -> str:
     """Captions as buttons that put themselves into a field."""
     buttons = "".join(
-        f'<button type="button" data-fill="{escape(json.dumps({field: caption}))}">{escape(caption)}</button>'
+        f'<button type="button" data-fill="{html_text(json.dumps({field: caption}))}">{html_text(caption)}</button>'
         for caption in captions
     )
     return f'<p class="sp-suggestions"><span>Try</span>{buttons}</p>' if buttons else ""

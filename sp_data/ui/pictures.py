@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio import component_meta
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageFilter
 
 from sp_data.dataset.curate.decoding import Refused, decoder_errors
 from sp_data.errors import CorruptFile, UsageError
 from sp_data.runtime.contact_sheet import data_uri, jpeg
+from sp_data.ui.fields import without_stubs
+from sp_data.ui.uploads import make_room
 
 if TYPE_CHECKING:
     from sp_data.generation.inputs import InputPicture
@@ -31,18 +30,7 @@ MAX_SOFT_PX = 64
 READABLE = ".png .jpg .jpeg .webp .gif .avif .bmp .tif .tiff"
 
 
-@contextlib.contextmanager
-def _without_stubs() -> Iterator[None]:
-    """Gradio writes a .pyi beside every class that is made of one of its components; not into this package."""
-    write = component_meta.create_or_modify_pyi
-    component_meta.create_or_modify_pyi = lambda *_: None
-    try:
-        yield
-    finally:
-        component_meta.create_or_modify_pyi = write
-
-
-with _without_stubs():
+with without_stubs():
 
     class PictureInput(gr.Image):
         """An upload that gives its path, unread: `uploaded` says in the page what cannot be read."""
@@ -54,7 +42,7 @@ with _without_stubs():
                 return None
             # A request may name any file; only what was uploaded is read.
             if not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-                raise gr.Error("that picture was not uploaded here")
+                raise gr.Error("that picture was not uploaded here", print_exception=False)
             return str(payload.path)
 
 
@@ -96,6 +84,8 @@ def taken(state: PageState, path: str) -> str:
         name, data = f"{name}.jpg", dataset_picture(state, name)
     if data is None:
         raise CorruptFile(f"there is no picture {path} any more")
+    if not make_room(state.folder, len(data)):
+        raise UsageError("too many pictures lie here already; try again in ten minutes")
     place = state.folder / "taken" / secrets.token_hex(8) / name
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(data)

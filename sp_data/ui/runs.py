@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
 
 from sp_data.errors import SpDataError
+from sp_data.foreign_text import html_text
 from sp_data.lake import Lake
 from sp_data.report.chart import line_chart
 from sp_data.training.grid import grid_path
@@ -100,8 +100,8 @@ def _run(lake: Lake, network: str, run: str, checkpoints: Sequence[KnownCheckpoi
     if lake.exists(grid_path(run)):
         address = f"lake/grids/{quote(run)}.png"
         grid = (
-            f'<figure class="sp-grid"><a href="{escape(address)}" target="_blank">'
-            f'<img src="{escape(address)}" alt="What the checkpoints of {escape(run)} draw" loading="lazy"></a>'
+            f'<figure class="sp-grid"><a href="{html_text(address)}" target="_blank">'
+            f'<img src="{html_text(address)}" alt="What the checkpoints of {html_text(run)} draw" loading="lazy"></a>'
             "<figcaption>Real pictures above; below them, by step, what the checkpoints draw from the same noise."
             "</figcaption></figure>"
         )
@@ -111,14 +111,15 @@ def _run(lake: Lake, network: str, run: str, checkpoints: Sequence[KnownCheckpoi
     )
     numbers = f"<div>{table}{_chart(lake, run)}</div>" if grid else f"{table}{_chart(lake, run)}"
     return (
-        f'<section class="sp-run"><h2>{escape(network.capitalize())} <small>{escape(run)}, dataset '
-        f'{escape(checkpoints[0].dataset[:12])}</small></h2><div class="sp-run-parts">{numbers}{grid}</div></section>'
+        f'<section class="sp-run"><h2>{html_text(network.capitalize())} <small>{html_text(run)}, dataset '
+        f"{html_text(checkpoints[0].dataset[:12])}</small></h2>"
+        f'<div class="sp-run-parts">{numbers}{grid}</div></section>'
     )
 
 
 def _row(checkpoint: KnownCheckpoint, *, is_best: bool) -> str:
     loss, validation = ("" if value is None else f"{value:.4f}" for value in (checkpoint.loss, checkpoint.val_loss))
-    saved = escape(checkpoint.made_at[:16].replace("T", " "))
+    saved = html_text(checkpoint.made_at[:16].replace("T", " "))
     best = "<b>best</b> " if is_best else ""
     return f"<tr><td>{best}{checkpoint.step:,}</td><td>{loss}</td><td>{validation}</td><td>{saved}</td></tr>"
 
@@ -141,7 +142,7 @@ def _reports(lake: Lake) -> str:
     if not names:
         return ""
     items = "".join(
-        f'<li><a href="{REPORTS_AT}/{escape(quote(name))}" target="_blank">{escape(name)}</a></li>'
+        f'<li><a href="{REPORTS_AT}/{html_text(quote(name))}" target="_blank">{html_text(name)}</a></li>'
         for name in sorted(names)[:MAX_REPORTS]
     )
     return f'<section class="sp-run"><h2>Reports</h2><ul class="sp-reports">{items}</ul></section>'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import os
 import secrets
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from sp_data.errors import StageError, UsageError
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
+from sp_data.runtime.web_access import LOOPBACK_NAMES, is_loopback
 
 if TYPE_CHECKING:
     import uvicorn
@@ -63,16 +63,6 @@ class ServerOptions:
     @property
     def password(self) -> str:
         return self.auth.partition(":")[2]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve(recipe: Recipe, lake: Lake, options: ServerOptions, tell: Callable[[str], None]) -> None:
@@ -162,7 +152,7 @@ def _hosts(options: ServerOptions) -> frozenset[str] | None:
     given the machine any name."""
     if options.share or not is_loopback(options.host):
         return None
-    return frozenset({"localhost", "127.0.0.1", "::1", options.host})
+    return LOOPBACK_NAMES | {options.host}
 
 
 def _shown(host: str) -> str:

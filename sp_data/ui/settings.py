@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from sp_data.errors import UsageError
 from sp_data.ui.checkpoints import Abilities
+from sp_data.ui.fields import Slider, number, whole_number
 
 if TYPE_CHECKING:
     from sp_data.generation.models import Models
@@ -87,18 +88,18 @@ class Settings:
         negative = str(values[self.negative] or "").strip()
         scales = (NO_SCALE,) * models.num_unets
         if models.guides_decoder or negative:
-            others = (float(values[self.upsampler_scale]),) * (models.num_unets - 1)
-            scales = (float(values[self.decoder_scale]), *others)
+            others = (number(values, self.upsampler_scale),) * (models.num_unets - 1)
+            scales = (number(values, self.decoder_scale), *others)
         return SamplingOptions(
             sampler=sampler,  # type: ignore[arg-type]  # checked there
-            steps=None if sampler == "ddpm" else int(values[self.steps]),
+            steps=None if sampler == "ddpm" else whole_number(values, self.steps),
             # Where all are 1, a negative prompt would change nothing: then it brings its own.
             cond_scale=None if set(scales) == {NO_SCALE} else scales,
-            prior_cond_scale=float(values[self.prior_scale]) if models.guides_prior else NO_SCALE,
-            prior_steps=int(values[self.prior_steps]),
+            prior_cond_scale=number(values, self.prior_scale) if models.guides_prior else NO_SCALE,
+            prior_steps=whole_number(values, self.prior_steps),
             negative_prompt=negative,
-            best_of=int(values[self.best_of]),
-            resample_times=int(values[self.resample_times]),
+            best_of=whole_number(values, self.best_of),
+            resample_times=whole_number(values, self.resample_times),
         )
 
     def updates(self, able: Abilities) -> list[Any]:
@@ -114,7 +115,7 @@ class Settings:
 def settings(tab: Tab, able: Abilities, steps: int, prior_steps: int) -> Settings:
     """Build them where they are called. `steps`, `prior_steps`: those of the recipe."""
     with gr.Row(elem_classes="sp-pair"):
-        num_pictures = gr.Slider(
+        num_pictures = Slider(
             1,
             MAX_PICTURES,
             value=2,
@@ -166,11 +167,11 @@ def settings(tab: Tab, able: Abilities, steps: int, prior_steps: int) -> Setting
             else "dpm++ cannot repeat a step, as inpainting does.",
         )
         most = min(MAX_STEPS, able.timesteps - 1)
-        steps_slider = gr.Slider(
+        steps_slider = Slider(
             2, most, value=min(steps, most), step=1, label="Steps", info=STEPS, elem_id=f"{tab}-steps", buttons=[]
         )
         prior_most = min(MAX_STEPS, able.prior_timesteps)
-        prior_steps_slider = gr.Slider(
+        prior_steps_slider = Slider(
             2,
             prior_most,
             value=min(prior_steps, prior_most),
@@ -181,7 +182,7 @@ def settings(tab: Tab, able: Abilities, steps: int, prior_steps: int) -> Setting
             visible=tab != "variation",
             buttons=[],
         )
-        best_of = gr.Slider(
+        best_of = Slider(
             1,
             MAX_BEST_OF,
             value=1,
@@ -191,7 +192,7 @@ def settings(tab: Tab, able: Abilities, steps: int, prior_steps: int) -> Setting
             elem_id=f"{tab}-best-of",
             buttons=[],
         )
-        resample_times = gr.Slider(
+        resample_times = Slider(
             1,
             20,
             value=5,
@@ -222,7 +223,7 @@ def settings(tab: Tab, able: Abilities, steps: int, prior_steps: int) -> Setting
 
 
 def _slider(tab: str, name: str, label: str, info: str, reason: str, *, visible: bool = True) -> gr.Slider:
-    return gr.Slider(
+    return Slider(
         1,
         8,
         value=NO_SCALE,

@@ -6,6 +6,7 @@ import gradio as gr
 
 from sp_data.errors import UsageError
 from sp_data.ui.drawing import Job
+from sp_data.ui.fields import whole_number
 from sp_data.ui.pictures import READABLE, PictureInput, picture_input, uploaded
 from sp_data.ui.settings import settings
 from sp_data.ui.wiring import Page, Values, check_count, drawing_column, html, wire_drawing
@@ -34,7 +35,7 @@ def variation_tab(page: Page) -> PictureInput:
         if not values[picture]:
             raise UsageError(f"give a picture first: {READABLE.replace(' ', ', ')}")
         given = uploaded(values[picture])
-        count, seed = int(values[own.num_pictures]), own.first_seed(values)
+        count, seed = whole_number(values, own.num_pictures), own.first_seed(values)
         check_count(count, own, values)
         prior, unets = page.chosen_from(values)
         words = str(values[prompt] or "").strip()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from sp_data.errors import SpDataError, UsageError
+from sp_data.foreign_text import html_text
 from sp_data.ui import markup
 from sp_data.ui.checkpoints import (
     BEST,
@@ -22,6 +22,7 @@ from sp_data.ui.checkpoints import (
     known_checkpoints,
 )
 from sp_data.ui.drawing import Job, Moment, draw
+from sp_data.ui.fields import whole_number
 from sp_data.ui.settings import Settings
 from sp_data.ui.state import PageState
 
@@ -81,7 +82,7 @@ def drawn_by_line(by_network: dict[str, KnownCheckpoint], state: PageState) -> s
             f"Dataset {state.lake.dataset} has no trained models yet: {state.lake.command('run')} trains them, and "
             "then this page draws"
         )
-    names = " · ".join(f"{escape(network)} {escape(_short(checkpoint))}" for network, checkpoint in by_network.items())
+    names = " · ".join(html_text(f"{network} {_short(checkpoint)}") for network, checkpoint in by_network.items())
     return f'<p class="sp-muted">Drawn by {names}. Choose others under Runs.</p>'
 
 
@@ -148,7 +149,7 @@ def wire_drawing(
 
 def check_count(num_pictures: int, settings: Settings, values: Values) -> None:
     """Raises UsageError if more is asked for than one drawing may take."""
-    total = num_pictures * int(values[settings.best_of])
+    total = num_pictures * whole_number(values, settings.best_of)
     if total > MAX_DRAWN:
         raise UsageError(
             f"{total} pictures to draw, at most {MAX_DRAWN} at a time: ask for fewer, or for a smaller best-of"

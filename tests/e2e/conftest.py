@@ -1,6 +1,7 @@
 """Fixtures for whole runs.
 
 server       (session) address of a real Prefect server on loopback, with a home of its own
+prefect_home (session) a home of Prefect's for temporary servers: its migrations take a while the first time
 first_run    (session) the output of `sp-data run demo --json` for a quick demo, and the lake it made
 """
 
@@ -18,10 +19,15 @@ from e2e.prefect_api import BIN, answers, environment, run_demo
 
 
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A new one: the migrations and the pitfalls of a first start are tested too.
+    return tmp_path_factory.mktemp("prefect-home")
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> tuple[dict[str, Any], Path]:
     lake = tmp_path_factory.mktemp("flow") / "lake"
-    # A new home: the migrations and the pitfalls of a first start are tested too.
-    return run_demo(lake, tmp_path_factory.mktemp("prefect-home")), lake
+    return run_demo(lake, prefect_home), lake
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, sync_playwright
 
 from sp_data.lake import Lake
 
@@ -65,11 +65,18 @@ def chromium(**options: Any) -> Iterator[Browser]:
 
 
 class Visit:
-    """One visitor's page."""
+    """One visitor's page; with the context of another visit, another tab of that visitor's."""
 
-    def __init__(self, browser: Browser, address: str, viewport: dict[str, int] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        address: str,
+        viewport: dict[str, int] | None = None,
+        context: BrowserContext | None = None,
+        **options: Any,
+    ) -> None:
         self.address = address
-        self.context = browser.new_context(viewport=viewport or DESK, **options)
+        self.context = context or browser.new_context(viewport=viewport or DESK, **options)
         self.page = self.context.new_page()
         self.page.set_default_timeout(WAIT_MS)
         self.asked: list[str] = []

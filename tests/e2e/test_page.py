@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -318,6 +319,46 @@ def test_a_visitor_waits_for_another_and_draws_once_that_one_has_left(
     visit.results("dream").get_by_text("1 drawing before yours").wait_for()
     other.close()
     wait_until(lambda: "yellow" in visit.results("dream").inner_text(), "the picture")
+
+
+def test_two_tabs_of_one_visitor_wait_for_each_other(browser: Browser, address: str, visit: Visit) -> None:
+    visit.tab("Dream")
+    visit.fill("dream-prompts", "a kid in a black coat")
+    visit.fill("dream-pictures", 8)
+    visit.fill("dream-steps", 40)
+    visit.draw("dream")
+    visit.results("dream").get_by_text("step 1").first.wait_for()
+    other = Visit(browser, address, context=visit.context)
+    other.fill("dream-prompts", "a kid in a white coat")
+    other.fill("dream-pictures", 1)
+    other.draw("dream")
+    other.results("dream").get_by_text("1 drawing before yours").wait_for()
+    visit.cards("dream", 8)
+    assert "white" in other.cards("dream", 1)[0].inner_text()
+    other.page.close()
+    visit.fill("dream-steps", FAST)
+    visit.fill("dream-pictures", 1)
+
+
+@pytest.mark.parametrize("sent", [None, "many", 1e9, -1, [], {}, True])
+def test_a_slider_without_a_number_is_a_sentence(visit: Visit, sent: Any) -> None:
+    config = visit.page.request.get(f"{visit.address}/config").json()
+    by_id = {one["id"]: one["props"] for one in config["components"]}
+    (draw,) = (number for number, props in by_id.items() if props.get("elem_id") == "dream-draw")
+    (event,) = (one for one in config["dependencies"] if [draw, "click"] in one["targets"])
+    given = {"dream-prompts": "a kid", "dream-pictures": sent}
+    data = [given.get(by_id[number].get("elem_id"), by_id[number].get("value")) for number in event["inputs"]]
+    session = f"slider{sent!r:.3}"
+    body = {"data": data, "fn_index": event["id"], "session_hash": session}
+    assert visit.page.request.post(f"{visit.address}/gradio_api/queue/join", data=body).status == 200
+    said = visit.page.request.get(f"{visit.address}/gradio_api/queue/data?session_hash={session}").text()
+    assert "Pictures of each: expected a number from 1 to 8." in said, said
+
+
+def test_the_page_leads_to_no_other_address(visit: Visit) -> None:
+    for path in ("http://evil.example/a.png", "https://evil.example", "//evil.example/a.png"):
+        answer = visit.page.request.get(f"{visit.address}/gradio_api/file={path}", max_redirects=0)
+        assert (answer.status, answer.headers.get("location")) == (404, None)
 
 
 def test_the_lake_is_served_to_be_read(visit: Visit, lake: Lake) -> None:

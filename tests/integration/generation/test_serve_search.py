@@ -115,7 +115,8 @@ def test_the_front_end_is_served_and_loads_nothing_from_elsewhere(address: str) 
 
 def test_it_listens_on_this_machine_alone(address: str) -> None:
     port = f"{int(address.rpartition(':')[2]):04X}"
-    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row[1] for row in rows if row[3] == "0A"]
     assert [place for place in listening if place.endswith(f":{port}")] == [f"0100007F:{port}"]
 
 
@@ -171,3 +172,35 @@ def test_a_port_in_use_and_a_missing_dataset_are_said_in_a_sentence(
     # An address for documents, which is nobody's (RFC 5737).
     with pytest.raises(UsageError, match="cannot listen there"), search_server(demo_recipe, empty, "192.0.2.1", 0):
         pass
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+    ],
+    ids=lambda headers: " ".join(*headers.items()),
+)
+def test_a_page_of_another_site_may_not_ask(address: str, headers: dict[str, str]) -> None:
+    question = {"text": "a kid", "modality": "image", "num_images": 1, "indice_name": "demo"}
+    for answer in (
+        requests.get(f"{address}/", headers=headers, timeout=30),
+        requests.get(f"{address}/indices-list", headers=headers, timeout=30),
+        requests.post(f"{address}/knn-service", data=json.dumps(question), headers=headers, timeout=30),
+    ):
+        assert answer.status_code == 403
+        assert "demo" not in answer.text
+
+
+def test_the_front_end_s_own_page_may_ask_and_runs_its_own_scripts_only(address: str) -> None:
+    answer = requests.get(f"{address}/indices-list", headers={"Origin": address}, timeout=30)
+    assert answer.json() == ["demo"]
+    for path in ("/", "/config.json", "/indices-list", "/none"):
+        headers = requests.get(f"{address}{path}", timeout=30).headers
+        assert "script-src 'self';" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "Access-Control-Allow-Origin" not in headers
