@@ -169,10 +169,11 @@ def first_then(server: HTTPServer, path: str, answers: list[Response], last: Res
     server.expect_request(path).respond_with_handler(lambda request: remaining.pop(0) if remaining else last)
 
 
-def test_what_came_instead_of_a_picture_is_asked_for_again_and_a_picture_is_not(server, lake, tmp_path):
+def test_what_came_instead_of_a_picture_is_asked_for_again_and_a_picture_is_not(server, lake, tmp_path, monkeypatch):
+    no_naps(monkeypatch)
     picture = Response(png("red"), content_type="image/png")
     wrong = {
-        "page": Response(PAGE, content_type="text/html"),
+        "web": Response(PAGE, content_type="text/html"),
         "empty": Response(b"", content_type="image/png"),
         "type": Response(png("red", "BMP"), content_type="image/png"),
         "circle": Response(b"", status=302, headers={"Location": "/type.png/../circle.png"}),
@@ -180,14 +181,16 @@ def test_what_came_instead_of_a_picture_is_asked_for_again_and_a_picture_is_not(
         "hidden": Response(b"", status=403),
     }
     for name, answer in wrong.items():
-        first_then(server, f"/{name}.png", [answer] * 6, picture)
+        # A run sends a request up to six times again after HTTP 500, and follows five redirects.
+        times = 6 if name in ("busy", "circle") else 2
+        first_then(server, f"/{name}.png", [answer] * times, picture)
     names = [*wrong, "r/red-kid"]
     path = tmp_path / "kids.txt"
     path.write_text("\n".join(server.url_for(f"/{name}.png") for name in names))
     first = scrape(source(path), lake).manifest
     assert (first.counts.out, first.counts.num_dropped) == (1, len(wrong))
-    for _ in range(6):
-        last = scrape(source(path), lake, reconcile=True).manifest
+    scrape(source(path), lake)
+    last = scrape(source(path), lake).manifest
     assert (last.counts.out, last.counts.dropped) == (len(names), {})
     server.clear_log()
     assert scrape(source(path), lake, reconcile=True).state == "unchanged"
@@ -303,7 +306,7 @@ def test_a_list_that_suddenly_shrinks_is_refused_unless_it_is_meant(server, lake
     path.write_text("\n".join(urls))
     whole = scrape(source(path), lake).manifest
     server.clear_log()
-    for text in ("\n".join(urls[:5]), "\n".join(urls[:5] + ["http", "ftp://x"])):
+    for text in ("\n".join(urls[:5]), "\n".join([*urls[:5], "http", "ftp://x"])):
         path.write_text(text)
         with pytest.raises(ListShrank, match=r"has 12 pictures, and 5 are left in .*--allow-shrink"):
             scrape(source(path), lake)
