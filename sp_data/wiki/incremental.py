@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sp_data.canonical import digest_of
-from sp_data.errors import WikiApiError
+from sp_data.errors import WikiApiError, WikiBlocked, WikiError, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import is_done, latest
 from sp_data.recipe import Source
@@ -75,7 +75,10 @@ class Poller:
         """
         try:
             return self._poll()
-        except WikiApiError:
+        except (WikiBlocked, WikiUnreachable):
+            raise
+        except WikiError:
+            # The next run shall see what the wiki says then, such as a portal that is whole again.
             self.journal.clear()
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -127,6 +127,8 @@ class Originals:
         if file.bytes > source.max_file_bytes:
             return TOO_LARGE
         if self._sizes.get(original_path(file)) == file.bytes:
+            # A file with the same bytes may have brought it.
+            self.refused.pop(_key(file), None)
             return OK
         refusal = self.refused.get(_key(file))
         return refusal.status if refusal and not refusal.is_due(time.time()) else None

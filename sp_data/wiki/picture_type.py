@@ -17,8 +17,6 @@ ALIASES = {
     "image/mpo": "image/jpeg",
     "image/apng": "image/png",
 }
-ENDS = {"image/png": b"IEND", "image/jpeg": b"\xff\xd9", "image/gif": b"\x3b"}
-"""What the last bytes of a whole file of a type have in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,27 @@ def is_cut(file: Path, mime: str) -> bool:
     with file.open("rb") as stream:
         head = stream.read(12)
         stream.seek(max(0, size - TAIL_BYTES))
-        tail = stream.read()
-    if mime == "image/webp":
-        return size < 8 + int.from_bytes(head[4:8], "little")
-    return ENDS.get(mime, b"") not in tail
+        tail = stream.read().rstrip(b"\0\r\n")
+    match mime:
+        case "image/png":
+            return b"IEND" not in tail
+        case "image/webp":
+            return size < 8 + int.from_bytes(head[4:8], "little")
+        case "image/gif":
+            return not tail.endswith(b";")
+        case "image/jpeg":
+            # Cameras put more behind the picture; the picture before it, such as a preview, has an end of its own.
+            return not tail.endswith(b"\xff\xd9") and not _can_be_decoded(file)
+        case _:
+            return False
+
+
+def _can_be_decoded(file: Path) -> bool:
+    try:
+        with warnings.catch_warnings(), Image.open(file) as picture:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture.draft("L", (1, 1))  # at an eighth of its size
+            picture.load()
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True

@@ -14,13 +14,14 @@ from stages import scrape
 from sp_data.demo.wiki import history
 from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World
+from sp_data.errors import ListShrank, WikiError
 from sp_data.lake import Lake
 from sp_data.wiki import originals
 from sp_data.wiki.http import journal
 from sp_data.wiki.scrape import plan
 from sp_data.wiki.tombstones import read_tombstones
 
-from .small_wiki import TEMPLATE_TEXTS, founded, later, png, source
+from .small_wiki import PORTAL, TEMPLATE_TEXTS, founded, later, png, source
 
 KILLED = 9
 
@@ -262,7 +263,7 @@ def test_many_changes_are_listed_rather_than_asked_for_one_by_one(wiki, tmp_path
 
 def test_a_missing_picture_is_requested_in_some_runs_and_then_only_when_everything_is_listed(wiki, lake):
     wiki.world = founded()
-    wiki.fault = lambda path: (404, {}, b"gone") if "/A.png" in path else None
+    wiki.fault = lambda path: (404, {}, b"gone") if "/C.png" in path else None
     try:
         for _ in range(originals.RUNS_A_PICTURE):
             digest(wiki, lake)
@@ -273,3 +274,74 @@ def test_a_missing_picture_is_requested_in_some_runs_and_then_only_when_everythi
         wiki.fault = lambda path: None
     digest(wiki, lake, reconcile=True)
     assert scrape(source("all"), lake, proxy=wiki.url).manifest.counts.dropped == {}
+
+
+def test_listing_everything_again_by_itself_asks_for_no_picture_that_never_comes(wiki, lake, clock):
+    wiki.world = founded()
+    wiki.fault = lambda path: (404, {}, b"gone") if "/C.png" in path else None
+    try:
+        for _ in range(originals.RUNS_A_PICTURE):
+            digest(wiki, lake)
+        wiki.world = later(wiki.world, days=40)
+        wiki.requests.clear()
+        digest(wiki, lake)
+        assert wiki.requests["api"] > 1 and wiki.requests["fault"] == 0
+        # A day later it is asked for, and its waiting is over as soon as it comes.
+        clock(25)
+        digest(wiki, lake)
+        assert wiki.requests["fault"] == 1
+    finally:
+        wiki.fault = lambda path: None
+    clock(49)
+    assert scrape(source("all"), lake, proxy=wiki.url).manifest.counts.dropped == {}
+    wiki.requests.clear()
+    assert scrape(source("all"), lake, proxy=wiki.url).state == "unchanged"
+    assert dict(wiki.requests) == {"api": 1}
+
+
+def test_a_picture_that_left_the_wiki_is_waited_for_no_more(wiki, lake):
+    wiki.world = founded()
+    wiki.fault = lambda path: (404, {}, b"gone") if "/C.png" in path else None
+    try:
+        digest(wiki, lake)
+        wiki.world = later(history.delete(wiki.world, "File:C.png"), hours=1)
+        digest(wiki, lake)
+        before = lake.read_bytes("wiki/memory.json")
+        assert scrape(source("all"), lake, proxy=wiki.url).state == "unchanged"
+        assert lake.read_bytes("wiki/memory.json") == before
+    finally:
+        wiki.fault = lambda path: None
+
+
+def test_a_wiki_that_suddenly_shrinks_is_refused_until_it_is_whole_or_it_is_meant(wiki, tmp_path, lake):
+    world = founded()
+    for number in range(12):
+        world = history.upload(world, f"Many {number}.png", png("rgb"[number % 3]))
+    wiki.world = later(world, hours=1)
+    whole = digest(wiki, lake)
+    emptied = wiki.world
+    for number in range(12):
+        emptied = history.delete(emptied, f"File:Many {number}.png")
+    wiki.world = later(emptied, hours=1)
+    for options in ({}, {"reconcile": True}):
+        with pytest.raises(ListShrank, match=r"has 17 pictures, and 5 are left in .*--allow-shrink"):
+            digest(wiki, lake, **options)
+    assert lake.list("wiki/journal") == []
+    restored = later(world, hours=3)
+    wiki.world = restored
+    assert digest(wiki, lake, reconcile=True) == whole
+    wiki.world = later(emptied, hours=5)
+    shrunk = scrape(source("all"), lake, proxy=wiki.url, allow_shrink=True, reconcile=True).manifest
+    assert shrunk.counts.out == 5 and len(read_tombstones(lake, shrunk)) == 12
+
+
+def test_a_portal_that_was_emptied_and_is_restored_is_read_again(wiki, lake):
+    wiki.world = founded()
+    whole = digest(wiki, lake, "pages")
+    title, text = PORTAL
+    wiki.world = later(history.edit(wiki.world, title, "Nothing."), hours=1)
+    for options in ({}, {"reconcile": True}):
+        with pytest.raises(WikiError, match="no files to scrape"):
+            digest(wiki, lake, "pages", **options)
+    wiki.world = later(history.edit(wiki.world, title, text), hours=1)
+    assert digest(wiki, lake, "pages", reconcile=True) == whole

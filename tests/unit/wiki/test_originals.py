@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,6 +20,7 @@ from sp_data.recipe import Source
 from sp_data.wiki.facts import WikiFile
 from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.originals import FAILURES_IN_A_ROW, Originals, original_path, usual_host
+from sp_data.wiki.refusals import FetchRefusal
 
 BODY = b"not really a picture"
 SHA1 = hashlib.sha1(BODY).hexdigest()
@@ -126,7 +130,7 @@ def test_a_picture_that_never_comes_is_asked_for_in_three_runs_and_then_no_more(
     assert num_requests(httpserver) == 3
 
 
-def test_another_host_that_refuses_is_left_alone_and_the_usual_one_goes_on(httpserver, lake, kid):
+def test_another_host_that_refuses_is_left_alone_and_the_usual_one_goes_on(httpserver, lake, kid, naps):
     httpserver.expect_request("/robots.txt").respond_with_data("", status=404)
     httpserver.expect_request("/kid.png").respond_with_data(BODY)
     source = Source.model_validate({"wiki": httpserver.url_for("").rstrip("/"), "requests_per_second": 0})
@@ -185,3 +189,46 @@ def test_a_picture_that_is_not_for_models_is_not_kept(httpserver, originals, kid
     httpserver.expect_request("/kid.png").respond_with_data(BODY, headers={"X-Robots-Tag": tags})
     assert originals.ensure(kid) == ("noai" if forbidden else "ok")
     assert bool(lake.list("originals")) is not forbidden
+
+
+@pytest.fixture
+def breaking_host() -> Iterator[str]:
+    """The address of a host whose connections always break."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def close_all() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listening.accept()[0].close()
+
+        threading.Thread(target=close_all, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_picture_whose_connection_always_breaks_is_a_reason_and_the_others_are_fetched(
+    httpserver, originals, kid, naps, breaking_host
+):
+    httpserver.expect_request("/kid.png").respond_with_data(BODY)
+    location = {"Location": f"{breaking_host}/kid.png"}
+    httpserver.expect_request("/moved.png").respond_with_data("", status=302, headers=location)
+    broken = replace(kid, url=httpserver.url_for("/moved.png"), sha1="b" * 40)
+    assert [originals.ensure(file) for file in (broken, kid)] == ["unreachable", "ok"]
+    # It comes last the next time, whatever its name.
+    assert originals.in_order([broken, replace(kid, name="Zoë.png")])[-1] == broken
+
+
+def test_a_host_whose_connections_always_break_ends_the_run_after_some_pictures(originals, kid, naps, breaking_host):
+    files = [replace(kid, url=f"{breaking_host}/{number}.png", sha1=f"{number}" * 40) for number in range(9)]
+    assert [originals.ensure(file) for file in files[: FAILURES_IN_A_ROW - 1]] == ["unreachable"] * 4
+    with pytest.raises(WikiUnreachable, match="cannot be reached"):
+        originals.ensure(files[FAILURES_IN_A_ROW - 1])
+
+
+def test_pictures_that_failed_before_never_end_a_run(originals, kid, naps, breaking_host):
+    files = [replace(kid, url=f"{breaking_host}/{number}.png", sha1=f"{number}" * 40) for number in range(7)]
+    originals.refused.update(
+        {f"{file.sha1} {file.bytes} {file.url}": FetchRefusal("unreachable", 1, 0.0) for file in files}
+    )
+    assert [originals.ensure(file) for file in files] == ["unreachable"] * 7
+    runs = [(refusal.runs, refusal.was_asked) for refusal in originals.refused.values()]
+    assert runs == [(2, True)] * FAILURES_IN_A_ROW + [(2, False)] * 2
