@@ -164,7 +164,11 @@ class MediaWiki:
         request = urllib.request.Request(f"{self.url}/api.php?{parameters}", headers={"User-Agent": AGENT})
         with urllib.request.urlopen(request, timeout=30) as response:
             query = dict(json.load(response)["query"])
-        general = {name: query["general"][name] for name in ("generator", "lang", "case")}
+        general = {
+            name: query["general"][name]
+            for name in ("generator", "lang", "case", "variants")
+            if name in query["general"]
+        }
         spaces = {number: query["namespaces"][str(number)] for number in (-2, 6, 10, 14)}
         words = [word for word in query["magicwords"] if word["name"].startswith("img_") or "__" in word["aliases"][0]]
         names = {"pagename", "sitename", "fullpagename"}

@@ -8,6 +8,7 @@ MediaWiki itself takes no page of more than 2 MB; a page of that size without tr
 from __future__ import annotations
 
 import pickle
+import re
 from functools import cache
 
 from pydantic import TypeAdapter
@@ -22,6 +23,12 @@ LONGEST_TEXT = 4 << 20
 LONGEST_HTML = 16 << 20
 """In characters. A page's HTML is several times longer than its wikitext."""
 
+MOST_UNCLOSED = 2_000
+"""More openings of one kind than closings: no page has them, and the parser's time grows with their square."""
+_PAIRS = (("{{", "}}"), ("[[", "]]"), ("[http", "]"), ("{|", "|}"), ("<!--", "-->"))
+_TAG = re.compile(r"<(?!(?:br|hr|p|li|wbr|dd|dt|tr|td|th)\b)[a-z]", re.IGNORECASE)
+"""The start of a tag that has an end."""
+
 _PAGE = TypeAdapter(Page)
 _FILE_PAGE = TypeAdapter(FilePage)
 
@@ -29,12 +36,14 @@ _FILE_PAGE = TypeAdapter(FilePage)
 def read_page(text: str, title: str, page_id: int, revision: int, spaces: Namespaces) -> Page:
     """As `wikitext.read`. Raises GivenUp."""
     _check_length(text, LONGEST_TEXT)
+    _check_openings(text)
     return _PAGE.validate_json(_worker().call(("wikitext", _pickled(spaces), (text, title, page_id, revision))))
 
 
 def read_file_page(text: str, spaces: Namespaces) -> FilePage:
     """As `file_page.read`. Raises GivenUp."""
     _check_length(text, LONGEST_TEXT)
+    _check_openings(text)
     return _FILE_PAGE.validate_json(_worker().call(("file page", _pickled(spaces), (text,))))
 
 
@@ -47,6 +56,14 @@ def read_html(html: str, title: str, page_id: int, revision: int) -> Page:
 def _check_length(text: str, longest: int) -> None:
     if len(text) > longest:
         raise GivenUp(f"it has {len(text):,} characters, and no more than {longest:,} are read")
+
+
+def _check_openings(text: str) -> None:
+    unclosed = {opening: text.count(opening) - text.count(closing) for opening, closing in _PAIRS}
+    unclosed["<"] = len(_TAG.findall(text)) - text.count("</") - text.count("/>")
+    for opening, number in unclosed.items():
+        if number > MOST_UNCLOSED:
+            raise GivenUp(f"it has {number:,} unclosed {opening}, and no more than {MOST_UNCLOSED:,} are read")
 
 
 @cache

@@ -17,6 +17,7 @@ from mwparserfromhell.wikicode import Wikicode
 
 from sp_data.wiki.parse.plaintext import first_paragraph, parse, plain
 from sp_data.wiki.parse.titles import Namespaces
+from sp_data.wiki.parse.variants import resolve
 
 _FREE = re.compile(r"(?:cc|pd|gfdl|gpl|lgpl|mit|fal)(?:\b|[- _\d])|public ?domain|attribution", re.IGNORECASE)
 _OTHER = re.compile(
@@ -41,7 +42,7 @@ NO_PAGE = FilePage((), None, "")
 
 def read(text: str, spaces: Namespaces) -> FilePage:
     """What the wikitext of a file's page says."""
-    code = parse(text)
+    code = parse(resolve(text, spaces.language, spaces.variants))
     named = [(name, template) for template in code.ifilter_templates() if (name := _name(template, spaces))]
     names = [name for name, _ in named]
     return FilePage(

@@ -88,7 +88,11 @@ def _name(image: Tag) -> str | None:
     """The file that an <img> shows, None if it is not a file of the wiki."""
     if key := image.get("data-image-key"):
         return _from_address(str(key))
-    address = urlsplit(str(image.get("data-src") or image.get("src") or ""))
+    try:
+        address = urlsplit(str(image.get("data-src") or image.get("src") or ""))
+    except ValueError:
+        # No address at all, such as '//[x'.
+        return None
     hashed = _HASHED.search(address.path)
     return _from_address(hashed[1]) if hashed else None
 

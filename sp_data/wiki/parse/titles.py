@@ -48,6 +48,8 @@ class Namespaces:
     template: frozenset[str] = frozenset(_ENGLISH_NAMES[TEMPLATE_NAMESPACE])
     media: frozenset[str] = frozenset(_ENGLISH_NAMES[MEDIA_NAMESPACE])
     language: str = "en"
+    variants: tuple[str, ...] = ()
+    """Scripts and dialects that the wiki converts its text to: ('zh', 'zh-hans', 'zh-hant', ...)."""
     case_sensitive: frozenset[int] = frozenset()
     """Namespaces whose titles may start with a small letter ($wgCapitalLinks)."""
     languages: frozenset[str] = frozenset()
@@ -74,6 +76,7 @@ class Namespaces:
             template=frozenset(names[TEMPLATE_NAMESPACE] - {""}),
             media=frozenset(names[MEDIA_NAMESPACE] - {""}),
             language=str(query.get("general", {}).get("lang") or "en"),
+            variants=tuple(str(variant["code"]) for variant in query.get("general", {}).get("variants", ())),
             case_sensitive=frozenset(case_sensitive),
             languages=frozenset(
                 _folded(wiki["prefix"]) for wiki in query.get("interwikimap", ()) if "language" in wiki

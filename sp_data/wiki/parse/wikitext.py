@@ -20,6 +20,7 @@ from mwparserfromhell.wikicode import Wikicode
 from sp_data.wiki.parse.page import Infobox, Page, Use, UseKind, field_name
 from sp_data.wiki.parse.plaintext import first_paragraph, first_sentence, parse, plain, split_options
 from sp_data.wiki.parse.titles import Namespaces, looks_like_picture
+from sp_data.wiki.parse.variants import resolve
 
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _PICTURE_FIELD = re.compile(r"(?:image|picture|photo|img|pic) ?\d*")
@@ -28,6 +29,7 @@ _NOT_AN_INFOBOX = re.compile(r"quote|gallery|multiple image|navbox|notice|stub",
 
 def read(text: str, title: str, page_id: int, revision: int, spaces: Namespaces) -> Page:
     """What the wikitext of a page shows and says."""
+    text = resolve(text, spaces.language, spaces.variants)
     code = parse(spaces.words.page_name_pattern.sub(lambda _: title, text))
     nodes = list(code.ifilter())
     boxes = _infobox_templates(code, nodes, spaces)

@@ -71,3 +71,8 @@ def test_a_page_that_starts_with_a_heading_has_no_lead():
 def test_script_and_style_say_nothing():
     page = read("<p><script>alert(1)</script><style>p {}</style></p><p>Ada is a kid.</p>")
     assert page.lead == "Ada is a kid."
+
+
+def test_an_address_that_is_none_costs_the_page_nothing():
+    page = read('<img src="//[/a/ab/x.png"><img src="/images/a/ab/Line.png">')
+    assert [use.name for use in page.uses] == ["Line.png"]

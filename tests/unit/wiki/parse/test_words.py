@@ -184,3 +184,28 @@ def test_a_wiki_that_tells_nothing_speaks_english():
     assert silent == ENGLISH
     page = wikitext.read("[[File:A.png|thumb|left|Ada|alt=a kid]]", "Ada", 1, 1, silent)
     assert page.uses == (Use("A.png", "thumb", "Ada", "a kid"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("-{zh-hans:红外套;zh-hant:紅外套}-", "红外套"),
+        ("-{zh-hant:紅外套;zh-hans:红外套;}-", "紅外套"),
+        ("Ada-{A|zh-hk:B}-C", "AdaBC"),
+        ("-{Ada}-", "Ada"),
+        ("-{R|zh 2}-", "zh 2"),
+        ("-{T|zh-hans:题}-Ada", "Ada"),
+        ("-{H|zh-hans:题}-Ada", "Ada"),
+        ("-{-|zh-hans:题}-Ada", "Ada"),
+        ("a-{b", "a-{b"),
+    ],
+)
+def test_one_variant_of_a_text_is_read(text, words):
+    chinese = wiki("zh")
+    assert "zh-hant" in chinese.variants
+    page = wikitext.read(f"[[文件:A.png|缩略图|{text}]]", "Ada", 1, 1, chinese)
+    assert page.uses == (Use("A.png", "thumb", words, ""),)
+
+
+def test_a_wiki_without_variants_has_no_such_markup():
+    assert uses("[[Datei:A.png|mini|-{Ada}-]]", "de") == [("A.png", "thumb", "-{Ada}-", "")]
