@@ -130,7 +130,7 @@ def read_catalogue(lake: Lake, manifest: Manifest) -> pa.Table:
     paths = [entry.path for entry in manifest.files if not entry.path.startswith(TOMBSTONES)]
     if len(paths) != 1:
         raise CorruptFile(
-            f"the scrape's manifest {manifest.identity[:12]}… in {lake.root} names {len(paths)} catalogues: expected one; "
+            f"the scrape's manifest {manifest.identity[:12]}… names {len(paths)} catalogues: expected one; "
             f"delete it and run {lake.command('scrape')}"
         )
     path = paths[0]
