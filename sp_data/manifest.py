@@ -98,7 +98,6 @@ class EmbedDetails(BaseModel):
 class VerifyDetails(ShardDetails):
     shards: list[VerifiedShard]  # type: ignore[assignment]
     clip: str = Field(pattern=PLAIN_NAME)
-    clip_model: str
     dim: int = Field(ge=1, lt=10**6)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from sp_data.errors import CorruptFile
+from sp_data.errors import CorruptFile, SpDataError, reason_of
 
 DENSE = {"compression": "zstd", "compression_level": 9, "use_dictionary": False}
 """Options of `pq.write_table` for a table that is rewritten whole at every change. Titles, addresses and digests are
@@ -68,10 +68,12 @@ def num_rows_in(path: Path, display_name: str) -> int:
 def _corrupt_file_named(display_name: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except (FileNotFoundError, PermissionError, IsADirectoryError, SpDataError):
+        raise
+    except Exception as error:
+        # A broken file makes pyarrow raise its own errors, Python's, and OSError of the format that lies within.
         raise CorruptFile(
-            f"{display_name} is not a complete parquet file ({reason}); delete it and run its stage again"
+            f"{display_name} is not a complete parquet file ({reason_of(error)}); delete it and run its stage again"
         ) from error
 
 

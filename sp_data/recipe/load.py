@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 1_000_000
 MAX_PARTS, MAX_DEPTH = 100_000, 50
 """Of a recipe: values in it, and fields within fields."""
+MAX_OPEN = 200
+BRACKETS = re.compile(r"[\[\]{}]")
 
 
 def load_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
@@ -90,6 +94,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _parsed(text: str) -> Any:
     """The plain value of a YAML text. Raises ValueError, also for one that is too deep or whose aliases repeat it into
     something huge."""
+    # Asked first: its scanner takes the square of the time of brackets within brackets.
+    if _open_brackets(text) > MAX_OPEN:
+        raise ValueError("it is nested too deeply")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -101,6 +108,12 @@ def _parsed(text: str) -> Any:
         raise ValueError(reason_of(error)) from error
     _check_size(value)
     return value
+
+
+def _open_brackets(text: str) -> int:
+    """The largest number of brackets that are open at a time, those in quotes counted too."""
+    steps = (1 if bracket in "[{" else -1 for bracket in BRACKETS.findall(text))
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _check_size(value: Any) -> None:

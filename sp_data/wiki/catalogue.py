@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from sp_data.canonical import digest_of
+from sp_data.errors import CorruptFile
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Manifest
 from sp_data.parquet import DENSE, read_table, table_of
@@ -126,7 +127,13 @@ def write_catalogue(lake: Lake, rows: list[CatalogueRow], digest: str) -> FileEn
 
 def read_catalogue(lake: Lake, manifest: Manifest) -> pa.Table:
     """The catalogue of a scrape's manifest, columns as in SCHEMA. Raises CorruptFile."""
-    (path,) = (entry.path for entry in manifest.files if not entry.path.startswith(TOMBSTONES))
+    paths = [entry.path for entry in manifest.files if not entry.path.startswith(TOMBSTONES)]
+    if len(paths) != 1:
+        raise CorruptFile(
+            f"the scrape's manifest {manifest.identity[:12]}… names {len(paths)} catalogues: expected one; "
+            f"delete it and run {lake.command('scrape')}"
+        )
+    path = paths[0]
     with lake.local(path) as local_path:
         return read_table(local_path, lake.full(path), SCHEMA.names)
 

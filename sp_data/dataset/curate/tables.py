@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sp_data.errors import CorruptFile
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.parquet import DENSE, read_table, table_blocks
@@ -130,8 +131,13 @@ def _table(lake: Lake, curated: Manifest, columns: Sequence[str] | None, *, drop
 
 
 def _path(curated: Manifest, *, dropped: bool) -> str:
-    (path,) = (file.path for file in curated.files if file.path.endswith(".dropped.parquet") is dropped)
-    return path
+    paths = [file.path for file in curated.files if file.path.endswith(".dropped.parquet") is dropped]
+    if len(paths) != 1:
+        raise CorruptFile(
+            f"curate's manifest {curated.identity[:12]}… names {len(paths)} tables of what was "
+            f"{'dropped' if dropped else 'kept'}: expected one; delete it and run curate again"
+        )
+    return paths[0]
 
 
 def picture_sizes(lake: Lake) -> dict[str, int]:

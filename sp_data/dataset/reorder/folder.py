@@ -82,11 +82,12 @@ def reorder_folder(
     }
     partitions = partitions_of[kinds[0]]
     with disk_errors(str(output), "give another --output"):
-        output.mkdir(parents=True, exist_ok=True)
-        # Asked before the long work: whether the folder can be written.
-        tempfile.TemporaryFile(dir=output).close()
-    # Unnamed files in the folder that was given: the one above it may be another disk, or read-only.
-    keys = keys_of(partitions, output)
+        # Unnamed files lie in the folder that was given, where it is there: it may be a mount in a read-only one.
+        workplace = output if output.is_dir() else output.parent
+        workplace.mkdir(parents=True, exist_ok=True)
+        # Asked before the long work: whether it can be written.
+        tempfile.TemporaryFile(dir=workplace).close()
+    keys = keys_of(partitions, workplace)
     if not len(keys.numbers):
         raise CorruptFile(
             f"{partitions[0].embeddings} and its other partitions hold no row: there is nothing to reorder"
@@ -98,7 +99,7 @@ def reorder_folder(
         raise LayoutError(
             f"layout {found_layout.layout} asks for keys of {found_layout.layout.width} digits, these have {keys.width}"
         )
-    plan = plan_rows(keys, found_layout.layout, found_layout.num_rows, output)
+    plan = plan_rows(keys, found_layout.layout, found_layout.num_rows, workplace)
     sources = {kind: Sources.open(partitions_of[kind], np.diff(keys.starts).tolist()) for kind in kinds}
     names = [found_layout.layout.shard_name(shard) for shard in found_layout.num_rows]
     for kind in kinds:

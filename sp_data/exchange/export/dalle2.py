@@ -117,7 +117,7 @@ class Dalle2:
         )
         prior = prior_training(
             self.recipe,
-            self.verified.details["clip_model"],
+            str(self.verified.details.get("clip_model", "")),
             dim,
             target.absolute(),
             num_samples=sum(num_samples.values()),

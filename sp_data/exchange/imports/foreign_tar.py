@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sp_data.dataset.shards.members import HEADER_BYTES, NAME, compressed_with, tar_members
 from sp_data.dataset.shards.tars import write_members
-from sp_data.errors import CorruptFile
+from sp_data.errors import CorruptFile, reason_of
 
 JPEG = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg"}
 OTHER_PICTURES = ("png", "webp", "gif", "avif", "bmp", "tif", "tiff", "jxl", "heic")
@@ -60,13 +60,16 @@ def write_plain(tar: Path, into: Path) -> None:
                 into,
             )
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise CorruptFile(f"{tar} is not a complete tar ({error}); {CURE}") from error
+        raise CorruptFile(f"{tar} is not a complete tar ({reason_of(error)}); {CURE}") from error
 
 
 def _bytes(source: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = source.extractfile(member)
     assert stream is not None, "only files are listed"
-    return stream.read()
+    data = stream.read()
+    if len(data) != member.size:
+        raise tarfile.ReadError(f"it ends inside {_shown(member.name)}")
+    return data
 
 
 def _foreign_members(tar: Path) -> list[tuple[str, tarfile.TarInfo]]:
@@ -74,7 +77,7 @@ def _foreign_members(tar: Path) -> list[tuple[str, tarfile.TarInfo]]:
         with tarfile.open(tar, "r:") as source:
             return list(_members(source, tar))
     except (tarfile.TarError, ValueError, OverflowError, EOFError, MemoryError, RecursionError) as error:
-        raise CorruptFile(f"{tar} is not a complete tar ({error}); {CURE}") from error
+        raise CorruptFile(f"{tar} is not a complete tar ({reason_of(error)}); {CURE}") from error
 
 
 def _members(source: tarfile.TarFile, tar: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
@@ -93,7 +96,7 @@ def _members(source: tarfile.TarFile, tar: Path) -> Iterator[tuple[str, tarfile.
                 f"{tar} holds {_shown(member.name)}: expected names KEY.EXTENSION without folders, such as "
                 f"000070042.jpg; {CURE}"
             )
-        if member.offset_data + member.size > end:
+        if member.size < 0 or member.offset_data + member.size > end:
             raise CorruptFile(f"{tar} is not a complete tar: it ends inside {_shown(member.name)}; {CURE}")
         yield name, member
 
