@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from e2e.watched_run import watched_run
 
 from flows import local_server
 
+NAMESPACE = ["unshare", "--map-root-user", "--net"]
 PARENT = """
 import time
 from flows.local_server import LocalServer, start_local_server
@@ -112,6 +115,19 @@ def test_nothing_is_left_of_a_run_that_is_ended_at_any_stage(ending: int, prefec
     with watched_run(lake, prefect_home) as run:
         assert run.process.wait(300) == 0, run.said
         assert not run.left() and not run.asked()
+
+
+@pytest.mark.proof
+def test_the_demo_needs_no_network_and_listens_on_loopback_alone(tmp_path: Path) -> None:
+    if not shutil.which("ip") or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no network namespace can be made here")
+    script = Path(__file__).with_name("offline_run.py")
+    done = subprocess.run([*NAMESPACE, sys.executable, str(script), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["returncode"] == 0, seen["said"]
+    assert (seen["listens"], seen["peers"]) == (["127.0.0.1"], ["127.0.0.1"])
+    assert (seen["asked"], seen["left"]) == ("", [])
 
 
 def test_the_server_s_process_is_ours() -> None:
