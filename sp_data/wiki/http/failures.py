@@ -65,9 +65,7 @@ def connection_failure(error: Exception, address: str, timeout_s: float, proxy: 
         if isinstance(reason, socket.gaierror):
             if reason.errno in NO_SUCH_NAME:
                 return unreachable(address, "cannot be reached: its name does not exist (DNS); is the address right?")
-            return unreachable(
-                address, "cannot be reached: its name cannot be looked up now (DNS); is there a network?"
-            )
+            return unreachable(address, "cannot be reached: its name cannot be looked up (DNS); is there a network?")
         if isinstance(reason, http.client.BadStatusLine) and str(reason).startswith(("\x15\x03", "\x16\x03")):
             return unreachable(address, "speaks TLS at this port; does its address begin with https:// instead?")
         if isinstance(reason, ConnectionRefusedError):

@@ -133,7 +133,7 @@ def test_the_address_of_a_script_is_the_wikis(pasted):
         (
             answer_of("<title>Just a moment...</title>", "text/html", 403),
             WikiBlocked,
-            "which is a challenge.*some hours",
+            "is a challenge.*some hours",
         ),
         (
             answer_of('{"error": {"code": "readapidenied", "info": "You need\\n\\u001b[2Jread permission. More"}}'),
@@ -230,7 +230,7 @@ def test_a_port_without_a_server_and_a_name_without_a_host_are_named(naps):
     with pytest.raises(WikiUnreachable, match="cannot be reached: nothing listens at this port"):
         greet(f"http://127.0.0.1:{free}")
     naps.clear()
-    with pytest.raises(WikiUnreachable, match=r"its name (does not exist|cannot be looked up now) \(DNS\)"):
+    with pytest.raises(WikiUnreachable, match=r"its name (does not exist|cannot be looked up) \(DNS\)"):
         greet("http://no-such-wiki.invalid", **ELSEWHERE)
 
 
