@@ -87,6 +87,8 @@ def read_web_address(text: str) -> WebAddress:
         raise NotAWebAddress("it has a login")
     if not authority or " " in authority or "%" in authority:
         raise NotAWebAddress("its host is not a name")
+    if re.search(r":0+$", authority):
+        raise NotAWebAddress("its port is 0")
     prepared = PreparedRequest()
     try:
         prepared.prepare_url(text.partition("#")[0], None)
@@ -95,8 +97,6 @@ def read_web_address(text: str) -> WebAddress:
         port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
     except (RequestException, ValueError, LookupError) as error:
         raise NotAWebAddress("it cannot be read") from error
-    if port == 0:
-        raise NotAWebAddress("its port is 0")
     address = WebAddress(url, parts.scheme, _checked_host(parts.hostname or ""), port)
     # The same address in one form: of two names of one host, each would have a pace and a robots.txt of its own.
     return WebAddress(

@@ -150,7 +150,9 @@ class Api:
             if "json" in kind:
                 return answer
         elif is_challenge(response.headers, body):
-            raise blocked(api, f"answers HTTP {response.status_code} with a challenge")
+            raise blocked(
+                api, f"answers HTTP {response.status_code} with a web page instead of JSON, which is a challenge"
+            )
         elif "json" in kind and not body.lstrip().startswith(b"<"):
             raise ValueError("no JSON")
         else:

@@ -150,7 +150,9 @@ class WikiClient:
                     raise OddAnswer(self.source.wiki, f"the number of the page {title!r} is {page['pageid']!r}")
                 batch[title] = _merged(batch[title], page) if title in batch else page
             if "export" in query:
-                texts |= read_export(query["export"])
+                if not isinstance(export := query["export"], str):
+                    raise OddAnswer(self.source.wiki, f"its export is {export!r}")
+                texts |= read_export(export)
             if answer.get("batchcomplete"):
                 listing.take_batch(batch)
                 yield list(batch.values()), texts
@@ -238,6 +240,7 @@ class WikiClient:
     def _no_api(self) -> WikiError:
         """Why the wiki has no API; if its address is that of a page, the sentence names the wiki's."""
         wiki = self.source.wiki
+        nothing = f"{wiki} has neither {' nor '.join(API_PATHS)}"
         nearby = (address for around in wikis_around(wiki) for address in api_addresses(around))
         if (found := self._first_api(nearby)) is not None:
             api = found[0]
@@ -246,11 +249,9 @@ class WikiClient:
         elif self._not_found is not None:
             return self._not_found
         else:
-            return WikiUnreachable(
-                f"{wiki} has neither {' nor '.join(API_PATHS)}: is source.wiki the address of a MediaWiki?"
-            )
+            return WikiUnreachable(f"{nothing}: is source.wiki the address of a MediaWiki?")
         right = next((api.removesuffix(path) for path in reversed(API_PATHS) if api.endswith(path)), api)
-        return WikiUnreachable(f"{wiki} is not the wiki's own address; set it: --set source.wiki={right}")
+        return WikiUnreachable(f"{nothing}; the wiki's own address is another one, set it: --set source.wiki={right}")
 
     def _api_named_by_page(self) -> str | None:
         wiki = self.source.wiki

@@ -64,12 +64,12 @@ def connection_failure(error: Exception, address: str, timeout_s: float, proxy: 
             return unreachable(address, _tls_failure(reason))
         if isinstance(reason, socket.gaierror):
             if reason.errno in NO_SUCH_NAME:
-                return unreachable(address, "has a name that does not exist (DNS); is the address right?")
-            return unreachable(address, "has a name that cannot be looked up now; is there a network?")
+                return unreachable(address, "cannot be reached: its name does not exist (DNS); is the address right?")
+            return unreachable(address, "cannot be reached: its name cannot be looked up (DNS); is there a network?")
         if isinstance(reason, http.client.BadStatusLine) and str(reason).startswith(("\x15\x03", "\x16\x03")):
             return unreachable(address, "speaks TLS at this port; does its address begin with https:// instead?")
         if isinstance(reason, ConnectionRefusedError):
-            return unreachable(address, "refuses the connection: nothing listens at this port; is the address right?")
+            return unreachable(address, "cannot be reached: nothing listens at this port; is the address right?")
     if isinstance(error, requests.exceptions.Timeout) or any(isinstance(one, ReadTimeoutError) for one in reasons):
         return unreachable(address, f"did not answer within {timeout_s:g} s")
     if any(isinstance(reason, http.client.HTTPException) for reason in reasons):

@@ -42,6 +42,7 @@ class Pace:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _next: dict[str, float] = field(default_factory=dict)
+    _last: dict[str, float] = field(default_factory=dict)
     _least_gap_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -60,20 +61,18 @@ class Pace:
         self._least_gap_s[host] = gap_s
         if gap_s > self.mean_gap_s:
             log.info("robots.txt of %s asks for %g s between two requests", host, gap_s)
-        # The robots.txt itself was the first request.
-        if host in self._next:
-            self._next[host] = max(self._next[host], self.clock() + gap_s)
+        # The robots.txt itself was a request, unless an earlier run read it.
+        if host in self._last:
+            self._next[host] = max(self._next.get(host, 0.0), self._last[host] + gap_s)
 
     def wait(self, host: str) -> None:
-        least_s = self._least_gap_s.get(host, 0.0)
-        if not self.requests_per_second and not least_s:
-            return
-        due = self._next.get(host, 0.0)
         now = self.clock()
+        due = max(self._next.get(host, 0.0), now)
         if due > now:
             self.sleep(due - now)
-        gap = random.uniform(*JITTER) / self.requests_per_second if self.requests_per_second else 0.0
-        self._next[host] = max(now, due) + max(gap, least_s)
+        gap_s = random.uniform(*JITTER) / self.requests_per_second if self.requests_per_second else 0.0
+        self._last[host] = due
+        self._next[host] = due + max(gap_s, self._least_gap_s.get(host, 0.0))
 
 
 RobotsCache = MutableMapping[str, tuple[float, str]]

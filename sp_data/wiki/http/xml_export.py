@@ -28,11 +28,9 @@ class ExportedPage:
         return {"revid": self.revision, "slots": {"main": main}}
 
 
-def read_export(xml: object) -> dict[int, ExportedPage]:
+def read_export(xml: str) -> dict[int, ExportedPage]:
     """Page id -> its newest revision. If the export breaks off or is none, only the pages that came whole."""
     revisions: dict[int, ExportedPage] = {}
-    if not isinstance(xml, str):
-        return revisions
     # A wiki is not trusted: no entities are expanded and nothing is loaded from elsewhere.
     stream = io.BytesIO(xml.encode("utf-8", "replace"))
     pages = etree.iterparse(
