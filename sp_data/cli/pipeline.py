@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,7 @@ from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
     from sp_data.lake import Lake
+    from sp_data.manifest import Counts
     from sp_data.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,13 @@ def run(
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="The last stage to run; default: all of them.")
     ] = None,
+    no_prefect: Annotated[
+        bool, typer.Option("--no-prefect", help="Run the same stages without Prefect: no server, no artifacts.")
+    ] = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Run the whole pipeline as a Prefect flow run."""
+    """Run the whole pipeline as a Prefect flow run; where nothing changed, say so without starting Prefect."""
     from sp_data.pipeline import STAGES
 
     last = until or list(STAGES)[-1]
@@ -57,6 +61,95 @@ def run(
         raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
     recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK)
     begun = time.monotonic()
+    from sp_data.cli.terminal import shown, stage_table
+
+    with shown(quiet=quiet):
+        _say_what_is_trained_again(lake, last)
+        result = _without_prefect(recipe, lake, last, is_asked_for=no_prefect)
+        if result is None:
+            result = _as_flow_run(recipe, lake, last)
+    seconds = round(time.monotonic() - begun, 1)
+    report = path_to_open(lake, result.report)
+    judged = _judged(lake, {stage.name: stage.identity for stage in result.stages})
+    if json_:
+        stages = [stage.fields for stage in result.stages]
+        print_json({"seconds": seconds, "dataset": recipe.name, "report": report, "stages": stages, "judge": judged})
+    elif not quiet:
+        stage_table([stage.fields for stage in result.stages])
+        unchanged = all(stage.state == "unchanged" for stage in result.stages)
+        if judged:
+            typer.echo(_judge_sentence(judged))
+        how = " (Prefect was not started)" if result.is_without_prefect else ""
+        typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s{how}")
+        if "decoder" in {stage.name for stage in result.stages}:
+            typer.echo(f"draw: {_as_typed(lake.command('ui'))}")
+        typer.echo(f"report: {report}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One stage of a run, as the table and `--json` show it."""
+
+    name: str
+    state: str
+    identity: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    stages: list[_Stage]
+    report: str
+    """Path in the lake."""
+    is_without_prefect: bool
+
+
+def _line(name: str, counts: Counts, state: str, seconds: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": counts.in_,
+        "out": counts.out,
+        "dropped": counts.num_dropped,
+        "seconds": round(seconds, 1),
+        "state": state,
+    }
+
+
+def _without_prefect(recipe: Recipe, lake: Lake, last: str, *, is_asked_for: bool) -> _Run | None:
+    """The run as library calls: if it is asked for, or if no stage has anything to do; else None."""
+    from sp_data.kept_recipe import remember_recipe
+    from sp_data.pipeline import found_unchanged, run_stage, stages_of
+    from sp_data.report.page import load_manifests, write_report
+    from sp_data.runtime.progress import onlooker
+
+    stages = []
+    if not is_asked_for:
+        results = found_unchanged(recipe, lake, last)
+        if results is None:
+            return None
+        remember_recipe(recipe, lake)
+        stages = [(result, 0.0) for result in results]
+    else:
+        remember_recipe(recipe, lake)
+        for name in stages_of(recipe, last):
+            begun = time.monotonic()
+            result = run_stage(name, recipe, lake, progress=onlooker())
+            stages.append((result, time.monotonic() - begun))
+    manifests = [(result.manifest, result.state, seconds) for result, seconds in stages]
+    return _Run(
+        [
+            _Stage(manifest.stage, state, manifest.identity, _line(manifest.stage, manifest.counts, state, seconds))
+            for manifest, state, seconds in manifests
+        ],
+        write_report(recipe, lake, load_manifests(lake, tuple(manifest.stage for manifest, _, _ in manifests))),
+        is_without_prefect=True,
+    )
+
+
+def _as_flow_run(recipe: Recipe, lake: Lake, last: str) -> _Run:
+    """The run as a Prefect flow run, on the server that the settings name or on one of its own."""
+    from sp_data.kept_recipe import remember_recipe
+
     for package in ("flows", "tasks"):
         if not _is_ours(package):
             raise errors.StageError(
@@ -67,27 +160,15 @@ def run(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.local_server import start_local_server
     from flows.pipeline import pipeline
-    from sp_data.cli.terminal import shown, stage_table
 
-    with shown(quiet=quiet):
-        _say_what_is_trained_again(lake, last)
-        start_local_server()
-        result = pipeline(recipe=recipe, lake=url, until=last)
-    seconds = round(time.monotonic() - begun, 1)
-    report = path_to_open(lake, result.report)
-    judged = _judged(lake, {stage.name: stage.identity for stage in result.stages})
-    if json_:
-        stages = [stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS) for stage in result.stages]
-        print_json({"seconds": seconds, "dataset": recipe.name, "report": report, "stages": stages, "judge": judged})
-    elif not quiet:
-        stage_table([stage.model_dump(by_alias=True) for stage in result.stages])
-        unchanged = all(stage.state == "unchanged" for stage in result.stages)
-        if judged:
-            typer.echo(_judge_sentence(judged))
-        typer.echo(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s")
-        if "decoder" in {stage.name for stage in result.stages}:
-            typer.echo(f"draw: {_as_typed(lake.command('ui'))}")
-        typer.echo(f"report: {report}")
+    remember_recipe(recipe, lake)
+    start_local_server()
+    result = pipeline(recipe=recipe.name, lake=lake.url, until=last)
+    stages = [
+        _Stage(stage.name, stage.state, stage.identity, stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS))
+        for stage in result.stages
+    ]
+    return _Run(stages, result.report, is_without_prefect=False)
 
 
 def _as_typed(command: str) -> str:
@@ -151,15 +232,7 @@ def run_one_stage(name: str, recipe: Recipe, lake: Lake, *, quiet: bool, json_: 
     with shown(quiet=quiet):
         remember_recipe(recipe, lake)
         result = run_stage(name, recipe, lake, progress=onlooker(), **options)
-    counts = result.manifest.counts
-    line = {
-        "name": name,
-        "in": counts.in_,
-        "out": counts.out,
-        "dropped": counts.num_dropped,
-        "seconds": round(time.monotonic() - begun, 1),
-        "state": result.state,
-    }
+    line = _line(name, result.manifest.counts, result.state, time.monotonic() - begun)
     if json_:
         print_json({"dataset": recipe.name, "stages": [line]})
     elif not quiet:
