@@ -1,7 +1,4 @@
-"""The compaction flow: new shards for pictures in shards that are not worth keeping, then the stages after them.
-
-If there is nothing to compact, nothing is written.
-"""
+"""The monthly flow: shards compacted, files without a manifest removed, old runs removed from the server."""
 
 from __future__ import annotations
 
@@ -16,15 +13,17 @@ from tasks.reference import PipelineReference
 from tasks.report import report
 from tasks.stages import run_stage_task
 from tasks.summary import ended
+from tasks.upkeep import collect_garbage, remove_old_runs
 
 
 @flow(flow_run_name=run_name)
 @in_one_sentence
-def compact(recipe: RecipeName = "demo", lake: str = "./lake") -> State[PipelineReference]:
-    """Put the pictures of half-dead, forgotten or tiny shards into new, full ones; then embed, reorder and verify.
+def upkeep(recipe: RecipeName = "demo", keep_runs_days: int = 90, lake: str = "./lake") -> State[PipelineReference]:
+    """Compact the shards, remove files that no manifest names, and remove old runs from the server's database.
 
     Args:
         recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
+        keep_runs_days: Ended runs of this dataset that are older are removed from the server; 0: none.
         lake: Where the data lies: a folder of the worker or a URL.
     """
     chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
@@ -32,9 +31,12 @@ def compact(recipe: RecipeName = "demo", lake: str = "./lake") -> State[Pipeline
     with one_at_a_time("dataset", chosen.name), running_jobs(chosen.machines):
         stages = [compact_shards(chosen, lake)]
         stages += [run_stage_task(name, chosen, lake) for name in ("embed", "reorder", "verify")]
-    return ended(dataset_lake(chosen, lake), stages, report(chosen, lake, "verify"), None)
+        freed = collect_garbage(chosen, lake)
+    removed = remove_old_runs(chosen.name, keep_runs_days) if keep_runs_days else 0
+    note = f"{freed / 1e6:,.1f} MB freed, {removed:,} old runs removed"
+    return ended(dataset_lake(chosen, lake), stages, report(chosen, lake, "verify"), None, note=note)
 
 
 if __name__ == "__main__":
     start_local_server()
-    compact()
+    upkeep()
