@@ -11,6 +11,7 @@ The Prefect server checks names, bounds and the form of the lines before a run s
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
@@ -97,19 +98,14 @@ _PLACES = {
 
 def chosen_recipe(recipe: str, lake: str, changes: Changes, set_lines: list[str]) -> Recipe:
     """The recipe of a run, kept beside its dataset from now on. Raises SpDataError."""
-    lines = [*changes.lines(), *set_lines]
-    found, dataset_lake = find_recipe(recipe, lines, lake, say=log.info, keeps=True)
-    if found.source.demo is not None and changes.wiki and changes.wiki != _wiki_of(recipe, lake):
+    if changes.wiki and find_recipe(recipe, [], lake)[0].source.demo is not None:
         raise RecipeError(
             f"recipe {recipe} serves a made-up wiki of its own, so it cannot scrape {changes.wiki}; choose southpark, "
             "or a file in recipes/ with a name of its own"
         )
-    remember_recipe(found, dataset_lake)
+    found, place = find_recipe(recipe, [*changes.lines(), *set_lines], lake, say=log.info, keeps=True)
+    remember_recipe(found, place)
     return found
-
-
-def _wiki_of(recipe: str, lake: str) -> str:
-    return find_recipe(recipe, [], lake)[0].source.wiki
 
 
 def dataset_lake(recipe: Recipe, lake: str) -> Lake:
@@ -137,4 +133,7 @@ def in_one_sentence(flow: Callable[P, State[R]]) -> Callable[P, R]:
             log.error("%s", error)
             return Failed(message=str(error), data=error)
 
+    # Prefect reads the types where this function was defined, not where the flow was.
+    run.__signature__ = inspect.signature(flow, eval_str=True)  # type: ignore[attr-defined]
+    run.__annotations__ = inspect.get_annotations(flow, eval_str=True)
     return run
