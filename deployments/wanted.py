@@ -76,6 +76,10 @@ KINDS: tuple[FlowKind, ...] = (
 )
 
 
+_TITLES = {"until": "Last stage", "set": "Set other fields", "changes": "Change"}
+"""Of the forms' fields; the others are called as their parameters are."""
+
+
 @dataclass(frozen=True, slots=True)
 class WantedDeployment:
     """A deployment as `POST /deployments/` takes it, without the id of its flow."""
@@ -121,9 +125,10 @@ def wanted(targets: Sequence[Target], names: Iterable[str], folder: str, notify:
 def _deployment(kind: FlowKind, target: Target, offered: list[str], folder: str) -> WantedDeployment:
     flow = getattr(importlib.import_module(f"flows.{kind.flow}"), kind.flow)
     schema = parameter_schema(flow).model_dump_for_openapi()
-    schema["properties"]["recipe"]["enum"] = offered
-    schema["properties"]["recipe"]["default"] = target.recipe
+    schema["properties"]["recipe"] |= {"enum": offered, "default": target.recipe}
     schema["properties"]["lake"]["default"] = target.lake
+    for name, field_schema in schema["properties"].items():
+        field_schema["title"] = _TITLES.get(name, name.replace("_", " ").capitalize())
     cron = target.every if kind.cron == "every" else kind.cron if target.every else None
     fields = {
         "description": f"{kind.summary.format(place=target.dataset)}\n\n{(flow.description or '').strip()}",
