@@ -30,6 +30,7 @@ from sp_data.recipe import Recipe
 from sp_data.report.changes import change_markdown
 from sp_data.training.dataset_change import DatasetChange, change_since_training, due
 from tasks.stage import artifact_key
+from tasks.summary import name_run
 
 log = logging.getLogger("sp_data.tasks")
 
@@ -92,16 +93,18 @@ def wait_for_approval(recipe: Recipe, lake: Lake) -> None:
     if verified is None:
         raise UsageError(f"dataset {lake.dataset!r} has no verified dataset yet; run {lake.command('run')} first")
     change = change_since_training(lake, verified)
+    key = artifact_key(lake.dataset, "approval")
     create_markdown_artifact(
-        key=artifact_key(lake.dataset, "approval"),
+        key=key,
         markdown=change_markdown(lake, change),
         description=f"{lake.dataset}: {change} since the last fine-tuning; resume the run to approve",
     )
     log.info("waiting for an approval: %s since the last fine-tuning; resume this run in the UI", change)
+    name_run(f"{lake.dataset} · waiting for approval, {change}")
     answer = pause_flow_run(
         wait_for_input=Approval.with_initial_data(
-            description=f"**{lake.dataset}**: {change} since the last fine-tuning. What came and went is shown by the "
-            f"artifact `{artifact_key(lake.dataset, 'approval')}`."
+            description=f"**{lake.dataset}**: {change} since the last fine-tuning. "
+            f"[What came and went](/artifacts/key/{key})"
         ),
         timeout=int(recipe.follow_up.ask_days * 86_400),
         poll_interval=2,

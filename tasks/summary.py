@@ -46,9 +46,7 @@ def ended(
         trained = [stage.name for stage in stages if stage.state == "done"]
         state, short = f"Done: {', '.join(trained)}", ", ".join(trained)
     name = f"{lake.dataset} · {short}"
-    if runtime.flow_run.id:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(runtime.flow_run.id, name=name)
+    name_run(name)
     if is_changed:
         create_markdown_artifact(
             key=artifact_key(lake.dataset, "summary"),
@@ -56,6 +54,13 @@ def ended(
             description=name,
         )
     return Completed(name=state, message=note or name, data=result)
+
+
+def name_run(name: str) -> None:
+    """Call this flow run so from now on."""
+    if runtime.flow_run.id:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(runtime.flow_run.id, name=name)
 
 
 def summary_markdown(lake: Lake, stages: Sequence[StageReference], report: str, state: str, note: str) -> str:
