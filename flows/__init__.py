@@ -3,6 +3,7 @@
 Importing this package sets environment variables that Prefect reads when it is imported, unless they are set already.
 """
 
+import logging
 import os
 
 for _name, _value in {
@@ -15,3 +16,6 @@ for _name, _value in {
     "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# A line for every request to the server would bury the run's own.
+logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.local_server import start_local_server
-from sp_data.pipeline import DATASET_STAGES, DatasetStage, stages_of
-from sp_data.recipe import Recipe, demo
-from tasks.ray_jobs import running_jobs
+from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
+from sp_data.pipeline import DatasetStage
+from tasks.follow_up import announce_change
+from tasks.limits import tag_run
 from tasks.reference import PipelineReference
 from tasks.report import report
-from tasks.stage import stage_task
+from tasks.stages import run_dataset_stages
+from tasks.summary import ended
 
 
-@flow
+@flow(flow_run_name=run_name)
+@in_one_sentence
 def dataset(
-    recipe: Recipe = demo(), lake: str = "./lake", until: DatasetStage = "verify", allow_shrink: bool = False
-) -> PipelineReference:
-    """Scrape, curate, shard, embed, reorder and verify, as far as `until`.
+    recipe: RecipeName = "demo",
+    until: DatasetStage = "verify",
+    lake: str = "./lake",
+    changes: Changes = Changes(),
+    set: list[SetLine] = [],
+    allow_shrink: bool = False,
+) -> State[PipelineReference]:
+    """Scrape a wiki and make a verified dataset of it; where nothing changed, nothing is made.
 
-    `allow_shrink`: take it as meant that the wiki or the list lost most of its pictures.
+    A dataset that changed is announced: the automations of `sp-data deploy` then start a fine-tuning, as the recipe's
+    `follow_up` says.
+
+    Args:
+        recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
+        until: The last stage to run.
+        lake: Where the data lies: a folder of the worker or a URL.
+        changes: What one really changes; empty or 0: as the recipe says. Kept with the dataset from now on.
+        set: Any other field, one a line: `curate.min_side_px=32`.
+        allow_shrink: Take it as meant that the wiki or the list lost most of its pictures.
     """
-    options = {"scrape": {"allow_shrink": allow_shrink}} if allow_shrink else {}
-    names = [name for name in stages_of(recipe, until) if name in DATASET_STAGES]
-    with running_jobs(recipe.machines):
-        stages = tuple(stage_task(name)(recipe, lake, options.get(name)) for name in names)
-    return PipelineReference(stages=stages, report=report(recipe, lake, until))
+    chosen = chosen_recipe(recipe, lake, changes, set)
+    tag_run(chosen.name)
+    stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
+    place = dataset_lake(chosen, lake)
+    note = announce_change(chosen, place, change) if until == "verify" else ""
+    return ended(place, stages, report(chosen, lake, until), change, note=note)
 
 
 if __name__ == "__main__":

@@ -5,22 +5,54 @@ For an unchanged dataset nothing is trained: a training is done once its manifes
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from flows.local_server import start_local_server
-from sp_data.pipeline import TRAINING_STAGES, TrainingStage, stages_of
-from sp_data.recipe import Recipe, demo
+from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
+from sp_data import manifest as manifests
+from sp_data.pipeline import TrainingStage
+from tasks.follow_up import NotApproved, announce_training, wait_for_approval
+from tasks.limits import tag_run
 from tasks.reference import PipelineReference
 from tasks.report import report
-from tasks.stage import stage_task
+from tasks.stages import run_training_stages
+from tasks.summary import ended
 
 
-@flow
-def finetune(recipe: Recipe = demo(), lake: str = "./lake", until: TrainingStage = "judge") -> PipelineReference:
-    """Train the prior and the decoder, and judge their pictures, as far as `until`."""
-    names = [name for name in stages_of(recipe, until) if name in TRAINING_STAGES]
-    stages = tuple(stage_task(name)(recipe, lake) for name in names)
-    return PipelineReference(stages=stages, report=report(recipe, lake, names[-1]))
+@flow(flow_run_name=run_name)
+@in_one_sentence
+def finetune(
+    recipe: RecipeName = "demo",
+    until: TrainingStage = "judge",
+    lake: str = "./lake",
+    changes: Changes = Changes(),
+    set: list[SetLine] = [],
+    because: str = "",
+) -> State[PipelineReference]:
+    """Train the prior and the decoder on the verified dataset, and judge their pictures where the recipe has a judge.
+
+    Args:
+        recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
+        until: The last stage to run.
+        lake: Where the data lies: a folder of the worker or a URL.
+        changes: What one really changes; empty or 0: as the recipe says. Kept with the dataset from now on.
+        set: Any other field, one a line: `prior.learning_rate=1e-5`.
+        because: Why an automation started it; such a run waits for an approval where the recipe asks for one.
+    """
+    chosen = chosen_recipe(recipe, lake, changes, set)
+    tag_run(chosen.name)
+    place = dataset_lake(chosen, lake)
+    if because and chosen.follow_up.ask_first:
+        try:
+            wait_for_approval(chosen, place)
+        except NotApproved:
+            return Completed(name="Not approved", message=because, data=PipelineReference(stages=(), report=""))
+    stages = run_training_stages(chosen, lake, until)
+    verified = manifests.latest(place, "verify")
+    if verified is not None and any(stage.name == "decoder" and stage.state == "done" for stage in stages):
+        announce_training(place, verified)
+    return ended(place, stages, report(chosen, lake, stages[-1].name), None, note=because)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from flows.local_server import start_local_server
+from flows.parameters import NO_CHANGES, RecipeName, chosen_recipe, in_one_sentence, run_name
 from sp_data.generation.options import SamplingOptions
-from sp_data.recipe import Recipe, demo
+from tasks.generate import before_and_after as draw_before_and_after
 from tasks.generate import draw
+from tasks.limits import tag_run
 from tasks.report import PAGE
 
 PROMPT = "a kid in a red coat and a blue cap at the lake"
@@ -24,8 +27,10 @@ class SweepOver(BaseModel):
     steps: list[int] = Field([], description="For example 8, 25")
 
 
-@flow
+@flow(flow_run_name=run_name)
+@in_one_sentence
 def generate(
+    recipe: RecipeName = "demo",
     prompts: list[str] = [PROMPT],
     variations_of: list[str] = [],
     num_pictures: int = 4,
@@ -38,13 +43,14 @@ def generate(
     best_of: int = 1,
     sweep: SweepOver = SweepOver(),
     checkpoint: list[str] = [],
+    before_and_after: bool = False,
     page: str = PAGE,
-    recipe: Recipe = demo(),
     lake: str = "./lake",
-) -> list[str]:
-    """Make pictures; returns the paths of the PNGs, and shows them in an artifact.
+) -> State[list[str]]:
+    """Make pictures; the result is the paths of the PNGs, and an artifact shows them.
 
     Args:
+        recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
         prompts: `num_pictures` are made of each.
         variations_of: Paths of pictures, of each of which `num_pictures` variations are made.
         num_pictures: Pictures of each prompt and of each picture; a sweep makes one of each combination.
@@ -57,10 +63,15 @@ def generate(
         best_of: Draw so many of each and keep the one that CLIP likes best.
         sweep: Draw each prompt with every combination of some values, in place of `num_pictures`.
         checkpoint: `best`, `latest`, or folders of checkpoints; none: the best.
+        before_and_after: Instead of all that: the recipe's own prompts, by the newest checkpoints and by those before.
         page: Address of `sp-data ui`, to which the artifact links; empty: no links.
-        recipe: Of the dataset whose models draw.
         lake: Where the dataset lies.
     """
+    chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
+    tag_run(chosen.name)
+    if before_and_after:
+        drawn = draw_before_and_after(chosen, lake, page)
+        return Completed(message=f"{len(drawn.pictures)} pictures, {drawn.page}", data=list(drawn.pictures))
     options = SamplingOptions(
         sampler=None if sampler == "auto" else sampler,
         steps=steps,
@@ -70,8 +81,8 @@ def generate(
         negative_prompt=negative_prompt,
         best_of=best_of,
     )
-    return draw(
-        recipe,
+    paths = draw(
+        chosen,
         lake,
         prompts=prompts,
         variations_of=variations_of,
@@ -82,6 +93,7 @@ def generate(
         checkpoint=checkpoint,
         page=page,
     )
+    return Completed(message=f"{len(paths)} pictures", data=paths)
 
 
 if __name__ == "__main__":

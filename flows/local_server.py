@@ -96,6 +96,18 @@ def _check_standard_library() -> None:
     )
 
 
+def check_server() -> str:
+    """The address of the API of the server that the settings name. Raises StageError if none is named or it is away."""
+    url = get_current_settings().api.url
+    if url is None:
+        raise StageError(
+            "no Prefect server is named: start one with `prefect server start`, and tell it here with "
+            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`"
+        )
+    _check(url)
+    return url
+
+
 def _check(api_url: str) -> None:
     try:
         requests.get(f"{api_url.rstrip('/')}/health", timeout=10)

@@ -1,30 +1,45 @@
-"""The whole pipeline: the dataset flow, then the fine-tuning flow. Stages with unchanged inputs are left alone."""
+"""The whole pipeline in one run: the dataset's stages, then the trainings. What did not change is left alone."""
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import State, flow
 
-from flows.dataset import dataset
-from flows.finetune import finetune
 from flows.local_server import start_local_server
+from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
 from sp_data.pipeline import DATASET_STAGES, StageName
-from sp_data.recipe import Recipe, demo
+from tasks.limits import tag_run
 from tasks.reference import PipelineReference
+from tasks.report import report
+from tasks.stages import run_dataset_stages, run_training_stages
+from tasks.summary import ended
 
 
-@flow
+@flow(flow_run_name=run_name)
+@in_one_sentence
 def pipeline(
-    recipe: Recipe = demo(), lake: str = "./lake", until: StageName = "judge", allow_shrink: bool = False
-) -> PipelineReference:
-    """Run all stages from the wiki to the judged pictures, as far as `until`.
+    recipe: RecipeName = "demo",
+    until: StageName = "judge",
+    lake: str = "./lake",
+    changes: Changes = Changes(),
+    set: list[SetLine] = [],
+    allow_shrink: bool = False,
+) -> State[PipelineReference]:
+    """Run all stages, from the wiki to the judged pictures.
 
-    `allow_shrink`: take it as meant that the wiki or the list lost most of its pictures.
+    Args:
+        recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
+        until: The last stage to run.
+        lake: Where the data lies: a folder of the worker or a URL.
+        changes: What one really changes; empty or 0: as the recipe says. Kept with the dataset from now on.
+        set: Any other field, one a line: `curate.min_side_px=32`.
+        allow_shrink: Take it as meant that the wiki or the list lost most of its pictures.
     """
-    if until in DATASET_STAGES:
-        return dataset(recipe, lake, until, allow_shrink)
-    verified = dataset(recipe, lake, DATASET_STAGES[-1], allow_shrink)
-    tuned = finetune(recipe, lake, until)
-    return PipelineReference(stages=(*verified.stages, *tuned.stages), report=tuned.report)
+    chosen = chosen_recipe(recipe, lake, changes, set)
+    tag_run(chosen.name)
+    stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
+    if until not in DATASET_STAGES:
+        stages += run_training_stages(chosen, lake, until)
+    return ended(dataset_lake(chosen, lake), stages, report(chosen, lake, stages[-1].name), change)
 
 
 if __name__ == "__main__":

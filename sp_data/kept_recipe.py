@@ -1,20 +1,29 @@
-"""The recipe kept beside each dataset, so that a command can be given the dataset's name instead of a recipe.
+"""Which recipe a name means: the one kept beside a dataset, a file of your own, or a stock recipe.
 
-lake/southpark/recipe.json
+lake/southpark/recipe.json     kept by what was made with it, so that the dataset's name is enough from then on
+recipes/mywiki.yaml            a file beside the lake, which is found by its name `mywiki.yaml` from anywhere
+
+A recipe that is kept with a dataset is never replaced in silence by a stock recipe of the same name, and `--set` on top
+of it says what it changes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from sp_data.canonical import parse_json
-from sp_data.errors import CorruptFile, RecipeError
-from sp_data.lake import Lake
-from sp_data.recipe import Recipe, build
+from sp_data.errors import CorruptFile, RecipeError, UsageError
+from sp_data.lake import Lake, datasets, is_dataset_name
+from sp_data.recipe import NAMED, Recipe, build, load_recipe
+from sp_data.recipe.load import changed, named_in_file
 
 RECIPE_FILE = "recipe.json"
+RECIPE_FOLDER = "recipes"
 FIELDS_NAMED = 4
 """Fields that a difference names."""
 
@@ -69,3 +78,85 @@ def _flat(fields: dict[str, Any], path: str = "") -> dict[str, Any]:
     for name, value in fields.items():
         flat.update(_flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value})
     return flat
+
+
+def find_recipe(
+    name: str | None,
+    sets: Iterable[str],
+    url: str,
+    *,
+    say: Callable[[str], None] | None = None,
+    keeps: bool = False,
+    default: str | None = None,
+) -> tuple[Recipe, Lake]:
+    """The recipe that a name means, and its dataset's place in the lake `url`.
+
+    `name`: a dataset in the lake, a stock recipe, a YAML file, or the name of one in the folder `recipes` beside the
+    lake; None: the only dataset, or `default` in an empty lake. `sets`: `a.b=c` overrides. `say` gets a sentence for
+    each thing that may surprise. `keeps`: the caller keeps the recipe beside the dataset, with what `sets` changed.
+
+    Raises UsageError, RecipeError, CorruptFile.
+    """
+    sets = list(sets)
+    say = say or (lambda _: None)
+    wanted = name or _only_dataset(url, default)
+    if named_in_file(wanted):
+        recipe = load_recipe(str(_file(wanted, url)), sets)
+        return recipe, Lake(url, recipe.name)
+    kept = recall_recipe(Lake(url, wanted)) if is_dataset_name(wanted) else None
+    if kept is None:
+        recipe = _stock(wanted, sets, url, say)
+        if recipe.name != wanted and recall_recipe(Lake(url, recipe.name)):
+            raise UsageError(f"dataset {recipe.name!r} has a recipe of its own: name it instead of {wanted}")
+        return recipe, Lake(url, recipe.name)
+    recipe = changed(kept, sets, f"of dataset {wanted!r}")
+    if recipe.name != wanted:
+        raise UsageError(f"--set name={recipe.name}: a dataset keeps its name; a .yaml file can give another one")
+    if name in NAMED and (fields := differences(load_recipe(name, sets), recipe, "stock")):
+        say(f"{name}: the dataset's own recipe is taken, not the stock one: {fields}")
+    if fields := differences(kept, recipe, "was"):
+        say(f"{wanted}: {fields}, {'from now on' if keeps else 'for this command'}")
+    return recipe, Lake(url, wanted)
+
+
+def recipe_folder(url: str) -> Path:
+    """The folder of recipe files that belongs to a lake: beside a local one, else in the current folder."""
+    return Path(RECIPE_FOLDER) if "://" in url else Path(url).absolute().parent / RECIPE_FOLDER
+
+
+def recipe_files(url: str) -> list[str]:
+    """Names of the files in the folder of recipes of a lake, sorted: `mywiki.yaml`."""
+    folder = recipe_folder(url)
+    return sorted(path.name for path in folder.iterdir() if named_in_file(path.name)) if folder.is_dir() else []
+
+
+def _file(name: str, url: str) -> Path:
+    """The recipe file that a name means: a path, or a name in the folder of recipes."""
+    path = Path(name)
+    beside = recipe_folder(url) / name
+    return beside if not path.exists() and path.name == name and beside.is_file() else path
+
+
+def _stock(name: str, sets: list[str], url: str, say: Callable[[str], None]) -> Recipe:
+    """The stock recipe of this name, for a dataset that keeps no recipe. Raises RecipeError."""
+    names = datasets(url)
+    if name in NAMED:
+        if name in names:
+            say(f"{name}: no recipe is kept with the dataset; the stock recipe is taken")
+        return load_recipe(name, sets)
+    if name in names:
+        raise RecipeError(f"dataset {name!r} in {url} keeps no recipe; give the .yaml file that it was made with")
+    known = list(dict.fromkeys([*names, *NAMED]))
+    similar = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {similar[0]}?" if similar else ""
+    raise RecipeError(f"no recipe {name!r}: expected {', '.join(known)}, or a .yaml file{hint}")
+
+
+def _only_dataset(url: str, default: str | None) -> str:
+    names = datasets(url)
+    if len(names) == 1:
+        return names[0]
+    if not names and default:
+        return default
+    content = f"datasets {', '.join(names)}" if names else "no dataset"
+    raise UsageError(f"lake {url} holds {content}: say which by its name")

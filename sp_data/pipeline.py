@@ -50,6 +50,9 @@ class Stage:
     """The command that runs it alone; empty: its name."""
     uses_network: bool = False
     """Its task is retried: another try may find the network up again."""
+    found_unchanged: str = ""
+    """`(run: StageRun) -> StageResult | None`: asks outside whether there is anything new; None: there is, or may be. A
+    stage without it is unchanged once it is done."""
     is_imported: bool = False
     """`sp-data import` does it in place of the stage."""
     identity_fields: str = ""
@@ -86,6 +89,7 @@ PIPELINE: tuple[Stage, ...] = (
         recipe_part="source",
         folders=("originals", "catalogue"),
         uses_network=True,
+        found_unchanged="sp_data.wiki.scrape:found_unchanged",
         is_imported=True,
         lost_files="sp_data.wiki.originals:originals_missing",
         require_output="sp_data.wiki.publish:require_pictures",
@@ -270,6 +274,31 @@ def stage_run(
 def run_stages(names: Iterable[str], recipe: Recipe, lake: Lake, progress: Progress = SILENT) -> tuple[str, ...]:
     """Run these in their order; gives those that had to work."""
     return tuple(name for name in names if run_stage(name, recipe, lake, progress=progress).state == "done")
+
+
+def found_unchanged(recipe: Recipe, lake: Lake, until: str, progress: Progress = SILENT) -> list[StageResult] | None:
+    """The results of the stages as far as `until`, if none of them has anything to do; else None.
+
+    A wiki is asked once. If it has news, its answers are kept, so that the scrape does not ask again.
+    """
+    names = stages_of(recipe, until)
+    standing = stand(recipe, lake, until=until)
+    if any(standing[name].state != "done" for name in names):
+        return None
+    results = []
+    for name in names:
+        manifest = standing[name].manifest
+        assert manifest is not None
+        stage, result = STAGES[name], StageResult(manifest, "unchanged")
+        if stage.found_unchanged and recipe.source.imported is None:
+            inputs = {before: _usable(standing[before], lake, for_what=name) for before in stage.inputs}
+            found: StageResult | None = _function(stage.found_unchanged)(
+                stage_run(name, recipe, lake, inputs, progress=progress)
+            )
+            if found is None or found.manifest.identity != manifest.identity:
+                return None
+        results.append(result)
+    return results
 
 
 def _function(address: str) -> Callable[..., Any]:

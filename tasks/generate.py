@@ -23,8 +23,10 @@ from sp_data.generation.prompts import check_prompt, lost_words_sentence
 from sp_data.generation.sweep import Sweep, sweep
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
-from sp_data.report.markdown import pictures_markdown
+from sp_data.report.before_after import draw_before_and_after
+from sp_data.report.markdown import before_after_markdown, pictures_markdown
 from sp_data.runtime.progress import onlooker
+from tasks.reference import BeforeAfterReference
 from tasks.stage import artifact_key
 
 log = logging.getLogger("sp_data.tasks")
@@ -79,3 +81,16 @@ def draw(
         description=f"{len(rows)} pictures of {len(prompts)} prompts and {len(pictures)} pictures",
     )
     return [path for path, _ in rows]
+
+
+@task(cache_policy=NO_CACHE)
+def before_and_after(recipe: Recipe, lake: str, page: str) -> BeforeAfterReference:
+    """Draw the recipe's fixed prompts by the newest checkpoints and by those before them, side by side on a page."""
+    dataset_lake = Lake(lake, recipe.name)
+    drawn = draw_before_and_after(recipe, dataset_lake, onlooker())
+    create_markdown_artifact(
+        key=artifact_key(recipe.name, "before-after"),
+        markdown=before_after_markdown(dataset_lake, drawn.prompts, drawn.before, drawn.after, drawn.page, page),
+        description=f"{len(drawn.prompts)} prompts before and after the fine-tuning",
+    )
+    return BeforeAfterReference(page=drawn.page, pictures=drawn.paths, has_before=bool(drawn.before))

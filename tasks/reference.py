@@ -30,3 +30,16 @@ class PipelineReference(BaseModel):
     stages: tuple[StageReference, ...]
     report: str
     """Path of the report in the lake."""
+
+
+class BeforeAfterReference(BaseModel):
+    """What was drawn after a fine-tuning."""
+
+    model_config = ConfigDict(frozen=True)
+
+    page: str
+    """Path of the page in the lake."""
+    pictures: tuple[str, ...]
+    """Paths of the PNGs."""
+    has_before: bool
+    """Whether the checkpoints of an earlier fine-tuning were there to compare with."""

@@ -6,6 +6,7 @@ process group.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from functools import cache
@@ -18,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from sp_data.kept_recipe import remember_recipe
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import STAGES, TRAININGS, require_output, run_stage
+from sp_data.pipeline import STAGES, require_output, run_stage
 from sp_data.recipe import Recipe
 from sp_data.report.markdown import stage_markdown
 from sp_data.runtime.progress import onlooker
@@ -27,6 +28,8 @@ from tasks.progress import ProgressArtifact
 from tasks.ray_jobs import current_runner
 from tasks.reference import StageReference
 from tasks.retries import NEVER, ON_NETWORK_ERRORS
+
+log = logging.getLogger("sp_data.tasks")
 
 
 @cache
@@ -44,17 +47,19 @@ def stage_task(name: str) -> Task[..., StageReference]:
 
 
 def run_and_publish(name: str, recipe: Recipe, lake_url: str, options: dict[str, Any] | None = None) -> StageReference:
-    """Run one stage, show it in the Prefect UI, and return a reference to it. A training has a progress bar there."""
+    """Run one stage with a progress bar in the Prefect UI, show what it made there, and return a reference to it."""
     lake = Lake(lake_url, recipe.name)
     started = time.monotonic()
-    progress = onlooker()
-    if name in TRAININGS:
-        progress = ProgressArtifact(artifact_key(recipe.name, f"{name}-progress"), progress)
+    progress = ProgressArtifact(artifact_key(recipe.name, f"{name}-progress"), onlooker())
     remember_recipe(recipe, lake)
     result = run_stage(name, recipe, lake, progress=progress, runner=current_runner(), **(options or {}))
     seconds = time.monotonic() - started
-    publish_artifact(lake, result.manifest, result.state)
+    if result.state == "done":
+        # What did not change was shown by the run that made it; a copy each week would fill the server's database.
+        publish_artifact(lake, result.manifest, result.state)
     require_output(name, lake, result.manifest)
+    counts = result.manifest.counts
+    log.info("%s: %s, %s of %s, %.1f s", name, result.state, f"{counts.out:,}", f"{counts.in_:,}", seconds)
     return reference_to(result.manifest, result.state, seconds)
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from sp_data import errors
-from sp_data.cli import exchange, page, pictures, pipeline, provenance, upkeep, weights
+from sp_data.cli import deploy, exchange, page, pictures, pipeline, provenance, run, upkeep, weights
 from sp_data.cli.output import say
 
 INTERRUPTED = 130
@@ -31,7 +31,7 @@ def whole_app() -> typer.Typer:
     """The app with all its commands."""
     if not app.registered_groups:
         pipeline.add_stage_commands()
-        for group in (pipeline, pictures, page, provenance, exchange, upkeep):
+        for group in (run, pipeline, pictures, page, provenance, exchange, upkeep, deploy):
             app.add_typer(group.commands)
         app.add_typer(weights.commands, name="weights")
     return app

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +27,7 @@ from sp_data.cli.recipes import recipe_and_lake
 
 if TYPE_CHECKING:
     from sp_data.lake import Lake
+    from sp_data.manifest import Counts
     from sp_data.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -39,110 +37,18 @@ AllowShrinkOption = Annotated[
     bool,
     typer.Option("--allow-shrink", help="Take it as meant that the wiki or the list lost most of its pictures."),
 ]
-JSON_STAGE_FIELDS = {"name", "in_", "out", "dropped", "seconds", "state"}
 
 
-@commands.command()
-def run(
-    name: RecipeArgument = None,
-    sets: SetOption = None,
-    url: LakeOption = DEFAULT_LAKE,
-    until: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="The last stage to run; default: all of them.")
-    ] = None,
-    allow_shrink: AllowShrinkOption = False,
-    quiet: QuietOption = False,
-    json_: JsonOption = False,
-) -> None:
-    """Run the whole pipeline as a Prefect flow run."""
-    from sp_data.pipeline import STAGES
-
-    last = until or list(STAGES)[-1]
-    if last not in STAGES:
-        raise errors.UsageError(f"--until {until}: expected one of {', '.join(STAGES)}")
-    recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK, loads_clip=True)
-    begun = time.monotonic()
-    for package in ("flows", "tasks"):
-        if not _is_ours(package):
-            raise errors.StageError(
-                f"another package named {package!r} hides sp-data's own; take its folder out of PYTHONPATH, start "
-                "sp-data by its command `sp-data`, or install it into an environment of its own"
-            )
-    # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.local_server import start_local_server
-    from flows.pipeline import pipeline
-    from sp_data.cli.terminal import shown, stage_table
-
-    with shown(quiet=quiet):
-        _say_what_is_trained_again(lake, last)
-        start_local_server()
-        result = pipeline(recipe=recipe, lake=url, until=last, allow_shrink=allow_shrink)
-    seconds = round(time.monotonic() - begun, 1)
-    report = path_to_open(lake, result.report)
-    judged = _judged(lake, {stage.name: stage.identity for stage in result.stages})
-    if json_:
-        stages = [stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS) for stage in result.stages]
-        print_json({"seconds": seconds, "dataset": recipe.name, "report": report, "stages": stages, "judge": judged})
-    elif not quiet:
-        stage_table([stage.model_dump(by_alias=True) for stage in result.stages])
-        unchanged = all(stage.state == "unchanged" for stage in result.stages)
-        if judged:
-            say(_judge_sentence(judged))
-        say(f"{recipe.name}: {'unchanged' if unchanged else 'done'} in {seconds} s")
-        if "decoder" in {stage.name for stage in result.stages}:
-            say(f"draw: {_as_typed(lake.command('ui'))}")
-        say(f"report: {report}")
-
-
-def _as_typed(command: str) -> str:
-    """A command as it can be typed here: the environment's own, where none is on the path."""
-    command = command.strip("`")
-    own = Path(sys.argv[0])
-    if shutil.which("sp-data") or own.name != "sp-data":
-        return command
-    here = Path.cwd()
-    return command.replace("sp-data", str(own.relative_to(here) if own.is_relative_to(here) else own), 1)
-
-
-def _say_what_is_trained_again(lake: Lake, last: str) -> None:
-    """Name the trainings, as far as the stage `last`, that are repeated because their pictures were forgotten."""
-    from sp_data.pipeline import names_until
-    from sp_data.runtime.progress import SHOWN
-    from sp_data.training.seen import saw_forgotten
-
-    for model in saw_forgotten(lake):
-        if model.is_in_use and model.is_repeated and model.stage in names_until(last):
-            log.info("%s: trained again: %s saw %s", model.network, model.checkpoint, model.pictures, extra=SHOWN)
-
-
-def _is_ours(package: str) -> bool:
-    """Whether a package of this name is the one that came with sp-data, and not another one that hides it."""
-    from importlib.util import find_spec
-
-    import sp_data
-
-    spec = find_spec(package)
-    home = Path(sp_data.__file__).parent.parent
-    return spec is not None and spec.origin is not None and Path(spec.origin).parent == home / package
-
-
-def _judged(lake: Lake, identities: dict[str, str]) -> dict[str, Any] | None:
-    """What the judge of a run found, None where it had none."""
-    from sp_data import manifest as manifests
-
-    manifest = manifests.load(lake, "judge", identities["judge"]) if "judge" in identities else None
-    if manifest is None:
-        return None
-    score = manifest.details["table"]["all"]
-    return {"n": score["n"], "coat": score["coat"], "hat": score["hat"], "chance": manifest.details["chance"]}
-
-
-def _judge_sentence(judged: dict[str, Any]) -> str:
-    return (
-        f"judge: of {judged['n']} pictures made from words, {judged['coat']:.0%} have the right coat and "
-        f"{judged['hat']:.0%} the right hat (chance {judged['chance']:.1%})"
-    )
+def stage_line(name: str, counts: Counts, state: str, seconds: float) -> dict[str, Any]:
+    """One stage of a run, as the table and `--json` show it."""
+    return {
+        "name": name,
+        "in": counts.in_,
+        "out": counts.out,
+        "dropped": counts.num_dropped,
+        "seconds": round(seconds, 1),
+        "state": state,
+    }
 
 
 def run_one_stage(name: str, recipe: Recipe, lake: Lake, *, quiet: bool, json_: bool, **options: Any) -> None:
@@ -156,16 +62,8 @@ def run_one_stage(name: str, recipe: Recipe, lake: Lake, *, quiet: bool, json_: 
     with shown(quiet=quiet):
         remember_recipe(recipe, lake)
         result = run_stage(name, recipe, lake, progress=onlooker(), **options)
-        require_output(name, lake, result.manifest)
-    counts = result.manifest.counts
-    line = {
-        "name": name,
-        "in": counts.in_,
-        "out": counts.out,
-        "dropped": counts.num_dropped,
-        "seconds": round(time.monotonic() - begun, 1),
-        "state": result.state,
-    }
+    require_output(name, lake, result.manifest)
+    line = stage_line(name, result.manifest.counts, result.state, time.monotonic() - begun)
     if json_:
         print_json({"dataset": recipe.name, "stages": [line]})
     elif not quiet:

@@ -1,12 +1,7 @@
-"""Which recipe a command means: a dataset knows its own, so its name is enough.
-
-A recipe that is kept with a dataset is never replaced in silence by a stock recipe of the same name, and `--set` on top
-of it says what it changes.
-"""
+"""Which recipe a command means (sp_data/kept_recipe.py), with what may surprise said on standard error."""
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from sp_data import errors
@@ -27,42 +22,20 @@ def recipe_and_lake(
     default: str | None = None,
     loads_clip: bool = False,
 ) -> tuple[Recipe, Lake]:
-    """The recipe that a command means, and its dataset's place in the lake.
+    """The recipe that a command means, and its dataset's place in the lake, as `find_recipe` finds them.
 
-    `name`: a dataset in the lake, a stock recipe or a YAML file; None: the only dataset, or `default` in an empty lake.
-    `keeps`: the command keeps the recipe beside the dataset, with what `sets` changed. `loads_clip`: the command loads
-    the recipe's CLIP, whose file must have been named by the person, not by the lake alone.
+    `loads_clip`: the command loads the recipe's CLIP, whose file must have been named by the person, not by the lake
+    alone.
 
-    Raises UsageError, RecipeError, StageError.
+    Raises UsageError, RecipeError, CorruptFile, StageError.
     """
-    from sp_data.kept_recipe import differences, recall_recipe
-    from sp_data.lake import Lake, is_dataset_name
-    from sp_data.recipe import NAMED, load_recipe
-    from sp_data.recipe.load import changed, named_in_file
+    from sp_data.kept_recipe import find_recipe, recall_recipe
+    from sp_data.recipe.load import named_in_file
 
-    wanted = name or _only_dataset(url, default)
-    if named_in_file(wanted):
-        recipe = load_recipe(wanted, sets or [])
-        return recipe, Lake(url, recipe.name)
-    kept = recall_recipe(Lake(url, wanted)) if is_dataset_name(wanted) else None
-    if kept is None:
-        recipe = _stock(wanted, sets or [], url)
-        if recipe.name != wanted and recall_recipe(Lake(url, recipe.name)):
-            raise errors.UsageError(f"dataset {recipe.name!r} has a recipe of its own: name it instead of {wanted}")
-        return recipe, Lake(url, recipe.name)
-    recipe = changed(kept, sets or [], f"of dataset {wanted!r}")
-    if recipe.name != wanted:
-        raise errors.UsageError(
-            f"--set name={recipe.name}: a dataset keeps its name; a .yaml file can give another one"
-        )
-    if loads_clip:
-        _check_clip(recipe.embed.clip_model, sets or [], wanted)
-    if not quiet:
-        if name in NAMED and (fields := differences(load_recipe(name, sets or []), recipe, "stock")):
-            _note(f"{name}: the dataset's own recipe is taken, not the stock one: {fields}")
-        if fields := differences(kept, recipe, "was"):
-            _note(f"{wanted}: {fields}, {'from now on' if keeps else 'for this command'}")
-    return recipe, Lake(url, wanted)
+    recipe, lake = find_recipe(name, sets or [], url, say=None if quiet else _note, keeps=keeps, default=default)
+    if loads_clip and not named_in_file(name or "") and recall_recipe(lake) is not None:
+        _check_clip(recipe.embed.clip_model, sets or [], lake.dataset)
+    return recipe, lake
 
 
 def _check_clip(clip_model: str, sets: list[str], dataset: str) -> None:
@@ -76,38 +49,6 @@ def _check_clip(clip_model: str, sets: list[str], dataset: str) -> None:
             f"the recipe that dataset {dataset!r} keeps names a file as its CLIP ({clip_model}); if it is yours, say "
             f"so: --set embed.clip_model={clip_model}, or give your .yaml file"
         )
-
-
-def _stock(name: str, sets: list[str], url: str) -> Recipe:
-    """The stock recipe of this name, for a dataset that keeps no recipe. Raises RecipeError."""
-    from sp_data.lake import datasets
-    from sp_data.recipe import NAMED, load_recipe
-
-    names = datasets(url)
-    if name in NAMED:
-        if name in names:
-            _note(f"{name}: no recipe is kept with the dataset; the stock recipe is taken")
-        return load_recipe(name, sets)
-    if name in names:
-        raise errors.RecipeError(
-            f"dataset {name!r} in {url} keeps no recipe; give the .yaml file that it was made with"
-        )
-    known = list(dict.fromkeys([*names, *NAMED]))
-    similar = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {similar[0]}?" if similar else ""
-    raise errors.RecipeError(f"no recipe {name!r}: expected {', '.join(known)}, or a .yaml file{hint}")
-
-
-def _only_dataset(url: str, default: str | None) -> str:
-    from sp_data.lake import datasets
-
-    names = datasets(url)
-    if len(names) == 1:
-        return names[0]
-    if not names and default:
-        return default
-    content = f"datasets {', '.join(names)}" if names else "no dataset"
-    raise errors.UsageError(f"lake {url} holds {content}: say which by its name")
 
 
 def _note(sentence: str) -> None:

@@ -7,12 +7,14 @@ part.py        the base of every part: frozen, strict, with identity fields
 source.py      where pictures come from
 dataset.py     curate, shard, embed, reorder, verify, machines
 training.py    prior, decoder and its unets, judge
+follow_up.py   what follows on a Prefect server when the dataset changed
 recipe.py      the whole recipe
 named.py       the stock recipes `southpark` and `demo`
 load.py        a name or a YAML file -> a recipe, with `a.b=c` overrides
 """
 
 from sp_data.recipe.dataset import Curate, Embed, Machines, Reorder, Shard, Verify
+from sp_data.recipe.follow_up import FollowUp
 from sp_data.recipe.load import build, load_recipe
 from sp_data.recipe.named import NAMED, demo, southpark, southpark_scratch
 from sp_data.recipe.part import EXECUTION_ONLY, RecipePart
@@ -27,6 +29,7 @@ __all__ = [
     "Decoder",
     "DemoWiki",
     "Embed",
+    "FollowUp",
     "Imported",
     "Judge",
     "Machines",

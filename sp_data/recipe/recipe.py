@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from sp_data.recipe.dataset import Curate, Embed, Machines, Reorder, Shard, Verify
+from sp_data.recipe.follow_up import FollowUp
 from sp_data.recipe.part import RecipePart
 from sp_data.recipe.source import Source
 from sp_data.recipe.training import Decoder, Judge, Prior
@@ -25,6 +26,7 @@ class Recipe(RecipePart):
     machines: Machines = Machines.model_validate({})
     prior: Prior = Prior.model_validate({})
     decoder: Decoder = Decoder.model_validate({})
+    follow_up: FollowUp = FollowUp.model_validate({})
     judge: Judge | None = Field(None, description="Only the pictures of the demo can be judged")
 
     @model_validator(mode="after")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from PIL import Image
@@ -25,6 +26,9 @@ from sp_data.report.samples import Shown, pictures_of
 from sp_data.runtime.contact_sheet import contact_sheet, data_uri, jpeg
 from sp_data.training.grid import grid_path
 from sp_data.training.loop.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from sp_data.generation.picture import GeneratedPicture
 
 NUM_SHOWN = 32
 NUM_PAIRS_SHOWN = 10
@@ -194,6 +198,25 @@ def pictures_markdown(lake: Lake, pictures: list[tuple[str, dict[str, Any]]], pa
         f"{_linked(lake, path, page)}"
         for path, metadata in pictures
     ]
+    return "\n".join(lines) + "\n"
+
+
+def before_after_markdown(
+    lake: Lake,
+    prompts: Sequence[str],
+    before: Sequence[GeneratedPicture],
+    after: Sequence[GeneratedPicture],
+    path: str,
+    page: str = "",
+) -> str:
+    """Two sheets of the same prompts and seeds, drawn before and after a fine-tuning, and the page that pairs them."""
+    lines = [f"## {markdown(lake.dataset)}: before and after the fine-tuning", ""]
+    for word, pictures in (("Before", before), ("After", after)):
+        if pictures:
+            shown = [made.picture for made in pictures[:NUM_SHOWN]]
+            lines += [f"### {word}", "", f"![{word.lower()}]({data_uri(contact_sheet(shown))})", ""]
+    lines += [f"- {markdown(prompt)}" for prompt in prompts]
+    lines += ["", f"Side by side: {_linked(lake, path, page)} (start the page with `{lake.command('ui')}`)"]
     return "\n".join(lines) + "\n"
 
 

@@ -36,7 +36,7 @@ def originals(lake: Lake, scraped: Manifest, limit: int) -> list[Shown]:
     """Original pictures as they came from the wiki, spread evenly over the catalogue."""
     rows = [row for row in catalogue_rows(read_catalogue(lake, scraped)) if row.status == OK]
     chosen = rows[:: max(1, len(rows) // limit)][:limit]
-    return [Shown(_thumbnail(lake, row.original or ""), row.title, row.caption, row.url) for row in chosen]
+    return [Shown(thumbnail(lake, row.original or ""), row.title, row.caption, row.url) for row in chosen]
 
 
 def refused(lake: Lake, scraped: Manifest) -> list[Shown]:
@@ -50,7 +50,7 @@ def kept(lake: Lake, curated: Manifest, limit: int) -> list[Shown]:
     rows = read_kept(lake, curated).select(["title", "caption", "path", "url", "split"]).to_pylist()
     chosen = rows[:: max(1, len(rows) // limit)][:limit] if limit else []
     return [
-        Shown(_thumbnail(lake, row["path"]), row["title"], row["caption"], row["url"], row["split"]) for row in chosen
+        Shown(thumbnail(lake, row["path"]), row["title"], row["caption"], row["url"], row["split"]) for row in chosen
     ]
 
 
@@ -61,7 +61,7 @@ def dropped(lake: Lake, curated: Manifest, limit_a_reason: int) -> list[Shown]:
     for reason in sorted({row["reason"] for row in rows}):
         of_reason = [row for row in rows if row["reason"] == reason][:limit_a_reason]
         shown += [
-            Shown(_thumbnail(lake, row["original"]), row["title"], row["detail"], group=reason) for row in of_reason
+            Shown(thumbnail(lake, row["original"]), row["title"], row["detail"], group=reason) for row in of_reason
         ]
     return shown
 
@@ -90,7 +90,8 @@ def _of_sample(key: str, parts: dict[str, bytes]) -> Shown:
     return Shown(picture, title or key, caption, url, key)
 
 
-def _thumbnail(lake: Lake, path: str) -> Image.Image | None:
+def thumbnail(lake: Lake, path: str) -> Image.Image | None:
+    """A small copy of a picture in the lake, transparent parts over white; None if it is gone or unreadable."""
     if not path or not lake.exists(path):
         return None
     with lake.local(path) as local:

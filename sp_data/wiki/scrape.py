@@ -76,6 +76,23 @@ def scrape(
             reconcile = False
 
 
+def found_unchanged(run: StageRun) -> StageResult | None:
+    """The newest catalogue if the source has nothing new, after one request to a wiki; else None.
+
+    What a wiki said is kept for the scrape, which then does not ask again. Raises as `scrape` does.
+    """
+    source, lake = run.recipe.source, run.lake
+    source.check_politeness()
+    if source.addresses:
+        from sp_data.wiki.scrape_addresses import addresses_to_fetch
+
+        # Nothing to fetch: the scrape makes no request, and finds whether captions of the list changed.
+        return scrape(run) if not addresses_to_fetch(source, lake)[0] else None
+    with lake.writer(), _served(source, None) as proxy_url:
+        attempt = _Run(source, lake, proxy_url, reconcile=False, progress=run.progress)
+        return attempt.look()
+
+
 @dataclass(frozen=True, slots=True)
 class ScrapePlan:
     """What a scrape would do. `num_requests`: how many requests it took to find out."""
@@ -159,6 +176,12 @@ class _Run:
             time.monotonic() - started,
         )
         return result
+
+    def look(self) -> StageResult | None:
+        """The newest catalogue if nothing changed since; None: there is something to do, and the answers are kept."""
+        with self.client, contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(lambda: state.save_robots(self.lake, self.robots))
+            return self._nothing_new() if self.poller.poll() is None else None
 
     def plan(self) -> ScrapePlan:
         with self.client, contextlib.ExitStack() as at_the_end:

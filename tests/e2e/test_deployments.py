@@ -1,162 +1,242 @@
-"""Deployments on a real Prefect server with a real worker: as the README says, with other parameters, and cancelled."""
+"""What an operator does, on a real Prefect server with a real worker, a real MediaWiki and a real browser.
+
+A folder with a recipe file is deployed; the wiki changes; from then on nobody types a command: the scheduled flow finds
+the change, the fine-tuning waits for its approval in the UI, and the same prompts are drawn before and after.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.prefect_api import BIN, environment, get, post, wait_for
+import yaml
+from e2e.deployed import Place, place_at, trainers, worker
+from e2e.prefect_api import QUICK, post, wait_for
+from mediawiki.changes import visible_changes
+from mediawiki.wiki import MediaWiki
+from playwright.sync_api import Page, sync_playwright
 
-from sp_data.lake import Lake
 from sp_data.recipe import load_recipe
 
-PROJECT = Path(__file__).parents[2]
-POOL = "sp-data"
+CHROMIUM = "/usr/bin/chromium"
+DATASET = "littlewiki"
+NUM_FLOWS = 6
 
 
 @pytest.fixture(scope="module")
-def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
-    """The deployments by name, and a worker that waits for their runs."""
-    home = environment(
-        tmp_path_factory.mktemp("worker-home"),
-        PREFECT_API_URL=server,
-        PREFECT_WORKER_QUERY_SECONDS="1",
-        PWD=str(PROJECT),
-    )
+def wiki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaWiki]:
+    from mediawiki.sample import sample_ops
+    from mediawiki.wiki import why_not
 
-    def prefect(*arguments: str) -> None:
-        process = subprocess.run(
-            [str(BIN / "prefect"), *arguments],
-            cwd=PROJECT,
-            env=home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
-
-    prefect("work-pool", "create", POOL, "--type", "process")
-    prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    worker = subprocess.Popen(
-        [str(BIN / "prefect"), "worker", "start", "--pool", POOL],
-        cwd=PROJECT,
-        env=home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield {deployment["name"]: deployment for deployment in post(server, "/deployments/filter", {})}
-    finally:
-        os.killpg(worker.pid, signal.SIGTERM)
-        worker.wait(60)
+    if reason := why_not():
+        pytest.skip(reason)
+    with MediaWiki(tmp_path_factory.mktemp("changing-wiki")) as wiki:
+        wiki.apply(sample_ops(wiki.root / "sample", 24))
+        yield wiki
 
 
-def start(server: str, deployment: dict[str, Any], **parameters: Any) -> str:
-    run = post(server, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
-    return str(run["id"])
+@pytest.fixture(scope="module")
+def place(
+    server: str, wiki: MediaWiki, first_run: tuple[dict[str, Any], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """A folder with a recipe file for the wiki, deployed together with the demo, and a worker."""
+    folder = tmp_path_factory.mktemp("operator")
+    (folder / "recipes").mkdir()
+    (folder / "recipes" / f"{DATASET}.yaml").write_text(yaml.safe_dump(little_recipe(wiki)))
+    place = place_at(folder, server, tmp_path_factory.mktemp("worker-home"))
+    place.command("deploy", f"recipes/{DATASET}.yaml")
+    place.command("deploy", "demo", "--lake", str(first_run[1]))
+    with worker(place):
+        yield place
 
 
-def state_of(server: str, run: str) -> str:
-    return str(get(server, f"/flow_runs/{run}")["state"]["type"])
-
-
-def test_each_flow_has_one_deployment_and_its_form_has_the_recipe(deployed: dict[str, dict[str, Any]]) -> None:
-    flows = {path.stem for path in (PROJECT / "flows").glob("*.py")} - {"__init__", "local_server"}
-    assert deployed.keys() == flows
-    for deployment in deployed.values():
-        schema = deployment["parameter_openapi_schema"]
-        assert {"recipe", "lake"} <= schema["properties"].keys()
-        assert "Recipe" in schema["definitions"]
-        assert schema["properties"]["recipe"]["default"]["name"] == "demo", "the form starts as the demo"
-        for name, model in schema["definitions"].items():
-            for field, field_schema in model.get("properties", {}).items():
-                required = field in model.get("required", [])
-                assert required or "default" in field_schema, f"{name}.{field} would be empty in the form"
-
-
-def test_the_weekly_schedule_makes_scheduled_runs(server: str, deployed: dict[str, dict[str, Any]]) -> None:
-    weekly = deployed["dataset"]
-    assert [entry["schedule"]["cron"] for entry in weekly["schedules"]] == ["0 4 * * 1"]
-    scheduled = {
-        "deployments": {"id": {"any_": [weekly["id"]]}},
-        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+def little_recipe(wiki: MediaWiki) -> dict[str, Any]:
+    """The demo's little models for a wiki that is none of the demo's."""
+    quick = [line for line in QUICK if not line.startswith(("source.", "judge."))]
+    fields = load_recipe("demo", quick).model_dump(mode="json")
+    fields |= {
+        "name": DATASET,
+        "judge": None,
+        "source": {"wiki": wiki.url, "select": "all", "requests_per_second": 0},
+        "curate": {"min_side_px": 16},
+        "follow_up": {"ask_first": True, "prompts": ["a kid in a coat", "a friend"], "num_pictures": 1},
     }
-    wait_for("scheduled runs", lambda: post(server, "/flow_runs/filter", scheduled), 120)
-    runs = post(server, "/flow_runs/filter", scheduled)
-    assert all(run["auto_scheduled"] for run in runs)
-    assert all(run["expected_start_time"][11:16] == "04:00" for run in runs)
+    for name in ("prior", "decoder"):
+        fields[name] |= {"steps": 8, "save_every": 8, "log_every": 4, "batch_size": 4}
+    fields["decoder"]["unets"] = [{**unet, "steps": 4} for unet in fields["decoder"]["unets"]]
+    return fields
 
 
-def test_the_pipeline_runs_with_other_parameters(
-    server: str, deployed: dict[str, dict[str, Any]], first_run: tuple[dict[str, Any], Path]
+@pytest.fixture(scope="module")
+def browser_page(place: Place) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1280, "height": 1000})
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def first_pictures(place: Place, browser_page: Page) -> dict[str, Any]:
+    """The first run of the dataset, started by its form, and what followed by itself; approved in the UI."""
+    site = place.server.removesuffix("/api")
+    browser_page.goto(f"{site}/deployments/deployment/{place.deployment(f'dataset/{DATASET}')['id']}/run")
+    browser_page.get_by_role("button", name="Submit").wait_for()
+    controls = browser_page.locator("input:visible, textarea:visible, [role=combobox]:visible, [role=switch]:visible")
+    num_controls = controls.count()
+    browser_page.get_by_role("button", name="Submit").click()
+    wait_for("the run of the form", lambda: place.runs_of(f"dataset/{DATASET}"), 30)
+    scraped = place.finished(place.runs_of(f"dataset/{DATASET}")[0]["id"])
+    drawn = follow(place, browser_page, num_before=0)
+    return {"dataset": scraped, "num_controls": num_controls, **drawn}
+
+
+def follow(place: Place, page: Page, num_before: int) -> dict[str, Any]:
+    """Approve the fine-tuning that follows, and wait for the pictures after it."""
+
+    def newest(kind: str) -> dict[str, Any] | None:
+        runs = place.runs_of(f"{kind}/{DATASET}")
+        return runs[num_before] if len(runs) > num_before else None
+
+    wait_for("a fine-tuning that waits", lambda: (run := newest("finetune")) and run["state"]["type"] == "PAUSED", 120)
+    run = newest("finetune")
+    assert run is not None
+    page.goto(f"{place.server.removesuffix('/api')}/runs/flow-run/{run['id']}")
+    page.get_by_role("button", name="Resume").first.click()
+    page.get_by_text("Fine-tune now").wait_for()
+    page.get_by_role("button", name="Submit").click()
+    finetuned = place.finished(run["id"])
+    wait_for("the pictures", lambda: newest("generate"), 60)
+    generate = newest("generate")
+    assert generate is not None
+    return {"waiting": run, "finetune": finetuned, "generate": place.finished(generate["id"])}
+
+
+def test_the_form_has_a_choice_of_recipes_and_few_controls(place: Place, first_pictures: dict[str, Any]) -> None:
+    assert first_pictures["num_controls"] < 30
+    for flow in ("dataset", "finetune", "pipeline", "generate", "export", "upkeep"):
+        properties = place.deployment(f"{flow}/{DATASET}")["parameter_openapi_schema"]["properties"]
+        assert {f"{DATASET}.yaml", "demo", "southpark"} <= set(properties["recipe"]["enum"])
+        assert properties["recipe"]["default"] == f"{DATASET}.yaml"
+        assert all(schema.get("description") for schema in properties.values()), flow
+
+
+def test_a_new_dataset_is_tuned_on_after_an_approval_and_drawn(place: Place, first_pictures: dict[str, Any]) -> None:
+    scraped = first_pictures["dataset"]
+    assert scraped["state"]["name"].startswith("Changed: +"), scraped["state"]
+    assert scraped["name"].startswith(f"{DATASET} · +")
+    assert f"dataset:{DATASET}" in scraped["tags"]
+    summary = place.artifacts(scraped["id"])[f"{DATASET}-summary"]["data"]
+    assert f"[scrape](/artifacts/key/{DATASET}-scrape) | done |" in summary
+    waiting = first_pictures["waiting"]
+    assert "waiting for approval" in waiting["name"]
+    assert "](data:image/jpeg;base64," in place.artifacts(waiting["id"])[f"{DATASET}-approval"]["data"]
+    assert first_pictures["finetune"]["state"]["name"] == "Done: prior, decoder"
+    assert first_pictures["generate"]["state"]["type"] == "COMPLETED"
+    shown = place.artifacts(first_pictures["generate"]["id"])[f"{DATASET}-before-after"]["data"]
+    assert "### After" in shown
+    assert "### Before" not in shown, "there was no fine-tuning before"
+
+
+def test_a_wiki_that_changes_leads_to_pictures_without_a_command(
+    place: Place, wiki: MediaWiki, browser_page: Page, first_pictures: dict[str, Any]
 ) -> None:
-    _, lake = first_run
-    kept = load_recipe_of(lake)
-    recipe = {**kept, "decoder": {**kept["decoder"], "steps": 6}}
-    recipe["decoder"]["unets"] = [{**unet, "steps": None} for unet in kept["decoder"]["unets"]]
-    run = start(server, deployed["pipeline"], recipe=recipe, lake=str(lake))
-    wait_for("the pipeline", lambda: state_of(server, run) in ("COMPLETED", "FAILED", "CRASHED"), 400)
-    assert state_of(server, run) == "COMPLETED"
-    logs = [line["message"] for line in post(server, "/logs/filter", {"limit": 200, "sort": "TIMESTAMP_DESC"})]
-    assert any("unet 1: step 6 of 6" in line for line in logs), "the child's lines are in the run's log"
-    artifacts = post(server, "/artifacts/filter", {})
-    progress = {artifact["key"]: artifact["data"] for artifact in artifacts}
-    assert progress["demo-decoder-progress"] == 100.0
-    grids = [one["data"] for one in artifacts if one["key"] == "demo-decoder-progress-pictures"]
-    for unet in ("unet 1", "unet 2"):
-        assert any(grid.startswith(f"![{unet} of demo](data:image/jpeg;base64,") for grid in grids)
+    wiki.apply(visible_changes(wiki.root / "sample"))
+    changed = place.finished(place.start(f"dataset/{DATASET}"))
+    assert changed["state"]["name"].startswith("Changed: +"), changed["state"]
+    followed = follow(place, browser_page, num_before=1)
+    assert followed["finetune"]["state"]["name"] == "Done: prior, decoder"
+    shown = place.artifacts(followed["generate"]["id"])[f"{DATASET}-before-after"]["data"]
+    assert shown.index("### Before") < shown.index("### After")
+    page = place.folder / "lake" / DATASET / followed["generate"]["state"]["message"].rpartition(", ")[2]
+    assert page.read_text("utf-8").count("<img") == 4, "two prompts, before and after"
 
 
-def load_recipe_of(lake: Path) -> dict[str, Any]:
-    from sp_data.kept_recipe import recall_recipe
+def test_an_unchanged_wiki_costs_one_request_and_starts_nothing(
+    place: Place, wiki: MediaWiki, first_pictures: dict[str, Any]
+) -> None:
+    # Changes that the wiki logged in the last minutes are asked for twice.
+    place.finished(place.start(f"dataset/{DATASET}"))
+    runs_before = {kind: len(place.runs_of(f"{kind}/{DATASET}")) for kind in ("finetune", "generate")}
+    wiki.clear_log()
+    unchanged = place.finished(place.start(f"dataset/{DATASET}"))
+    assert unchanged["state"]["name"] == "Unchanged"
+    assert unchanged["name"] == f"{DATASET} · unchanged"
+    assert len([access for access in wiki.log() if "api.php" in access.url]) == 1
+    assert not place.artifacts(unchanged["id"]).keys() & {f"{DATASET}-scrape", f"{DATASET}-summary"}
+    time.sleep(5)
+    assert runs_before == {kind: len(place.runs_of(f"{kind}/{DATASET}")) for kind in ("finetune", "generate")}
 
-    kept = recall_recipe(Lake(str(lake), "demo"))
-    assert kept is not None
-    return kept.model_dump(mode="json")
+
+def test_deploying_twice_changes_nothing_and_a_drift_is_found(place: Place) -> None:
+    assert "unchanged" in place.command("deploy", f"recipes/{DATASET}.yaml")
+    assert "made" not in place.command("deploy", f"recipes/{DATASET}.yaml")
+    place.command("deploy", f"recipes/{DATASET}.yaml", "--check")
+    found = place.deployment(f"dataset/{DATASET}")
+    schedule = found["schedules"][0]
+    patch(place, f"/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
+    place.command("deploy", f"recipes/{DATASET}.yaml", "--check")
+    patch(place, f"/deployments/{found['id']}", {"work_queue_name": "gpu", "description": "mine"})
+    drift = place.command("deploy", f"recipes/{DATASET}.yaml", "--check", code=1)
+    assert f"changed deployment dataset/{DATASET}" in drift
+    place.command("deploy", f"recipes/{DATASET}.yaml")
+    mended = place.deployment(f"dataset/{DATASET}")
+    assert mended["work_queue_name"] == "default"
+    assert not mended["schedules"][0]["active"], "a schedule that was paused by hand stays paused"
+    assert not place.deployment("dataset/demo")["schedules"], "the demo's wiki does not change by itself"
 
 
-def test_a_wrong_parameter_is_refused_before_the_run(server: str, deployed: dict[str, dict[str, Any]]) -> None:
-    import urllib.error
+def patch(place: Place, path: str, body: dict[str, Any]) -> None:
+    import json
+    import urllib.request
 
-    recipe = load_recipe("demo").model_dump(mode="json")
-    recipe["decoder"]["steps"] = 0
+    request = urllib.request.Request(
+        f"{place.server}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PATCH"
+    )
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("parameters", "word"),
+    [
+        ({"recipe": "nowhere"}, "recipe"),
+        ({"until": "tomorrow"}, "until"),
+        ({"changes": {"prior_steps": -1}}, "minimum"),
+        ({"changes": {"wiki": "ftp://wiki.example"}}, "wiki"),
+        ({"changes": {"steps": 1}}, "steps"),
+        ({"set": ["nonsense"]}, "set"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_the_run(place: Place, parameters: dict[str, Any], word: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        start(server, deployed["pipeline"], recipe=recipe)
+        place.start("dataset/demo", **parameters)
     assert refused.value.code == 409
+    assert word in refused.value.read().decode()
 
 
-def test_cancelling_a_training_ends_its_process(
-    server: str, deployed: dict[str, dict[str, Any]], first_run: tuple[dict[str, Any], Path]
-) -> None:
+def test_what_only_the_recipe_can_tell_ends_the_run_in_one_sentence(place: Place) -> None:
+    wrong = {
+        "did you mean 'min_side_px'?": {"set": ["curate.min_sid_px=3"]},
+        "serves a made-up wiki of its own": {"changes": {"wiki": "https://southpark.fandom.com"}},
+    }
+    started = {sentence: place.start("dataset/demo", **parameters) for sentence, parameters in wrong.items()}
+    for sentence, run in started.items():
+        ended = place.finished(run, 60)
+        assert ended["state"]["type"] == "FAILED"
+        assert sentence in ended["state"]["message"]
+        assert not [line for line in place.log(run) if "Traceback" in line]
+
+
+def test_cancelling_a_training_ends_its_process(place: Place, first_run: tuple[dict[str, Any], Path]) -> None:
     _, lake = first_run
-    kept = load_recipe_of(lake)
-    recipe = {**kept, "prior": {**kept["prior"], "steps": 100_000, "save_every": 100_000, "log_every": 5}}
     before = set((lake / "demo" / "runs").glob("prior-*/metrics.jsonl"))
-    run = start(server, deployed["finetune"], recipe=recipe, lake=str(lake))
+    run = place.start("finetune/demo", set=["prior.steps=100000", "prior.save_every=100000", "prior.log_every=5"])
     wait_for("the first line of metrics", lambda: set((lake / "demo/runs").glob("prior-*/metrics.jsonl")) - before, 200)
     assert trainers(lake), "a child process trains"
-    post(server, f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-    wait_for("the cancellation", lambda: state_of(server, run) == "CANCELLED", 120)
-    time.sleep(1)
-    assert not trainers(lake)
-
-
-def trainers(lake: Path) -> list[int]:
-    """The ids of the processes that train in this lake."""
-    pids = []
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
-        except OSError:
-            continue
-        if "sp_data.training.worker" in line and str(lake) in line:
-            pids.append(int(entry.name))
-    return pids
+    post(place.server, f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert place.finished(run, 120)["state"]["type"] == "CANCELLED"
+    assert not trainers(lake, wait_s=1)

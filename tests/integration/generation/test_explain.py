@@ -17,8 +17,9 @@ from PIL import Image, PngImagePlugin
 from shared_lake import copied
 
 from sp_data import manifest as manifests
-from sp_data.cli.pipeline import _say_what_is_trained_again, status
+from sp_data.cli.pipeline import status
 from sp_data.cli.provenance import explain as explain_command
+from sp_data.cli.run import _say_what_is_trained_again
 from sp_data.dataset.embed.clip import Clip, load_clip
 from sp_data.dataset.shards.tars import read_tar
 from sp_data.errors import UsageError

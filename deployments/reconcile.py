@@ -1,0 +1,165 @@
+"""What a Prefect server has beside what is wanted: make it so, or say what differs.
+
+Twice changes nothing. What a person paused stays paused; what `sp-data deploy` did not make is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient
+
+from deployments.wanted import GPU_QUEUE, OURS, POOL, Wanted, WantedAutomation, WantedDeployment
+from sp_data.errors import StageError
+from tasks.limits import tag_of
+
+log = logging.getLogger("sp_data.deploy")
+
+Action = Literal["made", "changed", "removed", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was done, or would be done, to one object. `fields`: those that differed."""
+
+    kind: Literal["pool", "queue", "deployment", "schedule", "automation"]
+    name: str
+    action: Action
+    fields: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        fields = f" ({', '.join(self.fields)})" if self.fields else ""
+        return f"{self.action} {self.kind} {self.name}{fields}"
+
+
+class Reconciler:
+    """One server. `dry`: nothing is written."""
+
+    def __init__(self, client: SyncPrefectClient, *, dry: bool = False) -> None:
+        self._client, self._dry = client, dry
+
+    def apply(self, wanted: Wanted) -> list[Change]:
+        """Make the server's objects as they are wanted. Raises StageError if the server refuses."""
+        changes = [*self._pool(), *self._queue()]
+        for deployment in wanted.deployments:
+            changes += self._deployment(deployment)
+        changes += [self._automation(automation) for automation in wanted.automations]
+        return changes
+
+    def remove(self, datasets: list[str]) -> list[Change]:
+        """Remove the deployments and automations of these datasets; the pool stays, for other datasets."""
+        changes = []
+        for found in self._send("POST", "/deployments/filter", {"deployments": {"tags": {"all_": [OURS]}}}):
+            if any(tag_of(dataset) in found["tags"] for dataset in datasets):
+                self._write("DELETE", f"/deployments/{found['id']}")
+                changes.append(Change("deployment", f"{found['entrypoint'].split('.')[-1]}/{found['name']}", "removed"))
+        for automation in self._send("POST", "/automations/filter", {}):
+            words = automation["name"].split()
+            if OURS in (automation.get("tags") or ()) and any(dataset in words for dataset in datasets):
+                self._write("DELETE", f"/automations/{automation['id']}")
+                changes.append(Change("automation", automation["name"], "removed"))
+        return changes
+
+    def _pool(self) -> Iterator[Change]:
+        if self._find("GET", f"/work_pools/{POOL}") is None:
+            self._write("POST", "/work_pools/", {"name": POOL, "type": "process"})
+            yield Change("pool", POOL, "made")
+
+    def _queue(self) -> Iterator[Change]:
+        found = self._find("GET", f"/work_pools/{POOL}/queues/{GPU_QUEUE}")
+        if found is None:
+            self._write("POST", f"/work_pools/{POOL}/queues/", {"name": GPU_QUEUE, "concurrency_limit": 1})
+            yield Change("queue", GPU_QUEUE, "made")
+        elif found["concurrency_limit"] is None:
+            # A person's own number, for several GPUs, is left alone.
+            self._write("PATCH", f"/work_pools/{POOL}/queues/{GPU_QUEUE}", {"concurrency_limit": 1})
+            yield Change("queue", GPU_QUEUE, "changed", ("concurrency_limit",))
+
+    def _deployment(self, wanted: WantedDeployment) -> Iterator[Change]:
+        found = self._find("GET", f"/deployments/name/{wanted.full_name}")
+        if found is None:
+            flow = self._write("POST", "/flows/", {"name": wanted.flow})
+            schedules = [_schedule(cron) for cron in wanted.crons]
+            if flow is not None:
+                body = {"name": wanted.name, "flow_id": flow["id"], **wanted.fields, "schedules": schedules}
+                self._write("POST", "/deployments/", body)
+            yield Change("deployment", wanted.full_name, "made")
+            return
+        differing = tuple(name for name, value in wanted.fields.items() if not _covers(found.get(name), value))
+        if differing:
+            self._write("PATCH", f"/deployments/{found['id']}", {name: wanted.fields[name] for name in wanted.fields})
+        yield Change("deployment", wanted.full_name, "changed" if differing else "unchanged", differing)
+        yield from self._schedules(wanted, found)
+
+    def _schedules(self, wanted: WantedDeployment, found: dict[str, Any]) -> Iterator[Change]:
+        """Schedules by their cron; whether one is active is a person's decision."""
+        path = f"/deployments/{found['id']}/schedules"
+        there = {schedule["schedule"].get("cron"): schedule for schedule in found["schedules"]}
+        active = all(schedule["active"] for schedule in found["schedules"])
+        for cron, schedule in there.items():
+            if cron not in wanted.crons:
+                self._write("DELETE", f"{path}/{schedule['id']}")
+                yield Change("schedule", f"{wanted.full_name} {cron}", "removed")
+        for cron in wanted.crons:
+            if cron not in there:
+                self._write("POST", path, [{**_schedule(cron), "active": active}])
+                yield Change("schedule", f"{wanted.full_name} {cron}", "made")
+
+    def _automation(self, wanted: WantedAutomation) -> Change:
+        fields = {"name": wanted.name, **wanted.fields}
+        if wanted.deployment:
+            deployment = self._find("GET", f"/deployments/name/{wanted.deployment}")
+            # Only a dry run has none yet.
+            ids = {"deployment_id": deployment["id"] if deployment else None}
+            fields["actions"] = [{**action, **ids} for action in fields["actions"]]
+        found = [one for one in self._send("POST", "/automations/filter", {}) if one["name"] == wanted.name]
+        for double in found[1:]:
+            self._write("DELETE", f"/automations/{double['id']}")
+        if not found:
+            self._write("POST", "/automations/", fields)
+            return Change("automation", wanted.name, "made")
+        # Whether it is enabled is a person's decision.
+        fields["enabled"] = found[0]["enabled"]
+        differing = tuple(name for name, value in fields.items() if not _covers(found[0].get(name), value))
+        if differing:
+            self._write("PUT", f"/automations/{found[0]['id']}", fields)
+        return Change("automation", wanted.name, "changed" if differing else "unchanged", differing)
+
+    def _write(self, method: str, path: str, body: Any = None) -> Any:
+        return None if self._dry else self._send(method, path, body)
+
+    def _find(self, method: str, path: str) -> Any:
+        return self._send(method, path, none_for_404=True)
+
+    def _send(self, method: str, path: str, body: Any = None, *, none_for_404: bool = False) -> Any:
+        try:
+            response = self._client.request(method, path, json=body)  # type: ignore[arg-type]
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == 404 and none_for_404:
+                return None
+            raise StageError(
+                f"the Prefect server refuses {method} {path}: HTTP {error.response.status_code} "
+                f"{error.response.text[:300]}"
+            ) from error
+        return response.json() if response.content else {}
+
+
+def _schedule(cron: str) -> dict[str, Any]:
+    return {"schedule": {"cron": cron, "timezone": "UTC", "day_or": True}, "active": True}
+
+
+def _covers(found: Any, wanted: Any) -> bool:
+    """Whether what the server has says what is wanted; it adds defaults of its own, and changes the order of sets."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(_covers(found.get(name), value) for name, value in wanted.items())
+    if isinstance(wanted, list) and isinstance(found, list):
+        if len(wanted) == len(found) and all(map(_covers, found, wanted)):
+            return True
+        return all(isinstance(item, str) for item in [*wanted, *found]) and sorted(wanted) == sorted(found)
+    if isinstance(wanted, int | float) and not isinstance(wanted, bool) and isinstance(found, int | float):
+        return float(found) == float(wanted)
+    return bool(found == wanted)

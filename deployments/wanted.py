@@ -1,0 +1,267 @@
+"""The objects on a Prefect server that some datasets need, as its API takes them.
+
+pool `sp-data`           of processes, with the queues `default` and `gpu`; the latter runs one at a time
+deployments              a flow each for every dataset: dataset/southpark, finetune/southpark, …
+automations              a change starts the fine-tuning, that starts the drawing; a run without a heartbeat is crashed;
+                         a failure, and a dataset older than it should be, are told through a notification block
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.utilities.callables import parameter_schema
+
+from sp_data.errors import UsageError
+from sp_data.recipe import Recipe
+from tasks.follow_up import DONE, DUE, resource_of
+from tasks.limits import tag_of
+
+POOL, GPU_QUEUE, QUEUE = "sp-data", "gpu", "default"
+OURS = "sp-data"
+"""The tag of all that `sp-data deploy` made."""
+WEEKLY = "0 4 * * 1"
+MONTHLY = "0 4 * * thu#1"
+"""Not on the day of the weekly scrape: both write the dataset, and one would wait for the other."""
+HEARTBEAT_S = 120
+ZOMBIE_S = 4 * HEARTBEAT_S
+"""A run that did not say for so long that it is alive is called crashed."""
+
+ENVIRONMENT = {
+    # The library's log lines belong in the run's log.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "sp_data",
+    "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One dataset to deploy. `recipe`: the name that its runs are given, such as mywiki.yaml."""
+
+    dataset: str
+    recipe: str
+    lake: str
+    every: str | None
+    """Cron of the re-scrape; None: no schedule."""
+
+    @classmethod
+    def of(cls, name: str, recipe: Recipe, lake: str, every: str) -> Target:
+        """The demo, whose wiki never changes by itself, has no schedule."""
+        return cls(recipe.name, name, lake, None if recipe.source.demo is not None else every)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowKind:
+    """How one flow is deployed."""
+
+    flow: str
+    summary: str
+    queue: str = QUEUE
+    cron: str = ""
+    """`every`: as the target says; empty: no schedule."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+KINDS: tuple[FlowKind, ...] = (
+    FlowKind("dataset", "Scrape {place} again and update the dataset with what changed.", cron="every"),
+    FlowKind("finetune", "Fine-tune prior and decoder on the verified dataset, if it changed.", GPU_QUEUE),
+    FlowKind("generate", "Pictures from words, by the best checkpoints.", GPU_QUEUE),
+    FlowKind("pipeline", "All stages in one run, from the wiki to pictures.", GPU_QUEUE),
+    FlowKind("export", "The verified dataset for another trainer, in a folder."),
+    FlowKind("upkeep", "Compact shards, remove what no manifest names, and old runs of the database.", cron=MONTHLY),
+)
+
+
+_TITLES = {"until": "Last stage", "set": "Set other fields", "changes": "Change"}
+"""Of the forms' fields; the others are called as their parameters are."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedDeployment:
+    """A deployment as `POST /deployments/` takes it, without the id of its flow."""
+
+    flow: str
+    name: str
+    fields: dict[str, Any]
+    crons: tuple[str, ...]
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.flow}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAutomation:
+    """An automation; `deployment`: what its action runs, by full name, whose id only the server knows."""
+
+    name: str
+    fields: dict[str, Any]
+    deployment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Everything that some targets need."""
+
+    deployments: tuple[WantedDeployment, ...]
+    automations: tuple[WantedAutomation, ...]
+
+
+def wanted(targets: Sequence[Target], names: Iterable[str], folder: str, notify: str | None) -> Wanted:
+    """What these targets need. `names`: the recipes that the forms offer. `folder`: where workers run.
+
+    `notify`: the id of a notification block's document, if one is to be told of failures.
+    """
+    offered = list(dict.fromkeys([*names, *(name for target in targets for name in (target.recipe, target.dataset))]))
+    deployments = tuple(_deployment(kind, target, offered, folder) for target in targets for kind in KINDS)
+    automations = [automation for target in targets for automation in _automations(target, notify)]
+    return Wanted(deployments, (*automations, zombies()))
+
+
+def _deployment(kind: FlowKind, target: Target, offered: list[str], folder: str) -> WantedDeployment:
+    flow = getattr(importlib.import_module(f"flows.{kind.flow}"), kind.flow)
+    schema = parameter_schema(flow).model_dump_for_openapi()
+    schema["properties"]["recipe"] |= {"enum": offered, "default": target.recipe}
+    schema["properties"]["lake"]["default"] = target.lake
+    for name, field_schema in schema["properties"].items():
+        field_schema["title"] = _TITLES.get(name, name.replace("_", " ").capitalize())
+    cron = target.every if kind.cron == "every" else kind.cron if target.every else None
+    fields = {
+        "description": f"{kind.summary.format(place=target.dataset)}\n\n{(flow.description or '').strip()}",
+        "entrypoint": f"flows.{kind.flow}.{kind.flow}",
+        "tags": sorted({OURS, tag_of(target.dataset), *({"gpu"} if kind.queue == GPU_QUEUE else ())}),
+        "work_pool_name": POOL,
+        "work_queue_name": kind.queue,
+        "parameters": {"recipe": target.recipe, "lake": target.lake, **kind.parameters},
+        "parameter_openapi_schema": schema,
+        "enforce_parameter_schema": True,
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": folder}}],
+        # The run's own lines go to the server. Without a stream of output a run outlives a worker that is killed.
+        "job_variables": {"env": ENVIRONMENT, "stream_output": False},
+    }
+    return WantedDeployment(kind.flow, target.dataset, fields, (cron,) if cron else ())
+
+
+def _automations(target: Target, notify: str | None) -> Iterable[WantedAutomation]:
+    of_dataset = {"prefect.resource.id": resource_of(target.dataset)}
+    yield WantedAutomation(
+        f"sp-data: fine-tune {target.dataset} when it changed",
+        _automation(
+            "A dataset that changed enough, as its recipe's `follow_up` says, is fine-tuned on.",
+            _on(DUE, of_dataset),
+            _run({"recipe": target.dataset, "lake": target.lake, "because": "{{ event.payload.reason }}"}),
+        ),
+        f"finetune/{target.dataset}",
+    )
+    yield WantedAutomation(
+        f"sp-data: draw {target.dataset} after a fine-tuning",
+        _automation(
+            "The same prompts before and after each fine-tuning.",
+            _on(DONE, of_dataset),
+            _run({"recipe": target.dataset, "lake": target.lake, "before_and_after": True}),
+        ),
+        f"generate/{target.dataset}",
+    )
+    if notify is None:
+        return
+    tagged = [{"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag_of(target.dataset)}"}]
+    message = {"type": "send-notification", "block_document_id": notify}
+    yield WantedAutomation(
+        f"sp-data: tell of failed runs of {target.dataset}",
+        _automation(
+            "A run of this dataset failed or crashed.",
+            {
+                **_on("prefect.flow-run.Failed", {"prefect.resource.id": "prefect.flow-run.*"}),
+                "expect": ["prefect.flow-run.Crashed", "prefect.flow-run.Failed", "prefect.flow-run.TimedOut"],
+                "match_related": tagged,
+            },
+            {
+                **message,
+                "subject": f"sp-data: a run of {target.dataset} failed",
+                "body": "{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+            },
+        ),
+    )
+    if target.every:
+        yield WantedAutomation(
+            f"sp-data: tell if {target.dataset} grows old",
+            _automation(
+                "No run of the dataset's flow ended well for two weeks.",
+                {
+                    **_on("prefect.flow-run.Completed", {"prefect.resource.id": "prefect.flow-run.*"}),
+                    "match_related": tagged,
+                    "posture": "Proactive",
+                    "within": 14 * 86_400,
+                },
+                {
+                    **message,
+                    "subject": f"sp-data: {target.dataset} is older than it should be",
+                    "body": f"No run of {target.dataset} ended well for two weeks.",
+                },
+            ),
+        )
+
+
+def zombies() -> WantedAutomation:
+    """The automation that ends runs of which nothing is heard: their worker and their process are gone."""
+    return WantedAutomation(
+        "sp-data: a run without a heartbeat crashed",
+        _automation(
+            f"A run that did not say for {ZOMBIE_S // 60} minutes that it is alive is set to Crashed.",
+            {
+                **_on("prefect.flow-run.heartbeat", {"prefect.resource.id": "prefect.flow-run.*"}),
+                "after": ["prefect.flow-run.heartbeat"],
+                "expect": [
+                    "prefect.flow-run.heartbeat",
+                    *(
+                        f"prefect.flow-run.{state}"
+                        for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+                    ),
+                ],
+                "match_related": [{"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{OURS}"}],
+                "for_each": ["prefect.resource.id"],
+                "posture": "Proactive",
+                "within": ZOMBIE_S,
+            },
+            {
+                "type": "change-flow-run-state",
+                "state": "CRASHED",
+                "name": "Crashed",
+                "message": "nothing was heard of this run; start it again: it goes on where it was",
+            },
+        ),
+    )
+
+
+def _automation(description: str, trigger: dict[str, Any], action: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "enabled": True, "trigger": trigger, "actions": [action], "tags": [OURS]}
+
+
+def _on(event: str, match: dict[str, str]) -> dict[str, Any]:
+    return {
+        "type": "event",
+        "match": match,
+        "expect": [event],
+        "after": [],
+        "for_each": [],
+        "posture": "Reactive",
+        "threshold": 1,
+        "within": 0,
+    }
+
+
+def _run(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "run-deployment", "source": "selected", "parameters": parameters}
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Two recipes of one dataset would share its deployments. Raises UsageError."""
+    seen: dict[str, str] = {}
+    for target in targets:
+        if other := seen.get(target.dataset):
+            raise UsageError(f"{other} and {target.recipe} are both of dataset {target.dataset!r}: deploy one of them")
+        seen[target.dataset] = target.recipe

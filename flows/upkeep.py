@@ -1,0 +1,42 @@
+"""The monthly flow: shards compacted, files without a manifest removed, old runs removed from the server."""
+
+from __future__ import annotations
+
+from prefect import State, flow
+
+from flows.local_server import start_local_server
+from flows.parameters import NO_CHANGES, RecipeName, chosen_recipe, dataset_lake, in_one_sentence, run_name
+from tasks.compact import compact as compact_shards
+from tasks.limits import one_at_a_time, tag_run
+from tasks.ray_jobs import running_jobs
+from tasks.reference import PipelineReference
+from tasks.report import report
+from tasks.stages import run_stage_task
+from tasks.summary import ended
+from tasks.upkeep import collect_garbage, remove_old_runs
+
+
+@flow(flow_run_name=run_name)
+@in_one_sentence
+def upkeep(recipe: RecipeName = "demo", keep_runs_days: int = 90, lake: str = "./lake") -> State[PipelineReference]:
+    """Compact the shards, remove files that no manifest names, and remove old runs from the server's database.
+
+    Args:
+        recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
+        keep_runs_days: Ended runs of this dataset that are older are removed from the server; 0: none.
+        lake: Where the data lies: a folder of the worker or a URL.
+    """
+    chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
+    tag_run(chosen.name)
+    with one_at_a_time("dataset", chosen.name), running_jobs(chosen.machines):
+        stages = [compact_shards(chosen, lake)]
+        stages += [run_stage_task(name, chosen, lake) for name in ("embed", "reorder", "verify")]
+        freed = collect_garbage(chosen, lake)
+    removed = remove_old_runs(chosen.name, keep_runs_days) if keep_runs_days else 0
+    note = f"{freed / 1e6:,.1f} MB freed, {removed:,} old runs removed"
+    return ended(dataset_lake(chosen, lake), stages, report(chosen, lake, "verify"), None, note=note)
+
+
+if __name__ == "__main__":
+    start_local_server()
+    upkeep()

@@ -1,0 +1,62 @@
+"""The stages of a run as its flow calls them: one writer a dataset, one visitor a wiki, one training a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator
+
+from sp_data import manifest as manifests
+from sp_data.lake import Lake
+from sp_data.pipeline import DATASET_STAGES, STAGES, stages_of
+from sp_data.recipe import Recipe
+from sp_data.training.dataset_change import DatasetChange, change_between
+from tasks.limits import one_at_a_time, wiki_host
+from tasks.ray_jobs import running_jobs
+from tasks.reference import StageReference
+from tasks.stage import stage_task
+
+
+def run_dataset_stages(
+    recipe: Recipe, lake: str, until: str, *, allow_shrink: bool = False
+) -> tuple[list[StageReference], DatasetChange | None]:
+    """Run the dataset's stages as far as `until`. Gives them, and what came and went; None: it is as it was."""
+    dataset_lake = Lake(lake, recipe.name)
+    with one_at_a_time("dataset", recipe.name), running_jobs(recipe.machines):
+        before = manifests.latest(dataset_lake, "verify")
+        scraping = {"allow_shrink": allow_shrink}
+        done = [
+            run_stage_task(name, recipe, lake, scraping if name == "scrape" else None)
+            for name in _names(recipe, until, in_dataset=True)
+        ]
+    now = manifests.latest(dataset_lake, "verify")
+    is_new = now is not None and (before is None or now.digest != before.digest)
+    return done, change_between(dataset_lake, before, now) if now is not None and is_new else None
+
+
+def run_training_stages(recipe: Recipe, lake: str, until: str) -> list[StageReference]:
+    """Run the trainings and what follows them as far as `until`, one training on this machine at a time."""
+    with one_at_a_time("training", socket.gethostname()):
+        return [run_stage_task(name, recipe, lake) for name in _names(recipe, until, in_dataset=False)]
+
+
+def _names(recipe: Recipe, until: str, *, in_dataset: bool) -> Iterable[str]:
+    return (name for name in stages_of(recipe, until) if (name in DATASET_STAGES) is in_dataset)
+
+
+def run_stage_task(name: str, recipe: Recipe, lake: str, options: dict[str, bool] | None = None) -> StageReference:
+    """Run one stage, with options of its own, as a task that is named by the stage and the dataset."""
+    with _visit(name, recipe):
+        return stage_task(name).with_options(name=f"{name} {recipe.name}", task_run_name=f"{name} {recipe.name}")(
+            recipe, lake, options
+        )
+
+
+@contextlib.contextmanager
+def _visit(name: str, recipe: Recipe) -> Iterator[None]:
+    """A stage that asks a wiki waits until no other run asks that host."""
+    if not STAGES[name].uses_network or recipe.source.demo is not None:
+        yield
+        return
+    with one_at_a_time("wiki", wiki_host(recipe)):
+        yield

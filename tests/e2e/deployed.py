@@ -1,0 +1,112 @@
+"""A folder of a user's own with `recipes/`, deployed on the session's Prefect server, and a worker that runs there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from e2e.prefect_api import BIN, environment, get, post, wait_for
+
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A user's folder and the server that it is deployed on."""
+
+    folder: Path
+    server: str
+    environment: dict[str, str]
+
+    def command(self, *arguments: str, code: int = 0) -> str:
+        """Run `sp-data` here; returns what it prints."""
+        process = subprocess.run(
+            [str(BIN / "sp-data"), *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert process.returncode == code, process.stdout[-2000:] + process.stderr[-2000:]
+        return process.stdout
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = get(self.server, f"/deployments/name/{name}")
+        return found
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """Start a run as the form does; returns its id."""
+        run = post(
+            self.server,
+            f"/deployments/{self.deployment(deployment)['id']}/create_flow_run",
+            {"parameters": parameters},
+        )
+        return str(run["id"])
+
+    def run(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = get(self.server, f"/flow_runs/{run}")
+        return found
+
+    def runs_of(self, deployment: str) -> list[dict[str, Any]]:
+        """Runs of a deployment that were not made by a schedule, oldest first."""
+        wanted = {"deployments": {"id": {"any_": [self.deployment(deployment)["id"]]}}}
+        found = post(self.server, "/flow_runs/filter", wanted)
+        return sorted((run for run in found if not run["auto_scheduled"]), key=lambda run: str(run["created"]))
+
+    def finished(self, run: str, seconds: float = 300) -> dict[str, Any]:
+        """The run after its end."""
+        wait_for(f"the end of run {run}", lambda: self.run(run)["state"]["type"] in ENDED, seconds)
+        return self.run(run)
+
+    def log(self, run: str) -> list[str]:
+        lines = post(self.server, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
+        return [str(line["message"]) for line in lines]
+
+    def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
+        found = post(self.server, "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+        return {artifact["key"]: artifact for artifact in found if artifact["key"]}
+
+
+@contextlib.contextmanager
+def worker(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of both queues in the user's folder."""
+    process = subprocess.Popen(
+        [str(BIN / "prefect"), "worker", "start", "--pool", "sp-data"],
+        cwd=place.folder,
+        env=place.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def place_at(folder: Path, server: str, home: Path) -> Place:
+    return Place(folder, server, environment(home, PREFECT_API_URL=server, PREFECT_WORKER_QUERY_SECONDS="1"))
+
+
+def trainers(lake: Path, wait_s: float = 0.0) -> list[int]:
+    """The ids of the processes that train in this lake."""
+    time.sleep(wait_s)
+    pids = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if "sp_data.training.worker" in line and str(lake) in line:
+            pids.append(int(entry.name))
+    return pids

@@ -1,0 +1,67 @@
+"""What a form's fields make of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.parameters import Changes, chosen_recipe
+from sp_data.errors import RecipeError
+from sp_data.kept_recipe import recall_recipe, recipe_files
+from sp_data.lake import Lake
+from sp_data.recipe import Recipe, load_recipe
+
+
+def test_what_is_left_empty_is_as_the_recipe_says(tmp_path: Path) -> None:
+    assert Changes().lines() == []
+    assert chosen_recipe("demo", str(tmp_path / "lake"), Changes(), []) == load_recipe("demo")
+
+
+def test_each_field_reaches_its_place(tmp_path: Path) -> None:
+    changes = Changes(
+        wiki="https://wiki.example",
+        select="categories",
+        pages=["Portal:Ada, and others", "no"],
+        contact="me@example.org: #1",
+        acknowledge_terms=True,
+        requests_per_second=0.5,
+        min_side_px=99,
+        prior_steps=7,
+        decoder_steps=8,
+        batch_size=9,
+        prompts=["a kid: red", "null"],
+        ask_first="yes",
+    )
+    recipe = chosen_recipe("southpark", str(tmp_path / "lake"), changes, ["source.categories=[Kids]"])
+    assert recipe.source.wiki == "https://wiki.example"
+    assert recipe.source.pages == ("Portal:Ada, and others", "no")
+    assert recipe.source.contact == "me@example.org: #1"
+    assert (recipe.source.select, recipe.source.acknowledge_terms) == ("categories", True)
+    assert (recipe.source.requests_per_second, recipe.curate.min_side_px) == (0.5, 99)
+    assert recipe.prior.steps == 7
+    assert {unet.steps or recipe.decoder.steps for unet in recipe.decoder.unets} == {8}
+    assert recipe.decoder.batch_size == 9
+    assert recipe.follow_up.prompts == ("a kid: red", "null")
+    assert recipe.follow_up.ask_first
+    assert all(name in _reached(changes) for name in Changes.model_fields), "no field is forgotten"
+
+
+def _reached(changes: Changes) -> set[str]:
+    return {name for name in Changes.model_fields if Changes(**{name: getattr(changes, name)}).lines()}
+
+
+def test_a_file_of_the_folder_beside_the_lake_is_found_by_its_name(tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text("name: mywiki\nsource: {wiki: 'http://localhost:1', select: all}\n")
+    assert recipe_files(lake) == ["mine.yaml"]
+    recipe = chosen_recipe("mine.yaml", lake, Changes(prior_steps=5), [])
+    assert (recipe.name, recipe.prior.steps) == ("mywiki", 5)
+    kept: Recipe | None = recall_recipe(Lake(lake, "mywiki"))
+    assert kept == recipe, "what follows by itself takes that very recipe"
+
+
+def test_a_wiki_beside_the_demos_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="serves a made-up wiki of its own"):
+        chosen_recipe("demo", str(tmp_path / "lake"), Changes(wiki="https://southpark.fandom.com"), [])
