@@ -52,14 +52,16 @@ def main() -> None:
                 for name in ("seconds", "peak_mb"):
                     figures[f"{kind}_{side}_{name}"] = round(statistics.median(one[name] for one in rounds), 2)
                 assert {one["rows"] for one in rounds} == {arguments.rows}, rounds
-            figures[f"{kind}_over_floor"] = round(figures[f"{kind}_ours_seconds"] / figures[f"{kind}_floor_seconds"], 2)
+            floor_s = figures[f"{kind}_floor_seconds"]
+            for side in ("rows", "ours"):
+                figures[f"{kind}_{side}_over_floor"] = round(figures[f"{kind}_{side}_seconds"] / floor_s, 2)
     if arguments.json:
         print(json.dumps(figures))
         return
     print(f"{arguments.rows:,} rows{'':14}{'seconds':>9}{'peak MB':>9}{'over floor':>12}")
     for kind in KINDS:
         for side in SIDES:
-            over = f"{figures[f'{kind}_over_floor']:.2f}" if side == "ours" else ""
+            over = f"{figures[f'{kind}_{side}_over_floor']:.2f}" if side != "floor" else ""
             seconds, peak = figures[f"{kind}_{side}_seconds"], figures[f"{kind}_{side}_peak_mb"]
             print(f".{kind:10}{side:12}{seconds:>9.2f}{peak:>9.0f}{over:>12}")
 

@@ -267,8 +267,9 @@ class Lake:
         """Remove a file; a missing file is fine."""
         if not self.is_local:
             locks.check_leases(self.root)
-        with contextlib.suppress(FileNotFoundError), store_errors(self.fs, self.full(path)):
-            self.fs.rm_file(self.full(path))
+        target = self.full(path)
+        with contextlib.suppress(FileNotFoundError), disk_errors(target), store_errors(self.fs, target):
+            self.fs.rm_file(target)
         self._forget_copy(path)
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 jobs.py            who does work that is divided into jobs: threads, or other machines
 web_access.py      who may ask a server of ours
 subprocesses.py    child processes that cannot outlive us
+bounded.py         calls in a child that the kernel stops after some seconds
 prefetch.py        an iterator that runs ahead in a thread
 deferred.py        imports that wait until somebody uses them
 progress.py        how far a stage is, for a terminal or a log

@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sp_data.errors import RecipeError
@@ -31,8 +31,7 @@ _PLAIN = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?(?:/[!-~]*)?
 SUFFIXES = "neither .txt, .csv nor .parquet"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A line of a list. `status` is empty, or begins with 'not-an-address'."""
 
     url: str

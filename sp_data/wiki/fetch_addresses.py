@@ -21,12 +21,13 @@ from sp_data.errors import RobotsForbid, WikiBlocked, WikiError
 from sp_data.lake import Lake
 from sp_data.recipe import Source
 from sp_data.wiki.catalogue import OK
+from sp_data.wiki.download import receive
 from sp_data.wiki.forgotten import FORGOTTEN, Forgotten
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import forbids_training
 from sp_data.wiki.http.transport import AddressRefused, Transport
 from sp_data.wiki.list_state import Failures
-from sp_data.wiki.originals import GONE, TRIES, original_name, receive
+from sp_data.wiki.originals import GONE, TRIES, original_name
 from sp_data.wiki.picture_type import is_cut, picture_type
 from sp_data.wiki.refusals import (
     A_DAY_S,

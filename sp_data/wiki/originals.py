@@ -9,26 +9,23 @@ and again ends the run; the pictures fetched so far stay and are not requested a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-
-import requests
 
 from sp_data.errors import RobotsForbid, WikiBlocked, WikiError
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.wiki.catalogue import OK, read_catalogue
+from sp_data.wiki.download import receive
 from sp_data.wiki.facts import WikiFile
 from sp_data.wiki.forgotten import FORGOTTEN, read_forgotten
 from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import forbids_training
-from sp_data.wiki.http.transport import BROKE_OFF, CHUNK_BYTES, AddressRefused, blocked, unreachable
+from sp_data.wiki.http.transport import AddressRefused, blocked, unreachable
 from sp_data.wiki.refusals import (
     CUT_OFF,
     FAILURES_IN_A_ROW,
@@ -63,15 +60,6 @@ EXTENSIONS = {
     "image/bmp": ".bmp",
     "image/tiff": ".tif",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A received body: its size, its sha1 (hex), and a status: 'ok', 'cut-off' or 'too-large'."""
-
-    num_bytes: int
-    sha1: str
-    status: str
 
 
 def original_path(file: WikiFile) -> str:
@@ -271,23 +259,3 @@ def usual_host(files: Iterable[WikiFile]) -> str | None:
 
 def _key(file: WikiFile) -> str:
     return f"{file.sha1} {file.bytes} {file.url}"
-
-
-def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:
-    """Write a response's body into a file. Status 'ok', 'cut-off' or 'too-large'; reading stops beyond `max_bytes`."""
-    length = response.headers.get("Content-Length", "")
-    # Python reads no number of thousands of digits.
-    if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
-        return Body(0, "", TOO_LARGE)
-    hasher, num_bytes = hashlib.sha1(usedforsecurity=False), 0
-    with into.open("wb") as stream:
-        try:
-            for chunk in response.iter_content(CHUNK_BYTES):
-                num_bytes += len(chunk)
-                if num_bytes > max_bytes:
-                    return Body(num_bytes, "", TOO_LARGE)
-                hasher.update(chunk)
-                stream.write(chunk)
-        except BROKE_OFF:
-            return Body(num_bytes, "", CUT_OFF)
-    return Body(num_bytes, hasher.hexdigest(), OK)

@@ -90,7 +90,7 @@ def test_a_child_of_a_parent_that_died_before_ends_at_once() -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT], ids=lambda ending: ending.name)
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
 def test_nothing_is_left_of_a_run_that_is_ended_at_any_stage(ending: int, prefect_home: Path, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     stages = {

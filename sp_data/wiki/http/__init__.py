@@ -8,6 +8,7 @@ transport.py   HTTP: one session, one request at a time;  failures.py one senten
 answers.py     JSON read with suspicion;  listing.py a listing that must bring something new
 api_path.py    where the API may be
 api.py         one query to api.php, repeated until it is answered;  client.py the queries
+greeting.py    what the first one asks of a wiki about itself, and which versions are too old
 xml_export.py  500 pages' wikitext in one answer
 journal.py     the answers of an unfinished run
 """
