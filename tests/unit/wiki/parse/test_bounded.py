@@ -93,6 +93,6 @@ def test_any_page_is_read_or_given_up_within_the_processors_time(text):
 def test_a_reader_that_does_not_start_ends_the_stage_and_costs_no_page(monkeypatch):
     monkeypatch.setattr(bounded, "_worker", lambda: BoundedWorker("no_such_module", cpu_s=1))
     with pytest.raises(
-        StageError, match="no page can be read: python -m no_such_module does not start: .*no_such_module"
+        StageError, match=r"no page can be read: python -m no_such_module does not start: .*no_such_module"
     ):
         bounded.read_page(PAGE, "Ada", 1, 2, ENGLISH)
