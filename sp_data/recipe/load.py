@@ -173,7 +173,8 @@ def _step(inner: dict[str, Any] | list[Any], name: str, setting: str) -> Any:
 
 def _first_error(error: ValidationError) -> str:
     details = error.errors(include_url=False)[0]
-    path = ".".join(str(step) for step in details["loc"])
+    # A recipe may be a stranger's: what it calls a field is quoted without its control characters.
+    path = "".join(char if char.isprintable() else "?" for char in ".".join(str(step) for step in details["loc"]))
     if details["type"] == "extra_forbidden":
         known = _field_names(details["loc"][:-1])
         close = difflib.get_close_matches(str(details["loc"][-1]), known, n=1)

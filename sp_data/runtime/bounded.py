@@ -28,7 +28,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from sp_data.errors import StageError
 from sp_data.runtime.subprocesses import die_with_parent
 
 MEMORY_BYTES = 3 << 30
@@ -47,6 +46,10 @@ class GivenUp(Exception):
     """The call took too long, too much memory, or raised; the message says which, in one line."""
 
 
+class DoesNotStart(Exception):
+    """The child could not be started, which is no text's fault; the message says why, in one line."""
+
+
 class BoundedWorker:
     """Calls of one module's function in a child, one at a time; `call` may be used by several threads."""
 
@@ -60,7 +63,7 @@ class BoundedWorker:
         atexit.register(self.close)
 
     def call(self, request: object) -> bytes:
-        """The function's answer. Raises GivenUp, or StageError if the child cannot be started."""
+        """The function's answer. Raises GivenUp, DoesNotStart."""
         body = pickle.dumps(request)
         with self._lock:
             for _ in range(_STARTS):
@@ -119,7 +122,7 @@ class BoundedWorker:
         return self._child
 
     def _started(self) -> subprocess.Popen[bytes]:
-        """A child that is ready. Raises StageError: without it no text at all can be read, which is no text's fault."""
+        """A child that is ready. Raises DoesNotStart."""
         child = subprocess.Popen(
             [sys.executable, "-m", self._module, str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -136,7 +139,7 @@ class BoundedWorker:
                 child.kill()
                 child.wait()
                 cause = next((line for line in reversed(lines) if line.strip()), f"status {child.returncode}")
-                raise StageError(f"python -m {self._module}, which reads pages, does not start: {cause.strip()}")
+                raise DoesNotStart(f"python -m {self._module} does not start: {cause.strip()}")
         return child
 
     def _end(self) -> int:

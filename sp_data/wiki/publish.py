@@ -4,8 +4,8 @@ If the wiki did not change, nothing is published. If it is again as it was some 
 newest.
 
 A list that was saved half, a portal that somebody emptied, a host that forgot its pictures: none of them may take a
-dataset apart. So a catalogue that would lose all of its pictures, or more than half of at least MANY_PICTURES, is
-refused, unless the person says that it is meant.
+dataset apart. So a catalogue that would lose all of its pictures, or more than half of many, is refused, unless the
+person says that it is meant.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 STAGE = "scrape"
 NAMED_IN_THE_LOG = 10
-MANY_PICTURES = 10
-"""In a smaller catalogue a person removes half of the pictures on purpose; only losing all of them is refused."""
+MANY_ON_A_LIST, MANY_ON_A_WIKI = 10, 50
+"""In a smaller catalogue the loss of half is no sign of a fault, only that of everything. A list is a file that may be
+saved half; a portal of 25 pictures is reworked by its editors."""
 SMALLEST_PART = 0.5
 """Half: what editors remove in a week is far less, and what a cut file or an emptied portal leaves is mostly less."""
 
@@ -60,7 +61,8 @@ def publish_catalogue(
 def check_size(run: StageRun, newest: Manifest | None, num_pictures: int, *, allow_shrink: bool) -> None:
     """Raises ListShrank if the newest catalogue has far more pictures than the `num_pictures` that are left."""
     before = newest.counts.out if newest else 0
-    shrank = num_pictures == 0 < before or (before >= MANY_PICTURES and num_pictures < before * SMALLEST_PART)
+    many = MANY_ON_A_LIST if run.recipe.source.addresses else MANY_ON_A_WIKI
+    shrank = num_pictures == 0 < before or (before >= many and num_pictures < before * SMALLEST_PART)
     if not shrank:
         return
     left = f"{num_pictures:,} are" if num_pictures > 1 else "one is" if num_pictures else "none is"

@@ -39,6 +39,8 @@ class Refused(Exception):
     """A picture that is not kept; `reason` is one of REASONS, `detail` is for people."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
+        # It may quote what the file says.
+        detail = "".join(char if char.isprintable() else "?" for char in detail)
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail

@@ -72,6 +72,8 @@ def connection_failure(error: Exception, address: str, timeout_s: float, proxy: 
             return unreachable(address, "cannot be reached: nothing listens at this port; is the address right?")
     if isinstance(error, requests.exceptions.Timeout) or any(isinstance(one, ReadTimeoutError) for one in reasons):
         return unreachable(address, f"did not answer within {timeout_s:g} s")
+    if any(isinstance(reason, ConnectionResetError | BrokenPipeError) for reason in reasons):
+        return unreachable(address, "cannot be reached: it closes the connection without an answer")
     if any(isinstance(reason, http.client.HTTPException) for reason in reasons):
         return unreachable(address, "answers, but not as a web server does")
     if any(isinstance(reason, NewConnectionError) for reason in reasons):

@@ -160,6 +160,9 @@ class Transport:
     @contextlib.contextmanager
     def _send(self, address: str, headers: Mapping[str, str] | None) -> Iterator[requests.Response]:
         netloc = read_web_address(address).netloc
+        proxy = self._proxy_for(address)
+        if proxy is not None and not _can_be_used(proxy):
+            raise _no_proxy(address)
         self._pace.wait(netloc)
         self._retry_gap_s = self._pace.gap_s(netloc)
         self.num_requests += 1
@@ -176,11 +179,12 @@ class Transport:
         except TooSlow as error:
             raise unreachable(address, str(error)) from error
         except requests.exceptions.ConnectionError as error:
-            raise connection_failure(error, address, timeout_s, self._proxy_for(address)) from error
-        except (LocationParseError, requests.exceptions.InvalidSchema, ValueError) as error:
-            # The address was read before, so a proxy's is wrong, or there is an oddity that only requests knows of.
-            if self._proxy_for(address) is not None:
-                raise _no_proxy(address) from error
+            raise connection_failure(error, address, timeout_s, proxy) from error
+        except requests.exceptions.InvalidSchema as error:
+            # socks://, without the library for it.
+            raise _no_proxy(address) from error
+        except (LocationParseError, ValueError) as error:
+            # requests raises ValueErrors about addresses, those in redirects included.
             raise AddressRefused("not a web address") from error
         except requests.exceptions.RequestException as error:
             raise unreachable(address, f"cannot be requested ({type(error).__name__})") from error
@@ -233,6 +237,14 @@ def _refused(address: str, reason: str) -> WikiUnreachable:
             "--set source.allow_private_addresses=true",
         )
     return unreachable(address, f"leads to an address that is not allowed ({reason})")
+
+
+def _can_be_used(proxy: str) -> bool:
+    try:
+        address = requests.models.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    except (LocationParseError, ValueError):
+        return False
+    return bool(address.host) and (address.scheme in ("http", "https") or str(address.scheme).startswith("socks"))
 
 
 def _no_proxy(address: str) -> WikiUnreachable:

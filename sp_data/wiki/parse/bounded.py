@@ -13,7 +13,8 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from sp_data.runtime.bounded import BoundedWorker, GivenUp
+from sp_data.errors import StageError
+from sp_data.runtime.bounded import BoundedWorker, DoesNotStart, GivenUp
 from sp_data.wiki.parse.file_page import FilePage
 from sp_data.wiki.parse.page import Page
 from sp_data.wiki.parse.titles import Namespaces
@@ -37,20 +38,20 @@ def read_page(text: str, title: str, page_id: int, revision: int, spaces: Namesp
     """As `wikitext.read`. Raises GivenUp."""
     _check_length(text, LONGEST_TEXT)
     _check_openings(text)
-    return _PAGE.validate_json(_worker().call(("wikitext", _pickled(spaces), (text, title, page_id, revision))))
+    return _PAGE.validate_json(_call(("wikitext", _pickled(spaces), (text, title, page_id, revision))))
 
 
 def read_file_page(text: str, spaces: Namespaces) -> FilePage:
     """As `file_page.read`. Raises GivenUp."""
     _check_length(text, LONGEST_TEXT)
     _check_openings(text)
-    return _FILE_PAGE.validate_json(_worker().call(("file page", _pickled(spaces), (text,))))
+    return _FILE_PAGE.validate_json(_call(("file page", _pickled(spaces), (text,))))
 
 
 def read_html(html: str, title: str, page_id: int, revision: int) -> Page:
     """As `html.read`. Raises GivenUp."""
     _check_length(html, LONGEST_HTML)
-    return _PAGE.validate_json(_worker().call(("html", b"", (html, title, page_id, revision))))
+    return _PAGE.validate_json(_call(("html", b"", (html, title, page_id, revision))))
 
 
 def _check_length(text: str, longest: int) -> None:
@@ -64,6 +65,13 @@ def _check_openings(text: str) -> None:
     for opening, number in unclosed.items():
         if number > MOST_UNCLOSED:
             raise GivenUp(f"it has {number:,} unclosed {opening}, and no more than {MOST_UNCLOSED:,} are read")
+
+
+def _call(request: object) -> bytes:
+    try:
+        return _worker().call(request)
+    except DoesNotStart as error:
+        raise StageError(f"no page can be read: {error}") from error
 
 
 @cache

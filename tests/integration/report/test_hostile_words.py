@@ -63,7 +63,7 @@ def lake(server: HTTPServer, tmp_path_factory: pytest.TempPathFactory) -> Lake:
         writer.writerows((server.url_for(f"/{number}.png"), text) for number, text in enumerate(HOSTILE))
         writer.writerows((text, "a kid") for text in HOSTILE)
     source: dict[str, Any] = {"addresses": str(folder / "kids.csv"), "contact": "me@example.org"}
-    source |= {"acknowledge_terms": True, "requests_per_second": 50}
+    source |= {"acknowledge_terms": True, "requests_per_second": 50, "allow_private_addresses": True}
     recipe = Recipe.model_validate({"name": "hostile", "source": source, "curate": {"min_side_px": 8}})
     (folder / "hostile.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     lake = Lake(str(folder / "lake"), recipe.name)

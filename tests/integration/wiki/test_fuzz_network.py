@@ -137,7 +137,19 @@ ROBOTS = (
 
 @few_and_many
 def test_any_robots_txt_is_obeyed_or_ignored(num_inputs):
-    tokens = [b"Disallow:", b"//[", b"%zz", b"\n", b":", b"Crawl-delay: ", b"9" * 5000, b"1/", b"User-agent:", b"\x00"]
+    tokens = [
+        b"Disallow:",
+        b"Disallow: /\n",
+        b"//[",
+        b"%zz",
+        b"\n",
+        b":",
+        b"Crawl-delay: ",
+        b"9" * 5000,
+        b"1/",
+        b"User-agent:",
+        b"\x00",
+    ]
 
     def read(text: bytes) -> None:
         delay_s = Robots(lambda _: text.decode("utf-8", "replace")).check("http://wiki.example/api.php?action=query")
@@ -242,4 +254,6 @@ def test_no_address_leads_into_this_network(monkeypatch, num_inputs):
         Transport(Source.model_validate({**settings, "addresses": "list.txt"})) as listed,
     ):
         fuzz(texts.map(here) | texts, read, num_inputs, refusals=(RecipeError,))
-    assert connected
+        # A public address is connected to, so the list above would have named a private one.
+        read("http://8.8.8.8/a.png")
+    assert "8.8.8.8" in connected

@@ -315,16 +315,16 @@ def test_a_picture_that_left_the_wiki_is_waited_for_no_more(wiki, lake):
 
 def test_a_wiki_that_suddenly_shrinks_is_refused_until_it_is_whole_or_it_is_meant(wiki, tmp_path, lake):
     world = founded()
-    for number in range(12):
+    for number in range(45):
         world = history.upload(world, f"Many {number}.png", png("rgb"[number % 3]))
     wiki.world = later(world, hours=1)
     whole = digest(wiki, lake)
     emptied = wiki.world
-    for number in range(12):
+    for number in range(45):
         emptied = history.delete(emptied, f"File:Many {number}.png")
     wiki.world = later(emptied, hours=1)
     for options in ({}, {"reconcile": True}):
-        with pytest.raises(ListShrank, match=r"has 17 pictures, and 5 are left in .*--allow-shrink"):
+        with pytest.raises(ListShrank, match=r"has 50 pictures, and 5 are left in .*--allow-shrink"):
             digest(wiki, lake, **options)
     assert lake.list("wiki/journal") == []
     restored = later(world, hours=3)
@@ -332,7 +332,7 @@ def test_a_wiki_that_suddenly_shrinks_is_refused_until_it_is_whole_or_it_is_mean
     assert digest(wiki, lake, reconcile=True) == whole
     wiki.world = later(emptied, hours=5)
     shrunk = scrape(source("all"), lake, proxy=wiki.url, allow_shrink=True, reconcile=True).manifest
-    assert shrunk.counts.out == 5 and len(read_tombstones(lake, shrunk)) == 12
+    assert shrunk.counts.out == 5 and len(read_tombstones(lake, shrunk)) == 45
 
 
 def test_a_portal_that_was_emptied_and_is_restored_is_read_again(wiki, lake):

@@ -82,6 +82,10 @@ def test_every_field_is_part_of_the_identity_or_marked() -> None:
     for name, part in Recipe.model_fields.items():
         if name != "name" and part.annotation is not None:
             settings = getattr(recipes.demo(), name)
+            if name == "source":
+                # Left out where it is not set: datasets from before there was such a field keep their identities.
+                assert "encoding" not in settings.identity_fields()
+                settings = settings.model_copy(update={"encoding": "cp1252"})
             marked = {
                 field
                 for field, info in type(settings).model_fields.items()

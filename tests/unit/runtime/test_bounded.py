@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sp_data.errors import StageError
 from sp_data.runtime import bounded
-from sp_data.runtime.bounded import BoundedWorker, GivenUp
+from sp_data.runtime.bounded import BoundedWorker, DoesNotStart, GivenUp
 
 
 @pytest.fixture
@@ -109,7 +108,5 @@ def test_a_fork_has_a_child_of_its_own(worker):
 
 
 def test_a_child_that_does_not_start_is_an_error_and_no_texts_fault():
-    with pytest.raises(
-        StageError, match=r"python -m no_such_module, which reads pages, does not start: .*no_such_module"
-    ):
+    with pytest.raises(DoesNotStart, match=r"python -m no_such_module does not start: .*no_such_module"):
         BoundedWorker("no_such_module", cpu_s=1).call("a")

@@ -59,8 +59,8 @@ def test_a_progressive_jpeg_as_cameras_and_programs_make_them_is_read() -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_thousands_of_frames_only_the_first_is_decoded(form: str) -> None:
-    frames = [Image.new("RGB", (300, 300), (number % 256, number // 256, 9)) for number in range(600)]
+def test_of_many_frames_only_the_first_is_decoded(form: str) -> None:
+    frames = [Image.new("RGB", (300, 300), (number, 0, 9)) for number in range(150)]
     out = io.BytesIO()
     frames[0].save(out, form, save_all=True, append_images=frames[1:])
     began = time.monotonic()

@@ -15,7 +15,7 @@ from werkzeug import Request, Response
 
 from sp_data.errors import RecipeError, WikiApiError, WikiBlocked, WikiUnreachable
 from sp_data.recipe import Source
-from sp_data.wiki import originals
+from sp_data.wiki import download
 from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.politeness import Pace, user_agent
 from sp_data.wiki.http.retries import check_wait
@@ -214,12 +214,12 @@ def response(body: bytes, **headers: str) -> requests.Response:
 
 def test_a_picture_beyond_the_limit_is_not_read_further(tmp_path):
     into = tmp_path / "body"
-    by_length = originals.receive(response(b"x", **{"Content-Length": "10000000000"}), into, 1000)
-    assert (by_length.status, by_length.num_bytes) == (originals.TOO_LARGE, 0)
-    endless = response(bytes(10 * originals.CHUNK_BYTES))
-    cut = originals.receive(endless, into, 1000)
-    assert (cut.status, cut.num_bytes) == (originals.TOO_LARGE, originals.CHUNK_BYTES)
-    whole = originals.receive(response(b"abc"), into, 3)
+    by_length = download.receive(response(b"x", **{"Content-Length": "10000000000"}), into, 1000)
+    assert (by_length.status, by_length.num_bytes) == (download.TOO_LARGE, 0)
+    endless = response(bytes(10 * download.CHUNK_BYTES))
+    cut = download.receive(endless, into, 1000)
+    assert (cut.status, cut.num_bytes) == (download.TOO_LARGE, download.CHUNK_BYTES)
+    whole = download.receive(response(b"abc"), into, 3)
     assert (whole.status, whole.num_bytes, whole.sha1) == ("ok", 3, "a9993e364706816aba3e25717850c26c9cd0d89d")
     assert into.read_bytes() == b"abc"
 

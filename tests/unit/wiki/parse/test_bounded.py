@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from sp_data.runtime.bounded import GivenUp
+from sp_data.errors import StageError
+from sp_data.runtime.bounded import BoundedWorker, GivenUp
 from sp_data.wiki.parse import bounded, file_page, html, wikitext
 from sp_data.wiki.parse.titles import ENGLISH
 
@@ -87,3 +88,11 @@ def test_any_page_is_read_or_given_up_within_the_processors_time(text):
         except GivenUp as reason:
             assert "it takes more than" in str(reason) or "MemoryError" in str(reason)
     assert bounded.read_page("Ada is a kid.", "Ada", 1, 2, ENGLISH).lead == "Ada is a kid."
+
+
+def test_a_reader_that_does_not_start_ends_the_stage_and_costs_no_page(monkeypatch):
+    monkeypatch.setattr(bounded, "_worker", lambda: BoundedWorker("no_such_module", cpu_s=1))
+    with pytest.raises(
+        StageError, match=r"no page can be read: python -m no_such_module does not start: .*no_such_module"
+    ):
+        bounded.read_page(PAGE, "Ada", 1, 2, ENGLISH)
