@@ -32,8 +32,8 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**base, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **more}
 
 
-def run_demo(lake: Path, home: Path, **more: str) -> dict[str, Any]:
-    settings = [part for setting in QUICK for part in ("--set", setting)]
+def run_demo(lake: Path, home: Path, *sets: str, **more: str) -> dict[str, Any]:
+    settings = [part for setting in (*QUICK, *sets) for part in ("--set", setting)]
     command = [str(BIN / "sp-data"), "run", "demo", "--json", "--lake", str(lake), *settings]
     process = subprocess.run(command, capture_output=True, text=True, env=environment(home, **more), timeout=500)
     assert process.returncode == 0, process.stderr[-3000:]

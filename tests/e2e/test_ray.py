@@ -51,15 +51,14 @@ def test_the_jobs_were_task_runs(on_ray: Lake, server: str) -> None:
 EXPORT = """
 import sys
 from flows.export import export
-from sp_data.recipe import Machines, Recipe
 if __name__ == "__main__":
-    recipe = Recipe.model_validate_json(sys.argv[1]).model_copy(update={"machines": Machines(runner="ray")})
-    export("kohya", sys.argv[2], splits=("val", "test"), recipe=recipe, lake=sys.argv[3])
+    # The recipe that the dataset keeps has Ray as its runner.
+    export("demo", "kohya", sys.argv[1], splits=("val", "test"), lake=sys.argv[2])
 """
 
 
 def test_an_export_on_ray_is_that_of_threads(on_ray: Lake, demo_recipe: Recipe, server: str, tmp_path: Path) -> None:
-    command = [str(BIN / "python"), "-c", EXPORT, demo_recipe.model_dump_json(), str(tmp_path / "ray"), on_ray.url]
+    command = [str(BIN / "python"), "-c", EXPORT, str(tmp_path / "ray"), on_ray.url]
     home = environment(tmp_path / "home", PREFECT_API_URL=server)
     process = subprocess.run(command, capture_output=True, text=True, env=home, timeout=300)
     assert process.returncode == 0, process.stderr[-3000:]

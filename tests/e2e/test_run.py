@@ -7,7 +7,7 @@ from typing import Any
 
 from e2e.prefect_api import post, run_demo
 
-from sp_data.pipeline import DATASET_STAGES, STAGES
+from sp_data.pipeline import STAGES
 
 
 def test_one_command_leads_from_a_wiki_to_judged_pictures(first_run: tuple[dict[str, Any], Path]) -> None:
@@ -34,29 +34,43 @@ def test_the_page_of_a_run_tells_all_of_it(first_run: tuple[dict[str, Any], Path
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://paper-kids.localhost", "")
 
 
-def test_a_server_shows_an_artifact_a_stage_with_counts_and_pictures(
-    server: str, first_run: tuple[dict[str, Any], Path], tmp_path: Path
-) -> None:
+def test_where_nothing_changed_prefect_is_not_started(first_run: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
     first, lake = first_run
-    # Other tests use this server too.
-    before = {run["id"] for run in post(server, "/flow_runs/filter", {})}
-    result = run_demo(lake, tmp_path, PREFECT_API_URL=server)
+    # No server answers there, and a run that needed one would say so.
+    result = run_demo(lake, tmp_path / "home", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert {stage["state"] for stage in result["stages"]} == {"unchanged"}
     assert result["judge"] == first["judge"]
     assert result["report"] == first["report"]
-    runs = [run for run in post(server, "/flow_runs/filter", {}) if run["id"] not in before]
-    assert [run["state"]["type"] for run in runs] == ["COMPLETED"] * 3, "pipeline, dataset, finetune"
-    of_runs = {"artifacts": {"flow_run_id": {"any_": [run["id"] for run in runs]}}}
-    artifacts = {artifact["key"]: artifact for artifact in post(server, "/artifacts/filter", of_runs)}
-    assert artifacts.keys() >= {f"demo-{stage}" for stage in STAGES} | {"demo-report"}
-    for stage in STAGES:
-        markdown = artifacts[f"demo-{stage}"]["data"]
-        counts = next(entry for entry in result["stages"] if entry["name"] == stage)
-        assert f"| {counts['in']:,} | {counts['out']:,} | {counts['dropped']:,} |" in markdown
-        # The prior makes embeddings, not pictures.
-        assert ("](data:image/jpeg;base64," in markdown) == (stage != "prior")
-        assert len(markdown) < 400_000
-    assert "| best | 12 |" in artifacts["demo-decoder"]["data"]
-    logs = post(server, "/logs/filter", {"limit": 200})
-    assert any("scrape" in line["name"] for line in logs), "the library's own lines are in the run's log"
-    assert {stage["name"] for stage in result["stages"]} > set(DATASET_STAGES)
+    assert not (tmp_path / "home").exists(), "Prefect was not even imported"
+
+
+def test_a_server_shows_what_a_run_made_and_a_summary_of_all(
+    server: str, first_run: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    _, lake = first_run
+    # Other tests use this server too.
+    before = {run["id"] for run in post(server, "/flow_runs/filter", {})}
+    result = run_demo(lake, tmp_path, "decoder.steps=16", PREFECT_API_URL=server)
+    made = [stage["name"] for stage in result["stages"] if stage["state"] == "done"]
+    assert made == ["decoder", "judge"]
+    (run,) = [run for run in post(server, "/flow_runs/filter", {}) if run["id"] not in before]
+    assert run["state"]["name"] == "Done: decoder, judge"
+    assert run["name"] == "demo · decoder, judge"
+    assert "dataset:demo" in run["tags"]
+    tasks = post(server, "/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    assert {f"{stage} demo" for stage in STAGES} <= {task["name"] for task in tasks}
+    of_run = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    artifacts = {artifact["key"]: artifact for artifact in post(server, "/artifacts/filter", of_run)}
+    shown = {name for name in STAGES if f"demo-{name}" in artifacts}
+    assert shown == set(made), "what did not change is not shown again"
+    summary = artifacts["demo-summary"]["data"]
+    for stage in result["stages"]:
+        counts = f"{stage['in']:,} | {stage['out']:,} | {stage['dropped']:,}"
+        assert f"| [{stage['name']}](/artifacts/key/demo-{stage['name']}) | {stage['state']} | {counts} |" in summary
+    for name in made:
+        assert "](data:image/jpeg;base64," in artifacts[f"demo-{name}"]["data"]
+        assert len(artifacts[f"demo-{name}"]["data"]) < 400_000
+    assert "| best | 16 |" in artifacts["demo-decoder"]["data"]
+    logs = post(server, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
+    assert any("decoder" in line["name"] or "training" in line["name"] for line in logs), "the library's own lines"
+    assert not [line for line in logs if line["name"].startswith("httpx")]

@@ -95,17 +95,22 @@ def test_a_sweep_draws_each_prompt_with_every_combination(
     assert all(f"`{path}`" in artifacts[0]["markdown"] for path in paths)
 
 
-def test_the_flow_hands_on_what_was_set_and_leaves_the_rest_to_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flow_hands_on_what_was_set_and_leaves_the_rest_to_the_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import flows.generate
 
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(flows.generate, "draw", lambda *_, **options: asked.update(options))
-    generate.fn()
+    monkeypatch.setattr(flows.generate, "draw", lambda *_, **options: asked.update(options) or [])
+    lake = str(tmp_path / "lake")
+    generate.fn(lake=lake)
     assert asked["options"] == SamplingOptions()
     assert (asked["sweep_over"], asked["checkpoint"], asked["num_pictures"]) == ({}, [], 4)
-    generate.fn(sampler="ddim", steps=8, cond_scale=3, negative_prompt="a hat", best_of=2, checkpoint=["latest"])
+    generate.fn(
+        sampler="ddim", steps=8, cond_scale=3, negative_prompt="a hat", best_of=2, checkpoint=["latest"], lake=lake
+    )
     assert asked["options"] == SamplingOptions("ddim", 8, cond_scale=3, negative_prompt="a hat", best_of=2)
-    generate.fn(sweep=SweepOver(prior_cond_scale=[1, 2]))
+    generate.fn(sweep=SweepOver(prior_cond_scale=[1, 2]), lake=lake)
     assert asked["sweep_over"] == {"prior_cond_scale": [1.0, 2.0]}
 
 
