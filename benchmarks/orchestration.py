@@ -2,8 +2,8 @@
 
     python benchmarks/orchestration.py [--quick] [--json]
 
-A lake of the demo is made by library calls (`sp-data run --no-prefect --until verify`) and another one by a flow run on a
-real Prefect server that is running already; each command is a process of its own, imports included.
+A lake of the demo is made by library calls (`sp-data run --no-prefect --until verify`) and another one by a flow run on
+a real Prefect server that is running already; each command is a process of its own, imports included.
 
     flow_over_library    seconds of the flow run over those of the library
     extra_seconds        the difference

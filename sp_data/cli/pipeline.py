@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -283,10 +284,19 @@ def status(
     name_option: RecipeOption = None,
     sets: SetOption = None,
     url: LakeOption = DEFAULT_LAKE,
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="Every dataset of the lake in a line: age, pictures, training, size, what is due."),
+    ] = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Say what is done, stale, damaged or missing, with sizes, and which models saw pictures forgotten since."""
+    if all_:
+        if name or name_option or sets:
+            raise errors.UsageError("--all is of every dataset: it takes neither a name nor --set")
+        _show_all(url, json_=json_)
+        return
     from sp_data.cli.terminal import status_table
     from sp_data.pipeline import stand
     from sp_data.training.seen import saw_forgotten
@@ -311,6 +321,19 @@ def status(
         status_table([{**row, "reason": stage.reason} for row, stage in zip(rows, standing, strict=True)])
         for model in saw:
             say(model.line(lake))
+
+
+def _show_all(url: str, *, json_: bool) -> None:
+    from sp_data.cli.terminal import overview_table
+    from sp_data.upkeep.overview import overview
+
+    rows = overview(url, datetime.now(UTC))
+    if json_:
+        print_json({"datasets": [row.as_json() for row in rows]})
+    elif rows:
+        overview_table(rows)
+    else:
+        say(f"lake {url} holds no dataset")
 
 
 def add_stage_commands() -> None:

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.highlighter import NullHighlighter
@@ -27,6 +27,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sp_data.foreign_text import OneLineFormatter, one_line
+
+if TYPE_CHECKING:
+    from sp_data.upkeep.overview import DatasetOverview
 
 LOG_FORMAT = "%(asctime)s %(message)s"
 
@@ -149,6 +152,22 @@ def status_table(rows: Sequence[dict[str, Any]]) -> None:
         size = "" if row["bytes"] is None else f"{row['bytes']:,}"
         digest, made_at = (row["digest"] or "")[:12], row["made_at"] or ""
         table.add_row(*_plain(row["name"], row["state"], digest, made_at, size, row["reason"]))
+    _console().print(table)
+
+
+def overview_table(rows: Sequence[DatasetOverview]) -> None:
+    """Print a lake's datasets, each with what is due of it."""
+    table = Table("dataset", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("pictures", "days old", "trained at", "GB"):
+        table.add_column(heading, justify="left" if heading == "trained at" else "right")
+    table.add_column("due")
+    for row in rows:
+        pictures = "" if row.pictures is None else f"{row.pictures:,}"
+        age = "" if row.age_days is None else f"{row.age_days:.1f}"
+        trained = row.trained_at[:16].replace("T", " ")
+        table.add_row(
+            *_plain(row.name, pictures, age, trained, f"{row.bytes / 1e9:.2f}", "; ".join(row.due) or "nothing")
+        )
     _console().print(table)
 
 

@@ -172,11 +172,12 @@ class Lake:
     def everything(self, folder: str) -> dict[str, int]:
         """Like `sizes`, with files under temporary names too, such as those of a process killed before the rename.
 
-        Links are no files of the lake: they are neither listed nor followed."""
+        '' is the dataset's whole folder. Links are no files of the lake: they are neither listed nor followed."""
+        place = self.full(folder) if folder else self.root
         if self.is_local:
-            return dict(files_below(Path(self.full(folder)), folder))
-        with store_errors(self.fs, self.full(folder)):
-            infos = self.fs.find(self.full(folder), detail=True)
+            return dict(files_below(Path(place), folder))
+        with store_errors(self.fs, place):
+            infos = self.fs.find(place, detail=True)
         prefix_length = len(self.fs._strip_protocol(self.root)) + 1
         return {str(name)[prefix_length:]: int(info["size"]) for name, info in infos.items()}
 

@@ -43,7 +43,7 @@ def files_below(folder: Path, name: str) -> Iterator[tuple[str, int]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        path = f"{name}/{entry.name}"
+        path = f"{name}/{entry.name}" if name else entry.name
         if entry.is_dir(follow_symlinks=False):
             yield from files_below(Path(entry.path), path)
         elif entry.is_file(follow_symlinks=False):
