@@ -37,6 +37,8 @@ class SpDataError(Exception):
     """
 
     exit_code = 1
+    items: tuple[str, ...] = ()
+    """What the sentence announces, each for a line of its own below it."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(one_line(part) if isinstance(part, str) else part for part in args))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from collections.abc import Iterable
 from types import FrameType
 from typing import NoReturn
 
@@ -44,7 +45,7 @@ def main() -> NoReturn:
     try:
         whole_app()()
     except errors.SpDataError as error:
-        _end(str(error), error.exit_code)
+        _end(str(error), error.exit_code, error.items)
     except SystemExit as ended:
         if ended.code != INTERRUPTED:
             raise
@@ -70,6 +71,8 @@ def _system_sentence(error: OSError) -> str:
     return f"{error.strerror}{where}; see that it is there and may be used, then run the same command again"
 
 
-def _end(sentence: str, code: int) -> NoReturn:
+def _end(sentence: str, code: int, items: Iterable[str] = ()) -> NoReturn:
     say(f"sp-data: {sentence}", err=True)
+    for item in items:
+        say(f"  {item}", err=True)
     sys.exit(code)

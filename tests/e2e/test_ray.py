@@ -16,6 +16,8 @@ from sp_data.pipeline import DATASET_STAGES
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_manifests
 
+pytestmark = pytest.mark.proof
+
 ON_RAY = ["machines.runner=ray", "machines.jobs_a_task=3", "shard.distributor=ray"]
 
 

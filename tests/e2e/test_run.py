@@ -31,7 +31,8 @@ def test_the_page_of_a_run_tells_all_of_it(first_run: tuple[dict[str, Any], Path
     for reason in ("cut-off", "near-duplicate", "opted-out", "mime-not-wanted (image/svg+xml)"):
         assert reason in page
     assert page.count('class="drawn"') == 4
-    assert "http" not in page.replace("http://www.w3.org", "").replace("http://paper-kids.localhost", "")
+    assert "http:" not in page.replace("http://www.w3.org", "").replace("http://paper-kids.localhost", "")
+    assert "https:" not in page
 
 
 def test_where_nothing_changed_prefect_is_not_started(first_run: tuple[dict[str, Any], Path], tmp_path: Path) -> None:

@@ -107,10 +107,11 @@ def fetch(
             missing.append(f"{_clip_address()} -> {clip_file()}")
         progress.advance()
     if missing:
-        lines = "".join(f"\n  {line}" for line in missing)
-        raise HubUnreachable(
-            f"cannot fetch LAION's weights ({causes[0]}); run it again with a network, or fetch these elsewhere:{lines}"
+        unreachable = HubUnreachable(
+            f"cannot fetch LAION's weights ({causes[0]}); run it again with a network, or fetch these elsewhere:"
         )
+        unreachable.items = tuple(missing)
+        raise unreachable
     return adopted
 
 

@@ -32,6 +32,7 @@ def files_of(lake: Lake) -> dict[str, bytes]:
     return {path: lake.read_bytes(path) for path in lake.list("embeddings")}
 
 
+@pytest.mark.proof
 def test_the_command_makes_the_rows_of_the_stage(demo_recipe: Recipe, lake_copy: Lake) -> None:
     run_stage("embed", with_embed(demo_recipe, precision="fp32"), without_the_last(lake_copy, 7))
     embedded, rows = manifests.latest(lake_copy, "embed"), files_of(lake_copy)

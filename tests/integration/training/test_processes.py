@@ -169,6 +169,7 @@ def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool], num
     return said
 
 
+@pytest.mark.proof
 def test_a_training_of_two_processes_is_stopped_goes_on_with_one_and_ends_with_two(
     trained_copy: Lake, quick_recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -219,7 +219,7 @@ def random_steps(seed: str, count: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(SAVE_EVERY + 1, STEPS), count))
 
 
-@pytest.mark.parametrize("network", ["prior", "unet 2"])
+@pytest.mark.parametrize("network", ["prior", pytest.param("unet 2", marks=pytest.mark.proof)])
 def test_a_training_killed_at_a_random_step_ends_as_an_undisturbed_one(
     network: str, make_life: Callable[[str], Life], undisturbed: dict[str, Ended]
 ) -> None:
