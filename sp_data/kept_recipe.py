@@ -15,6 +15,7 @@ from sp_data.lake import Lake
 from sp_data.recipe import Recipe, build
 
 RECIPE_FILE = "recipe.json"
+MAX_BYTES = 16 << 20
 FIELDS_NAMED = 4
 """Fields that a difference names."""
 
@@ -44,7 +45,7 @@ def recall_recipe(lake: Lake) -> Recipe | None:
         return None
     cure = "delete it and give the recipe again: its stock name or a .yaml file"
     try:
-        fields = parse_json(lake.read_bytes(RECIPE_FILE))
+        fields = parse_json(lake.read_bytes(RECIPE_FILE, MAX_BYTES))
         if isinstance(fields, dict):
             # A dataset is called as its folder is, which may have been copied.
             fields["name"] = lake.dataset

@@ -57,12 +57,32 @@ def recipe_and_lake(
         )
     if loads_clip:
         _check_clip(recipe.embed.clip_model, sets or [], wanted)
+    if keeps:
+        _check_machines(recipe, sets or [], wanted)
     if not quiet:
         if name in NAMED and (fields := differences(load_recipe(name, sets or []), recipe, "stock")):
             _note(f"{name}: the dataset's own recipe is taken, not the stock one: {fields}")
         if fields := differences(kept, recipe, "was"):
             _note(f"{wanted}: {fields}, {'from now on' if keeps else 'for this command'}")
     return recipe, Lake(url, wanted)
+
+
+def _check_machines(recipe: Recipe, sets: list[str], dataset: str) -> None:
+    """Raises StageError if the dataset's own recipe sends work to other machines, and the person did not say so.
+
+    Whoever answers there decides what runs here."""
+    fields = {
+        "machines.ray_address": recipe.machines.ray_address if recipe.machines.runner == "ray" else "",
+        "shard.distributor": "" if recipe.shard.distributor == "multiprocessing" else recipe.shard.distributor,
+        "embed.distributor": "" if recipe.embed.distributor in ("here", "sequential") else recipe.embed.distributor,
+    }
+    named = [setting.partition("=")[0] for setting in sets]
+    for field, value in fields.items():
+        if value and field not in named and field.partition(".")[0] not in named:
+            raise errors.StageError(
+                f"the recipe that dataset {dataset!r} keeps sends work to other machines ({field} = {value}); if it is "
+                f"yours, say so: --set {field}={value}, or give your .yaml file"
+            )
 
 
 def _check_clip(clip_model: str, sets: list[str], dataset: str) -> None:
