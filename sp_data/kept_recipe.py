@@ -24,6 +24,7 @@ from sp_data.recipe.load import changed, named_in_file
 
 RECIPE_FILE = "recipe.json"
 RECIPE_FOLDER = "recipes"
+MAX_BYTES = 16 << 20
 FIELDS_NAMED = 4
 """Fields that a difference names."""
 
@@ -53,7 +54,7 @@ def recall_recipe(lake: Lake) -> Recipe | None:
         return None
     cure = "delete it and give the recipe again: its stock name or a .yaml file"
     try:
-        fields = parse_json(lake.read_bytes(RECIPE_FILE))
+        fields = parse_json(lake.read_bytes(RECIPE_FILE, MAX_BYTES))
         if isinstance(fields, dict):
             # A dataset is called as its folder is, which may have been copied.
             fields["name"] = lake.dataset

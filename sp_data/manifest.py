@@ -31,6 +31,10 @@ PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Of a folder or a file, without a path."""
 
 
+MAX_BYTES = 1 << 30
+"""Of a manifest: one of a hundred thousand shards has some 100 MB."""
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -239,7 +243,7 @@ def latest(lake: Lake, stage: str) -> Manifest | None:
 
 def _load(lake: Lake, path: str) -> Manifest | None:
     try:
-        manifest = Manifest.model_validate_json(lake.read_bytes(path))
+        manifest = Manifest.model_validate_json(lake.read_bytes(path, MAX_BYTES))
         if manifest.stage in DETAILS_OF:
             DETAILS_OF[manifest.stage].model_validate(manifest.details)
     except FileNotFoundError:

@@ -29,7 +29,13 @@ def read_table(path: Path, display_name: str, columns: Sequence[str] | None = No
     """
     with _corrupt_file_named(display_name):
         # Not as a dataset: pyarrow would take a folder's name (`img_emb=3`) for a partition.
-        table = pq.ParquetFile(path).read(columns=list(columns) if columns is not None else None)
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        if twice := sorted(name for name in set(columns or ()) if names.count(name) > 1):
+            raise CorruptFile(
+                f"{display_name} has the column {twice[0]!r} {names.count(twice[0])} times: expected once"
+            )
+        table = file.read(columns=list(columns) if columns is not None else None)
     if missing := sorted(set(columns or ()) - set(table.schema.names)):
         raise CorruptFile(
             f"{display_name} has no column {missing[0]!r} among {table.schema.names}; run its stage again"

@@ -26,6 +26,8 @@ _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?")
 _LOGIN = re.compile(r"(?<=//)[^/?#\s\\]*@")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_V6 = ipaddress.ip_network("2000::/3")
+_CLOUDS_HOST = ipaddress.ip_address("168.63.129.16")
+"""Azure's virtual machines reach the agent of their host there: a public address by its number alone."""
 _PROTOCOLS_V4 = ipaddress.ip_network("192.0.0.0/24")
 """Not global (RFC 6890), which Python 3.11 knows of a part of it only; a cloud's metadata server is in it."""
 
@@ -147,7 +149,7 @@ def is_private_ip(ip: IpAddress) -> bool:
     inner = [ip] if isinstance(ip, ipaddress.IPv4Address) else _embedded(ip)
     if not inner:
         return not ip.is_global or ip not in _GLOBAL_V6
-    return any(not one.is_global or one.is_multicast or one in _PROTOCOLS_V4 for one in inner)
+    return any(not one.is_global or one.is_multicast or one in _PROTOCOLS_V4 or one == _CLOUDS_HOST for one in inner)
 
 
 def is_link_local(ip: IpAddress) -> bool:

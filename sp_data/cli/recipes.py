@@ -33,9 +33,30 @@ def recipe_and_lake(
     from sp_data.recipe.load import named_in_file
 
     recipe, lake = find_recipe(name, sets or [], url, say=None if quiet else _note, keeps=keeps, default=default)
-    if loads_clip and not named_in_file(name or "") and recall_recipe(lake) is not None:
-        _check_clip(recipe.embed.clip_model, sets or [], lake.dataset)
+    if not named_in_file(name or "") and recall_recipe(lake) is not None:
+        if loads_clip:
+            _check_clip(recipe.embed.clip_model, sets or [], lake.dataset)
+        if keeps:
+            _check_machines(recipe, sets or [], lake.dataset)
     return recipe, lake
+
+
+def _check_machines(recipe: Recipe, sets: list[str], dataset: str) -> None:
+    """Raises StageError if the dataset's own recipe sends work to other machines, and the person did not say so.
+
+    Whoever answers there decides what runs here."""
+    fields = {
+        "machines.ray_address": recipe.machines.ray_address if recipe.machines.runner == "ray" else "",
+        "shard.distributor": "" if recipe.shard.distributor == "multiprocessing" else recipe.shard.distributor,
+        "embed.distributor": "" if recipe.embed.distributor in ("here", "sequential") else recipe.embed.distributor,
+    }
+    named = [setting.partition("=")[0] for setting in sets]
+    for field, value in fields.items():
+        if value and field not in named and field.partition(".")[0] not in named:
+            raise errors.StageError(
+                f"the recipe that dataset {dataset!r} keeps sends work to other machines ({field} = {value}); if it is "
+                f"yours, say so: --set {field}={value}, or give your .yaml file"
+            )
 
 
 def _check_clip(clip_model: str, sets: list[str], dataset: str) -> None:

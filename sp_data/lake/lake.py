@@ -12,6 +12,7 @@ import errno
 import os
 import shlex
 import shutil
+import stat
 import tempfile
 import uuid
 from collections import defaultdict
@@ -23,7 +24,7 @@ from typing import BinaryIO, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sp_data.canonical import sha256_of
-from sp_data.errors import LakeError
+from sp_data.errors import CorruptFile, LakeError
 from sp_data.lake import locks
 from sp_data.lake.disk import abandoned_in, disk_errors, scratch_prefix
 from sp_data.lake.links import Links, files_below
@@ -139,11 +140,25 @@ class Lake:
         with store_errors(self.fs, self.full(path)):
             return cast(BinaryIO, self.fs.open(self.full(path), "rb"))
 
-    def read_bytes(self, path: str) -> bytes:
+    def read_bytes(self, path: str, max_bytes: int | None = None) -> bytes:
+        """A whole file. Raises CorruptFile for a pipe, a device, or on a disk more than `max_bytes`."""
+        if self.is_local:
+            self._check_is_file(path, max_bytes)
         # Without this s3fs asks for the size first, to see whether it could read parts of a large file in parallel.
         options = {"max_concurrency": 1} if is_s3(self.fs) else {}
         with store_errors(self.fs, self.full(path)):
             return bytes(self.fs.cat_file(self.full(path), **options))
+
+    def _check_is_file(self, path: str, max_bytes: int | None = None) -> None:
+        """A pipe in a folder that a stranger made would be waited for for ever."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = Path(self.full(path)).stat()
+            if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+                raise CorruptFile(f"{self.full(path)} is not a file but a pipe, a socket or a device; remove it")
+            if max_bytes is not None and status.st_size > max_bytes:
+                raise CorruptFile(
+                    f"{self.full(path)} has {status.st_size:,} bytes: expected at most {max_bytes:,}; remove it"
+                )
 
     def read_all(self, paths: list[str]) -> Iterator[bytes]:
         """The contents of many small files, in order."""

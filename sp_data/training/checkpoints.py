@@ -161,6 +161,7 @@ def load_weights(lake: Lake, checkpoint: Checkpoint, network: nn.Module) -> None
         try:
             network.load_state_dict(load_file(local))
         except Exception as error:
+            # A broken file makes safetensors and torch raise errors of many kinds.
             raise CorruptFile(
                 f"{lake.full(path)} does not hold the weights that its record describes "
                 f"({_first_line(error)}); delete its folder"

@@ -9,13 +9,14 @@ from pathlib import Path
 import requests
 
 from sp_data.wiki.catalogue import OK
+from sp_data.wiki.http.connections import TooSlow
 from sp_data.wiki.http.transport import BROKE_OFF, CHUNK_BYTES
-from sp_data.wiki.refusals import CUT_OFF, TOO_LARGE
+from sp_data.wiki.refusals import CUT_OFF, TOO_LARGE, TOO_SLOW
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A received body: its size, its sha1 (hex), and a status: 'ok', 'cut-off' or 'too-large'."""
+    """A received body: its size, its sha1 (hex), and a status: 'ok', 'cut-off', 'too-slow' or 'too-large'."""
 
     num_bytes: int
     sha1: str
@@ -23,7 +24,7 @@ class Body:
 
 
 def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:
-    """Write a response's body into a file. Status 'ok', 'cut-off' or 'too-large'; reading stops beyond `max_bytes`."""
+    """Write a response's body into a file. Its status; reading stops beyond `max_bytes`."""
     length = response.headers.get("Content-Length", "")
     # Python reads no number of thousands of digits.
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
@@ -37,6 +38,8 @@ def receive(response: requests.Response, into: Path, max_bytes: int) -> Body:
                     return Body(num_bytes, "", TOO_LARGE)
                 hasher.update(chunk)
                 stream.write(chunk)
+        except TooSlow:
+            return Body(num_bytes, "", TOO_SLOW)
         except BROKE_OFF:
             return Body(num_bytes, "", CUT_OFF)
     return Body(num_bytes, hasher.hexdigest(), OK)

@@ -36,6 +36,7 @@ from sp_data.wiki.refusals import (
     NO_AI,
     NOT_FOUND,
     REFUSED,
+    TOO_SLOW,
     UNREACHABLE,
     HostFailures,
     host_of,
@@ -106,7 +107,7 @@ class AddressFetcher:
         """The outcome in the unfinished run that this one continues, if it still holds."""
         entry = self._journal.find(_request(url))
         try:
-            outcome, at = _outcome_of(entry) if entry is not None else (None, 0.0)
+            outcome, at = outcome_of(entry) if entry is not None else (None, 0.0)
         except (TypeError, ValueError, KeyError, AttributeError):
             log.info("what is known of %s cannot be read; it is asked for again", url)
             return None
@@ -173,13 +174,16 @@ class AddressFetcher:
         try:
             with self._transport.listed(address) as response:
                 code = response.status_code
-                if code == 200 or code in GONE:
+                if code in GONE:
                     self._hosts.answered(host)
                 if code != 200:
                     return FetchOutcome(NOT_FOUND if code in GONE else f"http-{code}")
                 if forbids_training(response.headers.get("X-Robots-Tag", "")):
+                    self._hosts.answered(host)
                     return FetchOutcome(NO_AI)
                 body = receive(response, into, self._source.max_file_bytes)
+                if body.status != TOO_SLOW:
+                    self._hosts.answered(host)
                 has_known_end = _has_known_end(response)
         except AddressRefused as error:
             return FetchOutcome(f"address-refused ({error})")
@@ -208,7 +212,7 @@ def _request(url: str) -> dict[str, str]:
     return {"address": url}
 
 
-def _outcome_of(entry: dict[str, Any]) -> tuple[FetchOutcome, float]:
+def outcome_of(entry: dict[str, Any]) -> tuple[FetchOutcome, float]:
     """The outcome in a journal's entry, and when it was written (seconds since 1970; 0 if that is not known)."""
     return FetchOutcome(**{name: value for name, value in entry.items() if name != "at"}), float(entry.get("at", 0.0))
 

@@ -37,6 +37,7 @@ from sp_data.wiki.refusals import (
     REFUSED,
     SHA1_MISMATCH,
     TOO_LARGE,
+    TOO_SLOW,
     UNREACHABLE,
     FetchRefusal,
     HostFailures,
@@ -204,13 +205,16 @@ class Originals:
         try:
             with self._client.transport.original(file.url) as response:
                 code = response.status_code
-                if code == 200 or code in GONE:
+                if code in GONE:
                     self._hosts.answered(host)
                 if code != 200:
                     return NOT_FOUND if code in GONE else f"http-{code}"
                 if forbids_training(response.headers.get("X-Robots-Tag", "")):
+                    self._hosts.answered(host)
                     return NO_AI
                 body = receive(response, into, self._client.source.max_file_bytes)
+                if body.status != TOO_SLOW:
+                    self._hosts.answered(host)
         except AddressRefused as error:
             return f"address-refused ({error})"
         if body.status != OK:
@@ -227,6 +231,8 @@ class Originals:
 
 def _failure_of(url: str, status: str) -> WikiError:
     """The error of a host that answers with this status, 'http-503', again and again."""
+    if status == TOO_SLOW:
+        return unreachable(url, f"sends too few bytes a second, for {FAILURES_IN_A_ROW} pictures in a row")
     code = status.removeprefix("http-")
     error_for = unreachable if code.startswith("5") else blocked
     return error_for(url, f"answers HTTP {code} for {FAILURES_IN_A_ROW} pictures in a row")

@@ -71,8 +71,8 @@ def check_size(run: StageRun, newest: Manifest | None, num_pictures: int, *, all
         log.warning("%s, as --allow-shrink says", change)
         return
     raise ListShrank(
-        f"{change} in {run.recipe.source.place}: nothing was changed; is the source whole? If it is meant, run "
-        f"{run.lake.command('scrape', '--allow-shrink')}"
+        f"{change} in {run.recipe.source.place}: nothing was changed; is the source whole? Then run the same command "
+        f"again. If it is meant, run {run.lake.command('scrape', '--allow-shrink')}"
     )
 
 

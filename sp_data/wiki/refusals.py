@@ -27,6 +27,8 @@ LONGEST_WAIT_S = 30 * A_DAY_S
 
 CUT_OFF = "cut-off"
 TOO_LARGE = "too-large"
+TOO_SLOW = "too-slow"
+"""It came more slowly than the least rate."""
 SHA1_MISMATCH = "sha1-mismatch"
 NOT_FOUND = "not-found"
 HIDDEN = "hidden"
@@ -88,7 +90,9 @@ def may_come(status: str) -> bool:
 
 def is_hosts_failure(status: str) -> bool:
     """Whether a status speaks of the host rather than of the picture, if other pictures have it too."""
-    return status in (UNREACHABLE, REFUSED, HOST_REFUSES, "http-401", "http-403") or status.startswith("http-5")
+    return status in (UNREACHABLE, TOO_SLOW, REFUSED, HOST_REFUSES, "http-401", "http-403") or status.startswith(
+        "http-5"
+    )
 
 
 def next_due(refusals: Iterable[FetchRefusal]) -> float:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
 from sp_data.canonical import digest_of
-from sp_data.errors import CorruptFile
+from sp_data.errors import CorruptFile, ListShrank
 from sp_data.lake import Lake
 from sp_data.manifest import latest
 from sp_data.recipe import Source
@@ -24,7 +24,7 @@ from sp_data.wiki.addresses import Address, read_addresses
 from sp_data.wiki.captions.candidates import CaptionCandidate
 from sp_data.wiki.captions.clip_length import shortened
 from sp_data.wiki.catalogue import OK, Caption, CatalogueRow, catalogue_rows, read_catalogue
-from sp_data.wiki.fetch_addresses import AddressFetcher, FetchOutcome
+from sp_data.wiki.fetch_addresses import AddressFetcher, FetchOutcome, outcome_of
 from sp_data.wiki.forgotten import FORGOTTEN, Forgotten, read_forgotten
 from sp_data.wiki.http.guard import PRIVATE
 from sp_data.wiki.http.journal import Journal
@@ -75,7 +75,12 @@ def scrape_addresses(
         # The next run asks again for all of them.
         journal.clear()
         raise fetcher.first_error
-    check_size(run, newest, num_ok, allow_shrink=allow_shrink)
+    try:
+        check_size(run, newest, num_ok, allow_shrink=allow_shrink)
+    except ListShrank:
+        # The next run asks again for what did not come, and for nothing else: the host may be whole by then.
+        journal.forget(lambda entry: outcome_of(entry)[0].status != OK)
+        raise
     rows = [_row(address, outcomes[address.url]) for address in addresses]
     result = publish_catalogue(
         run,

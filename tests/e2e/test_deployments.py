@@ -74,7 +74,7 @@ def little_recipe(wiki: MediaWiki) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def browser_page(place: Place) -> Iterator[Page]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser.new_page(viewport={"width": 1280, "height": 1000})
         browser.close()
 
@@ -104,15 +104,26 @@ def follow(place: Place, page: Page, num_before: int) -> dict[str, Any]:
     wait_for("a fine-tuning that waits", lambda: (run := newest("finetune")) and run["state"]["type"] == "PAUSED", 120)
     run = newest("finetune")
     assert run is not None
-    page.goto(f"{place.server.removesuffix('/api')}/runs/flow-run/{run['id']}")
-    page.get_by_role("button", name="Resume").first.click()
-    page.get_by_text("Fine-tune now").wait_for()
-    page.get_by_role("button", name="Submit").click()
+    approve(page, f"{place.server.removesuffix('/api')}/runs/flow-run/{run['id']}")
+    wait_for("the resumed run", lambda: place.run(run["id"])["state"]["type"] != "PAUSED", 60)
     finetuned = place.finished(run["id"])
     wait_for("the pictures", lambda: newest("generate"), 60)
     generate = newest("generate")
     assert generate is not None
     return {"waiting": run, "finetune": finetuned, "generate": place.finished(generate["id"])}
+
+
+def approve(page: Page, address: str) -> None:
+    """Fill in the form of a run that waits, and see that the server took it."""
+    # A page of its own: Prefect's keeps polling and animating a run as long as it is open.
+    with page.context.new_page() as own:
+        own.goto(address)
+        own.get_by_role("button", name="Resume").first.click()
+        own.get_by_text("Fine-tune now").wait_for()
+        with own.expect_response(lambda response: response.url.endswith("/resume")) as resumed:
+            own.get_by_role("button", name="Submit").click()
+        assert resumed.value.ok, resumed.value.text()
+        assert resumed.value.json()["status"] == "ACCEPT", resumed.value.json()
 
 
 def test_the_form_has_a_choice_of_recipes_and_few_controls(place: Place, first_pictures: dict[str, Any]) -> None:

@@ -73,6 +73,7 @@ def decoder_errors() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise Refused("too-many-pixels", reason_of(error)) from error
     except Exception as error:
+        # Decoders raise whatever a damaged file makes them raise: it is the picture's reason.
         raise Refused("damaged", reason_of(error)) from error
 
 
@@ -85,6 +86,7 @@ def opened_picture(data: bytes, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise Refused("too-many-pixels", reason_of(error)) from error
     except Exception as error:
+        # Decoders raise whatever a damaged file makes them raise: it is the picture's reason.
         if data.startswith(png_chunks.SIGNATURE) and "too large" in str(error):
             raise Refused("bomb", "a compressed text or profile in it holds more than a megabyte") from error
         raise Refused("damaged", reason_of(error)) from error

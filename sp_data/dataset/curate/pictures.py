@@ -108,6 +108,7 @@ def _decode(opened: Image.Image, png: png_chunks.PngFile | None) -> tuple[Image.
     except Image.DecompressionBombError as error:
         raise Refused("too-many-pixels", str(error)) from error
     except Exception as error:
+        # Decoders raise whatever a damaged file makes them raise: it is the picture's reason.
         raise Refused("cut-off", reason_of(error)) from error
     if frame_box is not None:
         # Pillow shows the first colour of the palette where the first frame draws nothing.

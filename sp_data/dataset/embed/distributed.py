@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,6 +78,12 @@ def _arguments(tars: list[str], settings: Embed, output: Path) -> dict[str, Any]
         raise RecipeError(
             f"embed.distributor_options has no {unknown[0]!r}; clip-retrieval knows {', '.join(sorted(known_options))}"
         )
+    for name, value in settings.distributor_options.items():
+        # clip-retrieval writes them into a script as they are.
+        if not re.fullmatch(r"[\w.,:/=@+%-]*", str(value)):
+            raise RecipeError(
+                f"embed.distributor_options.{name} is {value!r}: expected letters, digits and . , : / = @ + % -"
+            )
     if unusable := [tar for tar in tars if set(tar) & set("{},")]:
         raise StageError(
             f"{unusable[0]}: clip-retrieval reads braces and commas in a path as a pattern; move the lake to a folder "

@@ -187,6 +187,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     try:
         tensors: dict[str, Any] = load_file(path)
     except Exception as error:
+        # A broken file makes safetensors and torch raise errors of many kinds.
         raise CorruptFile(f"{path} cannot be read ({first_line(error)}); fetch it again") from error
     return tensors
 

@@ -17,7 +17,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sp_data.canonical import digest_of, parse_json
@@ -82,6 +82,18 @@ class Journal:
             entry = {"asked": dict(query), "answer": answer}
             self._lake.write_bytes(path, gzip.compress(json.dumps(entry, ensure_ascii=False).encode(), 1))
             self._paths.add(path)
+
+    def forget(self, unwanted: Callable[[Any], bool]) -> None:
+        """Remove the answers of which this is true; the others are used again."""
+        for path in self._paths - {START}:
+            try:
+                answer = parse_json(gzip.decompress(self._lake.read_bytes(path)))["answer"]
+                is_unwanted = unwanted(answer)
+            except (OSError, EOFError, ValueError, KeyError, TypeError):
+                is_unwanted = True
+            if is_unwanted:
+                self._lake.remove(path)
+                self._paths = self._paths - {path}
 
     def clear(self) -> None:
         """Remove the journal: the run is finished, or its answers cannot be used."""

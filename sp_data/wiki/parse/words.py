@@ -67,8 +67,14 @@ _OPTIONS = ("img_", "timedmedia_")
 _FRAMES = frozenset({"img_thumbnail", "img_framed"})
 _SWITCH = re.compile(r"[_＿]{2}.+[_＿]{2}")
 _NUMBER = r"\s*(?=[^\W_]*\d)[\d.,]*\s*(?:x\s*\d*)?\s*(?:px)?\s*"
-_LICENCE = re.compile(r"\bli(?:[csz]en[cçstz]|sans)|copyright", re.IGNORECASE)
-"""Headings such as 'Licensing', 'Licence', 'Lizenz', 'Licenza', 'Licencia', 'Licencja', where no message says more."""
+_LICENCE = re.compile(
+    r"\bli(?:[csz]en[cçstz]|sans)|copyright|urheberrecht|praw[ao] autorsk|diritti d.autore|direitos autorais"
+    r"|derechos de autor|droits? d.auteur|лиценз|ліценз|авторск"
+    r"|ライセンス|著作権|许可|許可|授权|授權"
+    r"|版权|版權|라이[선센]스|저작권",
+    re.IGNORECASE,
+)
+"""Headings such as 'Licensing', 'Lizenz', 'Licencja' or 'Лицензия', beside what the wiki's own messages say."""
 _DESCRIPTIONS = ("description", "desc", "summary")
 
 
@@ -114,7 +120,12 @@ class Words:
             switches=tuple(sorted(alias for found in aliases.values() for alias in found if _SWITCH.fullmatch(alias))),
             page_name=tuple(sorted({*english.page_name, *aliases.get("pagename", ())})),
             variables=tuple(sorted({*english.variables, *of_variables})),
-            licence_headings=_distinct(messages.get(name, "") for name in ("license-header", "license")),
+            # An owner who wants no such heading blanks its message, mostly with '-'.
+            licence_headings=_distinct(
+                message
+                for name in ("license-header", "license")
+                if sum(map(str.isalpha, message := messages.get(name, ""))) > 1
+            ),
             descriptions=_distinct(messages.get(name, "") for name in MESSAGES[3:]),
             licences=tuple(sorted(set(_templates(messages.get("licenses", ""))))),
             tags=tuple(sorted(str(tag).strip("<>").lower() for tag in query.get("extensiontags", ()))),

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from sp_data.kept_recipe import RECIPE_FILE, recall_recipe
+from sp_data.cli.recipes import recipe_and_lake
+from sp_data.errors import RecipeError, StageError
+from sp_data.kept_recipe import RECIPE_FILE, recall_recipe, remember_recipe
 from sp_data.lake import Lake
-from sp_data.recipe import demo
+from sp_data.recipe import demo, load_recipe
 
 COMMAND = str(Path(sys.executable).with_name("sp-data"))
 
@@ -165,3 +167,31 @@ def test_a_recipe_that_would_be_ignored_is_refused(arguments: list[str], message
     done = sp_data(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sets", "field"),
+    [
+        (["embed.clip_model=/tmp/clip.pt"], "embed.clip_model"),
+        (["machines.runner=ray", "machines.ray_address=ray://192.0.2.1:10001"], "machines.ray_address"),
+        (["shard.distributor=ray"], "shard.distributor"),
+        (["embed.distributor=slurm"], "embed.distributor"),
+    ],
+)
+def test_what_only_a_strangers_lake_names_is_not_loaded_or_connected_to(
+    tmp_path: Path, sets: list[str], field: str
+) -> None:
+    kept = load_recipe("demo", [*sets, "name=theirs"])
+    remember_recipe(kept, Lake(str(tmp_path), "theirs"))
+    options = {"quiet": True, "keeps": True, "loads_clip": True}
+    with pytest.raises(StageError, match=rf"--set {re.escape(field)}="):
+        recipe_and_lake("theirs", None, str(tmp_path), **options)
+    assert recipe_and_lake("theirs", sets, str(tmp_path), **options)[0] == kept, "it is yours if you say so"
+
+
+def test_an_option_of_another_machines_queue_is_no_line_of_a_script(tmp_path: Path) -> None:
+    from sp_data.dataset.embed.distributed import _arguments
+
+    options = ["embed.distributor=slurm", 'embed.distributor_options={slurm_partition: "x\\nsrun touch PWN"}']
+    with pytest.raises(RecipeError, match="slurm_partition"):
+        _arguments(["a.tar"], load_recipe("demo", options).embed, tmp_path)

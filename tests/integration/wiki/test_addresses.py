@@ -316,15 +316,23 @@ def test_a_list_that_suddenly_shrinks_is_refused_unless_it_is_meant(server, lake
         path.write_text(text)
         with pytest.raises(ListShrank, match=r"has 12 pictures, and 5 are left in .*--allow-shrink"):
             scrape(source(path), lake)
-    path.write_text("\n".join(server.url_for(f"/none/{number}.png") for number in range(12)))
-    with pytest.raises(ListShrank, match="12 pictures, and none is left"):
+    late = [server.url_for(f"/late/{number}.png") for number in range(12)]
+    server.expect_request("/late/0.png").respond_with_data(png("#00ff00"))
+    path.write_text("\n".join(late))
+    with pytest.raises(ListShrank, match="12 pictures, and one is left"):
         scrape(source(path), lake)
     assert latest(lake, "scrape") == whole
+    # The host is whole again: what did not come is asked for, and nothing has to be said.
+    for number in range(12):
+        server.expect_request(f"/late/{number}.png").respond_with_data(png(f"#00{number:02x}00"))
+    server.clear_log()
+    assert scrape(source(path), lake).manifest.counts.out == 12
+    assert "/late/0.png" not in {request.path for request, _ in server.log}, "what came is not asked for again"
     path.write_text("\n".join(urls[:6]))
     assert scrape(source(path), lake).manifest.counts.out == 6
     path.write_text(urls[0])
     manifest = scrape(source(path), lake).manifest  # of six pictures a person may well want one
-    assert len(read_tombstones(lake, manifest)) == 11
+    assert len(read_tombstones(lake, manifest)) == 12 + 11
     path.write_text(server.url_for("/gone/red-kid.png"))
     with pytest.raises(ListShrank, match="has 1 pictures, and none is left"):
         scrape(source(path), lake)

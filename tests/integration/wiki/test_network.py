@@ -32,7 +32,7 @@ from sp_data.recipe.load import build
 from sp_data.wiki.http.client import WikiClient
 from sp_data.wiki.http.guard import AddressRefused
 from sp_data.wiki.http.transport import Transport
-from sp_data.wiki.originals import CUT_OFF, TOO_LARGE, receive
+from sp_data.wiki.originals import TOO_LARGE, TOO_SLOW, receive
 
 from .test_hostile import HostileWiki, rows_of
 
@@ -295,7 +295,7 @@ def test_an_answer_that_drips_is_given_up(tmp_path, monkeypatch, head, piece, se
                 original(transport, url)
         else:
             with transport.original(url) as response:
-                assert receive(response, tmp_path / "body", 10**7).status == CUT_OFF
+                assert receive(response, tmp_path / "body", 10**7).status == TOO_SLOW
     assert time.monotonic() - started < 5
 
 

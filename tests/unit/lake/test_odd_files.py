@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,22 @@ def test_any_manifest_is_read_or_refused(lake: Lake, num_inputs: int) -> None:
 def test_a_kept_recipe_that_cannot_be_read_is_refused(lake: Lake, data: bytes) -> None:
     put(lake, RECIPE_FILE, data)
     with pytest.raises((CorruptFile, RecipeError), match=r"recipe\.json"):
+        recall_recipe(lake)
+
+
+@pytest.mark.parametrize("path", [RECIPE_FILE, "manifests/verify/latest.json"])
+def test_a_pipe_is_no_file_and_is_not_waited_for(lake: Lake, path: str) -> None:
+    place = Path(lake.full(path))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(place)
+    with pytest.raises(CorruptFile, match="not a file but a pipe"):
+        recall_recipe(lake) if path == RECIPE_FILE else manifests.latest(lake, "verify")
+
+
+def test_a_kept_recipe_of_gigabytes_is_not_read(lake: Lake) -> None:
+    put(lake, RECIPE_FILE, b"{}")
+    os.truncate(lake.full(RECIPE_FILE), 3 << 30)
+    with pytest.raises(CorruptFile, match=r"3,221,225,472 bytes: expected at most"):
         recall_recipe(lake)
 
 

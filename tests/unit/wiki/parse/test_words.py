@@ -13,6 +13,7 @@ from sp_data.wiki.parse import wikitext
 from sp_data.wiki.parse.page import Use
 from sp_data.wiki.parse.plaintext import plain
 from sp_data.wiki.parse.titles import ENGLISH, Namespaces
+from sp_data.wiki.parse.words import Words
 
 RECORDED = Path(__file__).parents[3] / "data" / "siteinfo"
 LANGUAGES = sorted(path.stem for path in RECORDED.glob("*.json"))
@@ -209,3 +210,27 @@ def test_one_variant_of_a_text_is_read(text, words):
 
 def test_a_wiki_without_variants_has_no_such_markup():
     assert uses("[[Datei:A.png|mini|-{Ada}-]]", "de") == [("A.png", "thumb", "-{Ada}-", "")]
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Licensing",
+        "Лицензия",
+        "저작권",
+        "著作権",
+        "授权协议",
+        "Urheberrecht",
+        "Prawa autorskie",
+        "Diritti d'autore",
+        "Direitos autorais",
+    ],
+)
+def test_headings_of_a_licence_are_known_beside_the_wikis_own(heading):
+    assert Words().is_licence_heading(heading)
+
+
+@pytest.mark.parametrize("blank", ["-", "", " ", "a"])
+def test_a_message_that_was_blanked_makes_no_heading_a_licences(blank):
+    query = {"allmessages": [{"name": "license-header", "content": blank}]}
+    assert not Words.of_answer(query).is_licence_heading("Nah-Aufnahme am See")
