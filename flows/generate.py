@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from prefect import State, flow
 from prefect.states import Completed
@@ -31,26 +31,27 @@ class SweepOver(BaseModel):
 @in_one_sentence
 def generate(
     recipe: RecipeName = "demo",
+    lake: str = "./lake",
     prompts: list[str] = [PROMPT],
     variations_of: list[str] = [],
-    num_pictures: int = 4,
-    seed: int = 0,
+    num_pictures: Annotated[int, Field(ge=1, le=256)] = 4,
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
     sampler: Literal["auto", "dpm++", "ddim", "ddpm"] = "auto",
-    steps: int | None = None,
-    cond_scale: float = 1.0,
-    prior_cond_scale: float = 1.0,
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None,
+    cond_scale: Annotated[float, Field(ge=0, le=100)] = 1.0,
+    prior_cond_scale: Annotated[float, Field(ge=0, le=100)] = 1.0,
     negative_prompt: str = "",
-    best_of: int = 1,
+    best_of: Annotated[int, Field(ge=1, le=256)] = 1,
     sweep: SweepOver = SweepOver(),
     checkpoint: list[str] = [],
     before_and_after: bool = False,
     page: str = PAGE,
-    lake: str = "./lake",
 ) -> State[list[str]]:
     """Make pictures; the result is the paths of the PNGs, and an artifact shows them.
 
     Args:
         recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
+        lake: Where the data lies: a folder of the worker or a URL.
         prompts: `num_pictures` are made of each.
         variations_of: Paths of pictures, of each of which `num_pictures` variations are made.
         num_pictures: Pictures of each prompt and of each picture; a sweep makes one of each combination.
@@ -65,7 +66,6 @@ def generate(
         checkpoint: `best`, `latest`, or folders of checkpoints; none: the best.
         before_and_after: Instead of all that: the recipe's own prompts, by the newest checkpoints and by those before.
         page: Address of `sp-data ui`, to which the artifact links; empty: no links.
-        lake: Where the dataset lies.
     """
     chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
     tag_run(chosen.name)

@@ -8,11 +8,13 @@ process ends, and by itself where this process was killed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ class LocalServer(SubprocessASGIServer):
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         own = {
             "PREFECT_UI_ENABLED": "0",
+            # The run's own level would print each migration and each round of the server's services.
+            "PREFECT_LOGGING_ROOT_LEVEL": "WARNING",
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "",
             "PREFECT__SERVER_EPHEMERAL": "1",
             "PREFECT__SERVER_FINAL": "1",
             # It has no page, so that no origin but its own has any business with it; Prefect's default is all of them.
@@ -53,11 +58,23 @@ def start_local_server() -> None:
 
     Raises StageError if it does not start in time, or if the named server does not answer.
     """
+    with starting_local_server():
+        pass
+
+
+@contextlib.contextmanager
+def starting_local_server() -> Iterator[None]:
+    """`start_local_server`, while the context's own work goes on; its end waits for the server.
+
+    A server takes some ten seconds to start, which are as well used for imports. Raises StageError.
+    """
     settings = get_current_settings()
     if settings.api.url is not None:
         _check(settings.api.url)
+        yield
         return
     if not settings.server.ephemeral.enabled:
+        yield
         return
     _check_standard_library()
     errors: list[RuntimeError] = []
@@ -72,6 +89,7 @@ def start_local_server() -> None:
 
     thread = threading.Thread(target=start, name="start-local-server", daemon=True)
     thread.start()
+    yield
     thread.join()
     if errors:
         raise StageError(

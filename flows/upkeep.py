@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from prefect import State, flow
+from pydantic import Field
 
 from flows.local_server import start_local_server
 from flows.parameters import NO_CHANGES, RecipeName, chosen_recipe, dataset_lake, in_one_sentence, run_name
@@ -18,13 +21,15 @@ from tasks.upkeep import collect_garbage, remove_old_runs
 
 @flow(flow_run_name=run_name)
 @in_one_sentence
-def upkeep(recipe: RecipeName = "demo", keep_runs_days: int = 90, lake: str = "./lake") -> State[PipelineReference]:
+def upkeep(
+    recipe: RecipeName = "demo", lake: str = "./lake", keep_runs_days: Annotated[int, Field(ge=0, le=36_500)] = 90
+) -> State[PipelineReference]:
     """Compact the shards, remove files that no manifest names, and remove old runs from the server's database.
 
     Args:
         recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
-        keep_runs_days: Ended runs of this dataset that are older are removed from the server; 0: none.
         lake: Where the data lies: a folder of the worker or a URL.
+        keep_runs_days: Ended runs of this dataset that are older are removed from the server; 0: none.
     """
     chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
     tag_run(chosen.name)

@@ -276,6 +276,12 @@ def run_stages(names: Iterable[str], recipe: Recipe, lake: Lake, progress: Progr
     return tuple(name for name in names if run_stage(name, recipe, lake, progress=progress).state == "done")
 
 
+def import_work(until: str) -> None:
+    """Import what the stages as far as `until` need first, for a caller that has to wait for something else."""
+    for name in names_until(until):
+        importlib.import_module(STAGES[name].function.partition(":")[0])
+
+
 def found_unchanged(recipe: Recipe, lake: Lake, until: str, progress: Progress = SILENT) -> list[StageResult] | None:
     """The results of the stages as far as `until`, if none of them has anything to do; else None.
 

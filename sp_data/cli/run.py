@@ -133,6 +133,7 @@ def _without_prefect(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool, 
 def _as_flow_run(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool) -> _Run:
     """The run as a Prefect flow run, on the server that the settings name or on one of its own."""
     from sp_data.kept_recipe import remember_recipe
+    from sp_data.pipeline import import_work
 
     for package in ("flows", "tasks"):
         if not _is_ours(package):
@@ -142,11 +143,13 @@ def _as_flow_run(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool) -> _
             )
     # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.local_server import start_local_server
-    from flows.pipeline import pipeline
+    from flows.local_server import starting_local_server
 
-    remember_recipe(recipe, lake)
-    start_local_server()
+    with starting_local_server():
+        from flows.pipeline import pipeline
+
+        remember_recipe(recipe, lake)
+        import_work(last)
     result = pipeline(recipe=recipe.name, lake=lake.url, until=last, allow_shrink=allow_shrink)
     stages = [
         _Stage(stage.name, stage.state, stage.identity, stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS))

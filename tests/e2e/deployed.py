@@ -25,6 +25,11 @@ class Place:
     server: str
     environment: dict[str, str]
 
+    @property
+    def site(self) -> str:
+        """The address of the UI."""
+        return self.server.removesuffix("/api")
+
     def command(self, *arguments: str, code: int = 0) -> str:
         """Run `sp-data` here; returns what it prints."""
         process = subprocess.run(

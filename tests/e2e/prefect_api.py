@@ -62,6 +62,22 @@ def post(address: str, path: str, body: dict[str, Any]) -> Any:
         return json.load(response)
 
 
+def patch(address: str, body: dict[str, Any]) -> None:
+    _send(address, "PATCH", body)
+
+
+def delete(address: str) -> None:
+    _send(address, "DELETE", {})
+
+
+def _send(address: str, method: str, body: dict[str, Any]) -> None:
+    request = urllib.request.Request(
+        address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+
+
 def wait_for(name: str, condition: Any, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

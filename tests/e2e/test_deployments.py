@@ -6,25 +6,26 @@ the change, the fine-tuning waits for its approval in the UI, and the same promp
 
 from __future__ import annotations
 
+import os
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from e2e.deployed import Place, place_at, trainers, worker
-from e2e.prefect_api import QUICK, post, wait_for
+from e2e.form import Form
+from e2e.page_server import chromium
+from e2e.prefect_api import QUICK, delete, patch, post, wait_for
 from mediawiki.changes import visible_changes
 from mediawiki.wiki import MediaWiki
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from sp_data.recipe import load_recipe
 
-CHROMIUM = "/usr/bin/chromium"
 DATASET = "littlewiki"
-NUM_FLOWS = 6
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,12 @@ def wiki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaWiki]:
 def place(
     server: str, wiki: MediaWiki, first_run: tuple[dict[str, Any], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """A folder with a recipe file for the wiki, deployed together with the demo, and a worker."""
+    """A folder with a recipe file for the wiki, run once by the command, then deployed with the demo; and a worker."""
     folder = tmp_path_factory.mktemp("operator")
     (folder / "recipes").mkdir()
     (folder / "recipes" / f"{DATASET}.yaml").write_text(yaml.safe_dump(little_recipe(wiki)))
     place = place_at(folder, server, tmp_path_factory.mktemp("worker-home"))
+    place.command("run", f"{DATASET}.yaml", "--no-prefect", "--quiet")
     place.command("deploy", f"recipes/{DATASET}.yaml")
     place.command("deploy", "demo", "--lake", str(first_run[1]))
     with worker(place):
@@ -73,38 +75,33 @@ def little_recipe(wiki: MediaWiki) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def browser_page(place: Place) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser.new_page(viewport={"width": 1280, "height": 1000})
-        browser.close()
+    with chromium() as browser:
+        yield browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
 
 
 @pytest.fixture(scope="module")
-def first_pictures(place: Place, browser_page: Page) -> dict[str, Any]:
-    """The first run of the dataset, started by its form, and what followed by itself; approved in the UI."""
-    site = place.server.removesuffix("/api")
-    browser_page.goto(f"{site}/deployments/deployment/{place.deployment(f'dataset/{DATASET}')['id']}/run")
-    browser_page.get_by_role("button", name="Submit").wait_for()
-    controls = browser_page.locator("input:visible, textarea:visible, [role=combobox]:visible, [role=switch]:visible")
-    num_controls = controls.count()
-    browser_page.get_by_role("button", name="Submit").click()
-    wait_for("the run of the form", lambda: place.runs_of(f"dataset/{DATASET}"), 30)
-    scraped = place.finished(place.runs_of(f"dataset/{DATASET}")[0]["id"])
-    drawn = follow(place, browser_page, num_before=0)
-    return {"dataset": scraped, "num_controls": num_controls, **drawn}
+def changed(place: Place, wiki: MediaWiki, browser_page: Page) -> dict[str, Any]:
+    """The wiki changed: a run that was started by its form, and what followed by itself, approved in the UI."""
+    wiki.apply(visible_changes(wiki.root / "sample"))
+    form = Form(browser_page, place.site, place.deployment(f"dataset/{DATASET}")["id"])
+    seen = {"height_px": form.height_px, "num_controls": form.num_controls}
+    form.choose("Recipe", f"{DATASET}.yaml")
+    show(browser_page, "form")
+    scraped = place.finished(form.submit())
+    return {"dataset": scraped, **seen, **follow(place, browser_page)}
 
 
-def follow(place: Place, page: Page, num_before: int) -> dict[str, Any]:
+def follow(place: Place, page: Page) -> dict[str, Any]:
     """Approve the fine-tuning that follows, and wait for the pictures after it."""
 
     def newest(kind: str) -> dict[str, Any] | None:
         runs = place.runs_of(f"{kind}/{DATASET}")
-        return runs[num_before] if len(runs) > num_before else None
+        return runs[0] if runs else None
 
     wait_for("a fine-tuning that waits", lambda: (run := newest("finetune")) and run["state"]["type"] == "PAUSED", 120)
     run = newest("finetune")
     assert run is not None
-    approve(page, f"{place.server.removesuffix('/api')}/runs/flow-run/{run['id']}")
+    approve(page, f"{place.site}/runs/flow-run/{run['id']}")
     wait_for("the resumed run", lambda: place.run(run["id"])["state"]["type"] != "PAUSED", 60)
     finetuned = place.finished(run["id"])
     wait_for("the pictures", lambda: newest("generate"), 60)
@@ -120,14 +117,23 @@ def approve(page: Page, address: str) -> None:
         own.goto(address)
         own.get_by_role("button", name="Resume").first.click()
         own.get_by_text("Fine-tune now").wait_for()
+        show(own, "approval")
         with own.expect_response(lambda response: response.url.endswith("/resume")) as resumed:
             own.get_by_role("button", name="Submit").click()
         assert resumed.value.ok, resumed.value.text()
         assert resumed.value.json()["status"] == "ACCEPT", resumed.value.json()
 
 
-def test_the_form_has_a_choice_of_recipes_and_few_controls(place: Place, first_pictures: dict[str, Any]) -> None:
-    assert first_pictures["num_controls"] < 30
+def show(page: Page, name: str) -> None:
+    """Leave a picture of the page where SCREENSHOTS names a folder, for eyes."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.wait_for_timeout(1000)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_the_form_has_a_choice_of_recipes_and_few_controls(place: Place, changed: dict[str, Any]) -> None:
+    assert changed["num_controls"] < 30
+    assert changed["height_px"] < 3000
     for flow in ("dataset", "finetune", "pipeline", "generate", "export", "upkeep"):
         properties = place.deployment(f"{flow}/{DATASET}")["parameter_openapi_schema"]["properties"]
         assert {f"{DATASET}.yaml", "demo", "southpark"} <= set(properties["recipe"]["enum"])
@@ -135,39 +141,32 @@ def test_the_form_has_a_choice_of_recipes_and_few_controls(place: Place, first_p
         assert all(schema.get("description") for schema in properties.values()), flow
 
 
-def test_a_new_dataset_is_tuned_on_after_an_approval_and_drawn(place: Place, first_pictures: dict[str, Any]) -> None:
-    scraped = first_pictures["dataset"]
+def test_a_wiki_that_changes_leads_to_pictures_without_a_command(
+    place: Place, changed: dict[str, Any], browser_page: Page
+) -> None:
+    scraped = changed["dataset"]
     assert scraped["state"]["name"].startswith("Changed: +"), scraped["state"]
     assert scraped["name"].startswith(f"{DATASET} · +")
     assert f"dataset:{DATASET}" in scraped["tags"]
-    summary = place.artifacts(scraped["id"])[f"{DATASET}-summary"]["data"]
-    assert f"[scrape](/artifacts/key/{DATASET}-scrape) | done |" in summary
-    waiting = first_pictures["waiting"]
+    summary = place.artifacts(scraped["id"])[f"{DATASET}-summary"]
+    assert f"[scrape](/artifacts/key/{DATASET}-scrape) | done |" in summary["data"]
+    waiting = changed["waiting"]
     assert "waiting for approval" in waiting["name"]
     assert "](data:image/jpeg;base64," in place.artifacts(waiting["id"])[f"{DATASET}-approval"]["data"]
-    assert first_pictures["finetune"]["state"]["name"] == "Done: prior, decoder"
-    assert first_pictures["generate"]["state"]["type"] == "COMPLETED"
-    shown = place.artifacts(first_pictures["generate"]["id"])[f"{DATASET}-before-after"]["data"]
-    assert "### After" in shown
-    assert "### Before" not in shown, "there was no fine-tuning before"
-
-
-def test_a_wiki_that_changes_leads_to_pictures_without_a_command(
-    place: Place, wiki: MediaWiki, browser_page: Page, first_pictures: dict[str, Any]
-) -> None:
-    wiki.apply(visible_changes(wiki.root / "sample"))
-    changed = place.finished(place.start(f"dataset/{DATASET}"))
-    assert changed["state"]["name"].startswith("Changed: +"), changed["state"]
-    followed = follow(place, browser_page, num_before=1)
-    assert followed["finetune"]["state"]["name"] == "Done: prior, decoder"
-    shown = place.artifacts(followed["generate"]["id"])[f"{DATASET}-before-after"]["data"]
-    assert shown.index("### Before") < shown.index("### After")
-    page = place.folder / "lake" / DATASET / followed["generate"]["state"]["message"].rpartition(", ")[2]
+    assert changed["finetune"]["state"]["name"] == "Done: prior, decoder"
+    assert changed["generate"]["state"]["type"] == "COMPLETED"
+    pictures = place.artifacts(changed["generate"]["id"])[f"{DATASET}-before-after"]
+    assert pictures["data"].index("### Before") < pictures["data"].index("### After")
+    page = place.folder / "lake" / DATASET / changed["generate"]["state"]["message"].rpartition(", ")[2]
     assert page.read_text("utf-8").count("<img") == 4, "two prompts, before and after"
+    for name, artifact in (("summary", summary), ("before-after", pictures)):
+        browser_page.goto(f"{place.site}/artifacts/artifact/{artifact['id']}")
+        browser_page.locator(".p-markdown-renderer, article, table").first.wait_for()
+        show(browser_page, name)
 
 
 def test_an_unchanged_wiki_costs_one_request_and_starts_nothing(
-    place: Place, wiki: MediaWiki, first_pictures: dict[str, Any]
+    place: Place, wiki: MediaWiki, changed: dict[str, Any]
 ) -> None:
     # Changes that the wiki logged in the last minutes are asked for twice.
     place.finished(place.start(f"dataset/{DATASET}"))
@@ -176,10 +175,60 @@ def test_an_unchanged_wiki_costs_one_request_and_starts_nothing(
     unchanged = place.finished(place.start(f"dataset/{DATASET}"))
     assert unchanged["state"]["name"] == "Unchanged"
     assert unchanged["name"] == f"{DATASET} · unchanged"
-    assert len([access for access in wiki.log() if "api.php" in access.url]) == 1
+    assert [access.kind for access in wiki.log()].count("api") == 1
     assert not place.artifacts(unchanged["id"]).keys() & {f"{DATASET}-scrape", f"{DATASET}-summary"}
     time.sleep(5)
     assert runs_before == {kind: len(place.runs_of(f"{kind}/{DATASET}")) for kind in ("finetune", "generate")}
+
+
+def test_what_one_really_does_is_a_few_clicks(place: Place, browser_page: Page) -> None:
+    """Five tasks by the form; each is a run with the right parameters, and none of them runs here."""
+    pool = f"{place.server}/work_pools/sp-data"
+    patch(pool, {"is_paused": True})
+    made = []
+    try:
+        for deployment, fill_in, wanted in FIVE_TASKS:
+            form = Form(browser_page, place.site, place.deployment(deployment)["id"])
+            fill_in(form)
+            made.append(form.submit())
+            given = place.run(made[-1])["parameters"]
+            assert {name: _at(given, name) for name in wanted} == wanted
+            assert form.num_clicks <= 7
+    finally:
+        for run in made:
+            delete(f"{place.server}/flow_runs/{run}")
+        patch(pool, {"is_paused": False})
+
+
+def _at(fields: dict[str, Any], path: str) -> Any:
+    for name in path.split("."):
+        fields = fields[name]
+    return fields
+
+
+def _more_steps(form: Form) -> None:
+    form.fill("Steps of the prior", "5000")
+    form.fill("Steps of the decoder", "9000")
+
+
+def _other_prompts(form: Form) -> None:
+    form.fill("Prompts", "Kenny as a samurai")
+    form.add("Prompts", "a friend")
+
+
+FIVE_TASKS: tuple[tuple[str, Callable[[Form], None], dict[str, Any]], ...] = (
+    (
+        "dataset/demo",
+        lambda form: form.choose("Recipe", f"{DATASET}.yaml"),
+        {"recipe": f"{DATASET}.yaml", "until": "verify"},
+    ),
+    (f"dataset/{DATASET}", lambda form: form.choose("Last stage", "scrape"), {"until": "scrape"}),
+    (f"finetune/{DATASET}", _more_steps, {"changes.prior_steps": 5000, "changes.decoder_steps": 9000}),
+    ("generate/demo", _other_prompts, {"prompts": ["Kenny as a samurai", "a friend"]}),
+    (f"pipeline/{DATASET}", lambda form: form.choose("Last stage", "verify"), {"until": "verify"}),
+)
+"""Deployment, what is filled in, what the run then has: own wiki, only re-scrape, longer fine-tuning, other prompts, no
+training."""
 
 
 def test_deploying_twice_changes_nothing_and_a_drift_is_found(place: Place) -> None:
@@ -188,9 +237,10 @@ def test_deploying_twice_changes_nothing_and_a_drift_is_found(place: Place) -> N
     place.command("deploy", f"recipes/{DATASET}.yaml", "--check")
     found = place.deployment(f"dataset/{DATASET}")
     schedule = found["schedules"][0]
-    patch(place, f"/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
+    address = f"{place.server}/deployments/{found['id']}"
+    patch(f"{address}/schedules/{schedule['id']}", {"active": False})
     place.command("deploy", f"recipes/{DATASET}.yaml", "--check")
-    patch(place, f"/deployments/{found['id']}", {"work_queue_name": "gpu", "description": "mine"})
+    patch(address, {"work_queue_name": "gpu", "description": "mine"})
     drift = place.command("deploy", f"recipes/{DATASET}.yaml", "--check", code=1)
     assert f"changed deployment dataset/{DATASET}" in drift
     place.command("deploy", f"recipes/{DATASET}.yaml")
@@ -198,17 +248,6 @@ def test_deploying_twice_changes_nothing_and_a_drift_is_found(place: Place) -> N
     assert mended["work_queue_name"] == "default"
     assert not mended["schedules"][0]["active"], "a schedule that was paused by hand stays paused"
     assert not place.deployment("dataset/demo")["schedules"], "the demo's wiki does not change by itself"
-
-
-def patch(place: Place, path: str, body: dict[str, Any]) -> None:
-    import json
-    import urllib.request
-
-    request = urllib.request.Request(
-        f"{place.server}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PATCH"
-    )
-    with urllib.request.urlopen(request, timeout=30):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -220,11 +259,17 @@ def patch(place: Place, path: str, body: dict[str, Any]) -> None:
         ({"changes": {"wiki": "ftp://wiki.example"}}, "wiki"),
         ({"changes": {"steps": 1}}, "steps"),
         ({"set": ["nonsense"]}, "set"),
+        ({"flow": "generate", "num_pictures": 0}, "num_pictures"),
+        ({"flow": "generate", "best_of": 1000}, "best_of"),
+        ({"flow": "generate", "cond_scale": -1}, "cond_scale"),
+        ({"flow": "generate", "sampler": "magic"}, "sampler"),
+        ({"flow": "upkeep", "keep_runs_days": -1}, "keep_runs_days"),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_the_run(place: Place, parameters: dict[str, Any], word: str) -> None:
+    flow = parameters.get("flow", "dataset")
     with pytest.raises(urllib.error.HTTPError) as refused:
-        place.start("dataset/demo", **parameters)
+        place.start(f"{flow}/demo", **{name: value for name, value in parameters.items() if name != "flow"})
     assert refused.value.code == 409
     assert word in refused.value.read().decode()
 
