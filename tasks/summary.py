@@ -4,27 +4,33 @@ southpark · +3 −2          the run's name, once it ended
 Changed: +3 −2             the state of a run that changed the dataset
 Degraded: 12 quarantined   ... of one that could not get some pictures it should have got
 Unchanged                  ... of one that found nothing to do
+sp-data-overview           the artifact that an operator opens first: all datasets of the lake
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from prefect import State, get_client, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
 from sp_data import manifest as manifests
+from sp_data.foreign_text import markdown_code
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.training.dataset_change import DatasetChange
+from sp_data.upkeep.overview import overview, overview_markdown
 from sp_data.wiki.refusals import CUT_OFF, HOST_REFUSES, REFUSED, SHA1_MISMATCH, UNREACHABLE
 from tasks.reference import PipelineReference, StageReference
 from tasks.stage import artifact_key
 
 log = logging.getLogger("sp_data.tasks")
 
+OVERVIEW = "sp-data-overview"
+"""Key of the artifact with all datasets of the lake, of the newest run that did something."""
 QUARANTINED = (CUT_OFF, SHA1_MISMATCH, UNREACHABLE, REFUSED, HOST_REFUSES)
 """Reasons of pictures that are on the wiki and could not be had, beside its HTTP errors."""
 
@@ -55,6 +61,11 @@ def ended(
             key=artifact_key(lake.dataset, "summary"),
             markdown=summary_markdown(lake, stages, report, state, note),
             description=name,
+        )
+        create_markdown_artifact(
+            key=OVERVIEW,
+            markdown=overview_markdown(overview(lake.url, datetime.now(UTC))),
+            description=f"Every dataset of the lake {markdown_code(lake.url)}, as `sp-data status --all` shows them",
         )
     return Completed(name=state, message=note or name, data=result)
 
