@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,7 @@ def get(address: str, path: str) -> Any:
 
 
 def post(address: str, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"{address}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
+    return _send(f"{address}{path}", "POST", body)
 
 
 def patch(address: str, body: dict[str, Any]) -> None:
@@ -70,12 +67,21 @@ def delete(address: str) -> None:
     _send(address, "DELETE", {})
 
 
-def _send(address: str, method: str, body: dict[str, Any]) -> None:
+def _send(address: str, method: str, body: dict[str, Any]) -> Any:
+    """What it answers, if anything. A server whose database is busy (503) is asked again, as Prefect's client does."""
     request = urllib.request.Request(
         address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
     )
-    with urllib.request.urlopen(request, timeout=30):
-        pass
+    for seconds in (1, 2, 4, 8, None):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                answer = response.read()
+                return json.loads(answer) if answer else None
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or seconds is None:
+                raise
+            time.sleep(seconds)
+    return None
 
 
 def wait_for(name: str, condition: Any, seconds: float) -> None:
