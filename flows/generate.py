@@ -15,6 +15,7 @@ from tasks.generate import before_and_after as draw_before_and_after
 from tasks.generate import draw
 from tasks.limits import tag_run
 from tasks.report import PAGE
+from tasks.summary import name_run
 
 PROMPT = "a kid in a red coat and a blue cap at the lake"
 
@@ -71,6 +72,7 @@ def generate(
     tag_run(chosen.name)
     if before_and_after:
         drawn = draw_before_and_after(chosen, lake, page)
+        name_run(f"{chosen.name} · {len(drawn.pictures)} pictures, before and after")
         return Completed(message=f"{len(drawn.pictures)} pictures, {drawn.page}", data=list(drawn.pictures))
     options = SamplingOptions(
         sampler=None if sampler == "auto" else sampler,
@@ -93,6 +95,7 @@ def generate(
         checkpoint=checkpoint,
         page=page,
     )
+    name_run(f"{chosen.name} · {len(paths)} pictures")
     return Completed(message=f"{len(paths)} pictures", data=paths)
 
 
