@@ -2,9 +2,8 @@
 
 A processor that has bfloat16 may still be slower with it on a small network, and so may an old GPU.
 
-In bf16 the weights of products are rounded once. Autocast would round them again at each step, since it remembers only
-the rounded weights of what is trained; a step of one picture spends more time on that than bfloat16 saves. What a step
-computes is the same to the last bit.
+In bf16 the weights of products are rounded once, which halves their memory. Autocast would round them again at each step,
+since it remembers only the rounded weights of what is trained. What a step computes is the same to the last bit.
 """
 
 from __future__ import annotations
