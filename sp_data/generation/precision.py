@@ -2,7 +2,7 @@
 
 A processor that has bfloat16 may still be slower with it on a small network, and so may an old GPU.
 
-In bf16 the weights of products are rounded once, which halves their memory. Autocast would round them again at each step,
+In bf16 the weights of products are rounded once, which halves their memory. Autocast would round them at each step,
 since it remembers only the rounded weights of what is trained. What a step computes is the same to the last bit.
 """
 
