@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import builtins
 import contextlib
+import copy
 import json
 import multiprocessing
 import os
@@ -225,7 +226,8 @@ def measure_ways(url: str, recipe_name: str, sets: list[str], effort: Effort, is
     measures: list[Callable[[], Figures]] = [
         partial(measure_two_pass, generator, effort),
         partial(measure_samplers, generator, effort, judged),
-        partial(measure_networks, generator.models, effort),
+        # Of its own: the generator's may have been rounded to bfloat16.
+        partial(measure_networks, load_models(recipe, lake), effort),
         *[partial(_parts_of_a_child, url, recipe_name, sets)] * effort.first_pictures,
     ]
     measured = _each_in_a_process(measures, effort.at_a_time)
@@ -377,18 +379,20 @@ def _judgement(pictures: list[Any]) -> Figures:
 
 def measure_networks(models: Models, effort: Effort) -> Figures:
     from sp_data.generation.guidance import GuidedUnet
-    from sp_data.generation.precision import autocast
+    from sp_data.generation.precision import autocast, round_weights
 
     first, last = models.decoder.unets[0], models.decoder.unets[-1]
+    rounded = copy.deepcopy(last)
+    round_weights(rounded)
     figures: Figures = {}
     for size in (1, 8):
         inputs = {unet: _inputs(models, number, size) for number, unet in ((0, first), (-1, last))}
         one_pass = GuidedUnet(first, GUIDANCE)
 
         def in_precision(precision: Any, arguments: dict[str, Any]) -> Any:
-            return GuidedUnet(last, 1.0, autocast=autocast(precision, models.device)).forward_with_cond_scale(
-                **arguments
-            )
+            unet = rounded if precision == "bf16" else last
+            guided = GuidedUnet(unet, 1.0, autocast=autocast(precision, models.device))
+            return guided.forward_with_cond_scale(**arguments)
 
         seconds = by_turns(
             {

@@ -9,13 +9,23 @@
     switches   the bare step with each switch alone
     loader     2,000 JPEGs of 256 px: the share of a step that is lost to reading them
     sampling   guidance by one pass of twice the batch beside dalle2-pytorch's two passes, DPM-Solver++ beside DDIM,
-               bf16 beside float32; the seconds of a picture, drawn 1, 4 and 16 at a time
+               bf16 with weights rounded once (as a generator draws) and at each step, beside float32; the seconds of a
+               picture, drawn 1, 4 and 16 at a time
     clip       pictures a second that a CLIP of ViT-L/14's size embeds
-    compile    the bare step with torch.compile
+    profile    how much of our step the GPU computes, in how many kernels, and which of them take longest
+    compile    the bare step with torch.compile: two minutes, most of them compiling
 
 Each row is printed as soon as it is measured. Each piece of work is a process of its own with a time box: one that
 fails or overruns prints the first line of its error, and the next one begins on an empty GPU. The figures of all rows
-go to FILE, by default $OUT/gpu.json where OUT is set. Where sp-data is not installed, PYTHONPATH names its folder.
+go to FILE, by default $OUT/gpu.json where OUT is set. On an H200 all parts take about seven minutes.
+
+Where sp-data is not installed, PYTHONPATH names its folder, and the machine needs, beside torch and torchvision, with
+what they ask for themselves:
+
+    pip install dalle2-pytorch accelerate diffusers importlib_metadata open_clip_torch transformers safetensors \
+                pyarrow pydantic pyyaml fsspec pillow psutil pytest
+
+Without diffusers, or importlib_metadata that it imports, there is no `sampling`. The first row names what is missing.
 
 --toy does the same on the CPU with tiny networks, to show that it works: its figures mean nothing.
 """
@@ -24,6 +34,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import importlib.util
 import io
 import itertools
 import json
@@ -55,6 +67,8 @@ BF16_PEAK_TFLOPS = {"H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "H200": 989,
 """Dense products, by the makers' data sheets; the first name that is found in the card's counts."""
 GUIDANCE = 1.7
 """As dalle2-laion samples LAION's decoder."""
+NEEDED = ("dalle2_pytorch", "accelerate", "diffusers", "importlib_metadata", "open_clip", "pyarrow", "pytest")
+"""Modules without which a part fails, and is easily forgotten where packages are carried to a machine."""
 TESTS = "tests/unit/training/test_cuda.py"
 ROOT = Path(__file__).parents[1]
 
@@ -72,7 +86,7 @@ class Plan:
     num_pictures: int = 2000
     picture_px: int = 256
     loader_steps: int = 30
-    sampling_batches: tuple[int, ...] = (1, 4)
+    sampling_batches: tuple[int, ...] = (1, 4, 16)
     sampling_steps: int = 10
     picture_batches: tuple[int, ...] = (1, 4, 16)
     picture_steps: int = 16
@@ -137,10 +151,12 @@ def all_work() -> list[Work]:
         Work("memory", "", memory, 60),
         Work("switches", "unet 1", switches, 60),
         Work("loader", "unet 1", loader, 60),
-        Work("sampling", "unet 1", sampling, 45),
+        Work("sampling", "unet 1", sampling, 60),
         Work("sampling", "pictures", pictures, 60),
         Work("clip", "", clip, 40),
-        Work("compile", "unet 1", compiled, 120),
+        *(Work("profile", name, partial(profile, name, number), 45) for name, number in networks.items()),
+        # Last, since it takes as long as all of sampling, clip and profile.
+        Work("compile", "unet 1", compiled, 180),
     ]
 
 
@@ -164,7 +180,7 @@ def main() -> int:
 
     import_all()
     method = "fork" if plan.device == "cpu" else start_method()
-    say("imports", "", {"seconds": round(time.monotonic() - begun, 1), "processes": method})
+    say("imports", "", {"seconds": round(time.monotonic() - begun, 1), "processes": method, **missing()})
     results: Results = {}
     failed: list[str] = []
     for piece in work:
@@ -183,6 +199,11 @@ def main() -> int:
                 arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     say("all", "", {"seconds": round(time.monotonic() - begun, 1), "failed parts": len(failed)})
     return 1 if failed else 0
+
+
+def missing() -> Row:
+    names = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    return {"missing": ", ".join(names)} if names else {}
 
 
 def say(part: str, name: str, row: Row) -> None:
@@ -424,23 +445,68 @@ def switches(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
         row = step_row(plan, bare(case, chosen))
         plain = plain or row["steps_per_s"]
         yield f"unet 1, {way}", {**row, "over_bare": round(row["steps_per_s"] / plain, 3)}
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+    row = step_row(plan, bare(case, chosen))
+    yield "unet 1, all three, cudnn measures", {**row, "over_bare": round(row["steps_per_s"] / plain, 3)}
 
 
 def compiled(plan: Plan, results: Results) -> Iterator[tuple[str, Row]]:
     from _sides import bare
 
-    from sp_data.training.switches import compile_blocks, fused_attention
+    from sp_data.training.switches import compile_blocks
 
     # A CPU would take a minute to compile anything.
     options: dict[str, Any] = {"backend": "eager"} if plan.device == "cpu" else {}
-    step = bare(case_of(plan, 1), [fused_attention, partial(compile_blocks, **options)])
+    step = bare(case_of(plan, 1), [partial(compile_blocks, **options)], as_ours=True)
     begun = time.monotonic()
     step()
     seconds = time.monotonic() - begun
     row = step_row(plan, step)
-    before = results.get("switches, unet 1, attention", {}).get("steps_per_s")
-    over = {"over_attention": round(row["steps_per_s"] / before, 3)} if before else {}
+    before = results.get("speed, unet 1, bare", {}).get("steps_per_s")
+    over = {"over_bare": round(row["steps_per_s"] / before, 3)} if before else {}
     yield "unet 1", {**row, **over, "compiling_s": round(seconds, 1)}
+
+
+def profile(name: str, number: int | None, plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
+    import torch
+    from _sides import ours
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity
+
+    step = ours(case_of(plan, number))
+    row = step_row(plan, step)
+    is_gpu = plan.device == "cuda"
+    activities = [ProfilerActivity.CUDA] if is_gpu else [ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as profiler:
+        for _ in range(plan.num_steps):
+            step()
+        synchronize(plan)
+    kind = DeviceType.CUDA if is_gpu else DeviceType.CPU
+    kernels = [event for event in profiler.key_averages() if event.device_type == kind]
+
+    def ms(event: Any) -> float:
+        us = event.self_device_time_total if is_gpu else event.self_cpu_time_total
+        return float(us) / 1000 / plan.num_steps
+
+    busy_ms = sum(map(ms, kernels))
+    yield (
+        name,
+        {
+            **row,
+            "step_ms": round(1000 / row["steps_per_s"], 1),
+            "busy_ms": round(busy_ms, 1),
+            "kernels": sum(event.count for event in kernels) // plan.num_steps,
+        },
+    )
+    for place, event in enumerate(sorted(kernels, key=ms, reverse=True)[:12], start=1):
+        # Numbered: long names differ behind their beginning.
+        title = f"{name}, {place:2} {event.key[:90]}"
+        yield (
+            title,
+            {"ms": round(ms(event), 2), "share": round(ms(event) / busy_ms, 3), "times": event.count // plan.num_steps},
+        )
 
 
 def loader(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
@@ -516,11 +582,14 @@ def loader(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
 
 
 def sampling(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
-    """The first unet alone: guidance in one pass of twice the batch beside two passes, the solvers, the precisions."""
+    """The first unet alone: guidance in one pass of twice the batch beside two passes, the solvers, the precisions.
+
+    Guidance and solvers with weights that autocast rounds at each step, on both sides.
+    """
     import torch
 
     from sp_data.generation.guidance import GuidedUnet
-    from sp_data.generation.precision import autocast
+    from sp_data.generation.precision import autocast, round_weights
     from sp_data.generation.samplers import Condition, sample_unet
     from sp_data.training.decoder import draw
     from sp_data.training.seeds import seed_all
@@ -530,6 +599,8 @@ def sampling(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
     task = case.make_task()
     task.model.to(plan.device).eval()
     with_live_ends(task.network)
+    rounded = copy.deepcopy(task.network)
+    round_weights(rounded)
     device, steps = torch.device(plan.device), plan.sampling_steps
 
     def two_passes(batch: dict[str, Any]) -> torch.Tensor:
@@ -537,9 +608,11 @@ def sampling(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
         words = tensor(batch, "text_encodings")
         return draw(task.model, tensor(batch, "image_embed"), words, steps=steps, cond_scale=GUIDANCE)
 
-    def one_pass(batch: dict[str, Any], sampler: Any = "ddim", precision: Any = "fp32") -> torch.Tensor:
+    def one_pass(
+        batch: dict[str, Any], sampler: Any = "ddim", precision: Any = "fp32", unet: Any = task.network
+    ) -> torch.Tensor:
         seed_all("pictures")
-        guided = GuidedUnet(task.network, GUIDANCE, autocast=autocast(precision, device))
+        guided = GuidedUnet(unet, GUIDANCE, autocast=autocast(precision, device))
         condition = Condition(tensor(batch, "image_embed"), tensor(batch, "text_encodings"))
         # Without noise between the steps, as dalle2-pytorch's own.
         drawn = sample_unet(task.model, 1, guided, condition, sampler=sampler, steps=steps, eta=0)
@@ -558,6 +631,7 @@ def sampling(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
                 two_s = seconds(partial(two_passes, batch))
             ddim_s = seconds(partial(one_pass, batch, "ddim", "bf16"))
             dpm_s = seconds(partial(one_pass, batch, "dpm++", "bf16"))
+            rounded_s = seconds(partial(one_pass, batch, "dpm++", "bf16", rounded))
             fp32_s = seconds(partial(one_pass, batch, "dpm++", "fp32"))
         yield (
             f"unet 1, batch {size}",
@@ -569,18 +643,22 @@ def sampling(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
                 "ddim_steps_per_s": round(steps / ddim_s, 2),
                 "dpm_steps_per_s": round(steps / dpm_s, 2),
                 "fp32_steps_per_s": round(steps / fp32_s, 2),
-                "bf16_over_fp32": round(fp32_s / dpm_s, 3),
+                "rounded_once_steps_per_s": round(steps / rounded_s, 2),
+                "rounded_once_over_each_step": round(dpm_s / rounded_s, 3),
+                "rounded_once_over_fp32": round(fp32_s / rounded_s, 3),
+                "each_step_over_fp32": round(fp32_s / dpm_s, 3),
                 "greatest_difference": f"{apart:.1e}",
             },
         )
 
 
 def pictures(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
-    """Seconds of a finished picture: prior and both unets, resident, guided as dalle2-laion guides, by DPM-Solver++."""
+    """Seconds of a finished picture as a generator draws it in bf16: prior in float32, both unets with rounded weights,
+    guided as dalle2-laion guides, by DPM-Solver++."""
     import torch
 
     from sp_data.generation.guidance import GuidedUnet, is_conditioned
-    from sp_data.generation.precision import autocast
+    from sp_data.generation.precision import autocast, round_weights
     from sp_data.generation.samplers import Condition, lowres_condition, sample_unet
     from sp_data.training.models import build_decoder, unet_config
     from sp_data.training.prior import guess
@@ -598,13 +676,13 @@ def pictures(plan: Plan, _: Results) -> Iterator[tuple[str, Row]]:
         model.to(device).eval()
     for unet in decoder.unets:
         with_live_ends(unet)
+        round_weights(unet)
     prior.sample_timesteps = plan.prior_steps
 
     def drawn(batch: dict[str, Any], seconds: list[float]) -> torch.Tensor:
         condition = {name: tensor(batch, name) for name in ("text_embed", "text_encodings")}
         begun = clock(plan)
-        with autocast("bf16", device):
-            embeds = guess(prior, condition, case.dim)
+        embeds = guess(prior, condition, case.dim)
         seconds.append(clock(plan) - begun)
         made: torch.Tensor | None = None
         for number, unet in enumerate(decoder.unets, start=1):

@@ -31,7 +31,7 @@ from sp_data.generation.models import Models
 from sp_data.generation.noise import NoiseByPicture
 from sp_data.generation.options import NEGATIVE_COND_SCALE, Sampler, SamplingOptions, SettledOptions
 from sp_data.generation.picture import GeneratedPicture
-from sp_data.generation.precision import GenerationPrecision, autocast, faster_precision
+from sp_data.generation.precision import GenerationPrecision, autocast, settle_precision
 from sp_data.generation.prompts import check_prompt
 from sp_data.generation.samplers import Condition, Known, lowres_condition, sample_unet
 from sp_data.training.decoder import to_pictures
@@ -72,7 +72,8 @@ class ImageGenerator:
     def __init__(
         self, models: Models, precision: GenerationPrecision = "auto", *, compile_networks: bool = False
     ) -> None:
-        """`precision`: auto takes bf16 where it is clearly faster here, which is measured now.
+        """`precision`: auto takes bf16 where it is clearly faster here, which is measured now. bf16 rounds the weights
+        of `models.decoder`: from then on only generators in bf16 can draw with these models.
 
         `compile_networks`: by torch.compile, on a GPU; the first picture of each size takes minutes. Raises UsageError
         on a CPU.
@@ -85,7 +86,7 @@ class ImageGenerator:
 
             compile_blocks(models.prior)
             compile_blocks(models.decoder)
-        self.precision = faster_precision(models) if precision == "auto" else precision
+        self.precision = settle_precision(models, precision)
 
     def dream(
         self,

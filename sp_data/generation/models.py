@@ -53,7 +53,7 @@ class Models:
     prior: Any
     """dalle2-pytorch's DiffusionPrior."""
     decoder: Any
-    """dalle2-pytorch's Decoder."""
+    """dalle2-pytorch's Decoder. A generator in bf16 rounds its weights: what is saved comes from the checkpoint."""
     prior_weights: WeightsSource
     unet_weights: tuple[WeightsSource, ...]
     """In the order of the decoder's unets."""

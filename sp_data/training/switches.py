@@ -58,6 +58,10 @@ def compile_blocks(model: nn.Module, **options: Any) -> int:
 
     What lies between the blocks (random masks, gradient checkpointing, the unet's skips) stays Python. A block is
     compiled for its shapes, so batches should keep theirs. Copies of the model are not compiled.
+
+    Call `fused_norms` first, as a training and a generator do: with ChanLayerNorm written out, torch 2.11 compiles a
+    backward pass that fails ("invalid gradient at index 1 - got [320] but expected shape compatible with
+    [1, 320, 1, 1]").
     """
     module = dalle2_module()
     kinds = (module.ResnetBlock, module.Attention, module.LinearAttention)

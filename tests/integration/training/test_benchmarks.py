@@ -44,7 +44,7 @@ def test_guidance_in_one_pass_draws_the_same_pictures(figures: dict[str, Any]) -
 
 def test_solvers_precisions_and_whole_pictures_are_measured(figures: dict[str, Any]) -> None:
     row = figures["rows"]["sampling, unet 1, batch 1"]
-    for figure in ("ddim_steps_per_s", "dpm_steps_per_s", "fp32_steps_per_s", "one_over_two", "bf16_over_fp32"):
+    for figure in ("ddim_steps_per_s", "dpm_steps_per_s", "fp32_steps_per_s", "one_over_two", "rounded_once_over_fp32"):
         assert row[figure] > 0
     drawn = figures["rows"]["sampling, pictures, batch 2"]
     parts = sum(drawn[f"{part}_s"] for part in ("prior", "unet_1", "unet_2"))
