@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,15 @@ def whole(machine: Machine, reference: Dataset, tmp_path: Path) -> Dataset:
 
 
 def start(place: Place, dataset: Dataset, flow: str = "dataset", **more: Any) -> str:
-    return place.start(f"{flow}/{dataset.name}", lake=str(dataset.lake), **more)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return place.start(f"{flow}/{dataset.name}", lake=str(dataset.lake), **more)
+        except urllib.error.HTTPError as error:
+            # A server that was just started again, on SQLite: the database is locked.
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 def run(place: Place, dataset: Dataset, **more: Any) -> dict[str, Any]:
