@@ -10,6 +10,7 @@ The Prefect server checks names, bounds and the form of the lines before a run s
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import logging
@@ -21,7 +22,8 @@ from prefect import State, runtime
 from prefect.states import Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from sp_data.errors import RecipeError, SpDataError
+from sp_data.errors import RecipeError, SpDataError, system_sentence
+from sp_data.foreign_text import one_line
 from sp_data.kept_recipe import find_recipe, remember_recipe
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
@@ -122,7 +124,7 @@ def run_name() -> str:
 def in_one_sentence(flow: Callable[P, State[R]]) -> Callable[P, R]:
     """A flow that ends in a state of its own making, of which Prefect gives a caller the result.
 
-    A failure of our own kind is the state's message, without a traceback; a caller gets the error itself.
+    A failure of our own kind, or a full disk, is the state's message, without a traceback; a caller gets the error.
     """
 
     @functools.wraps(flow)
@@ -132,6 +134,11 @@ def in_one_sentence(flow: Callable[P, State[R]]) -> Callable[P, R]:
         except SpDataError as error:
             log.error("%s", error)
             return Failed(message=str(error), data=error)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            log.error("%s", system_sentence(error))
+            return Failed(message=one_line(system_sentence(error)), data=error)
 
     # Prefect reads the types where this function was defined, not where the flow was.
     run.__signature__ = inspect.signature(flow, eval_str=True)  # type: ignore[attr-defined]

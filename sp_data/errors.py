@@ -19,12 +19,14 @@ SpDataError
 └── DataError               data that contradicts itself
     ├── DuplicateKey        one key fills a row twice
     ├── KeyOutsideShard     a key lies beyond its shard, or in a shard that was not planned
+    ├── MadeByNewer         a newer sp-data made it, and this one would not understand or would replace it
     ├── CorruptFile         a file that is truncated, unreadable, or not of the expected shape
     └── VerifyFailed        parts of the dataset disagree; carries every problem
 """
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 from sp_data.foreign_text import one_line
@@ -120,6 +122,10 @@ class KeyOutsideShard(DataError):
     pass
 
 
+class MadeByNewer(DataError):
+    pass
+
+
 class CorruptFile(DataError):
     pass
 
@@ -128,6 +134,14 @@ def reason_of(error: BaseException, length: int = 200) -> str:
     """What a library's exception says, on one line, without control characters; its name if it says nothing."""
     words = " ".join(str(error).split())
     return "".join(char if char.isprintable() else "?" for char in words)[:length] or type(error).__name__
+
+
+def system_sentence(error: OSError) -> str:
+    """What the operating system refused, in our words: a full disk, a file that may not be used."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left{where}; free some, then run the same command again"
+    return f"{error.strerror}{where}; see that it is there and may be used, then run the same command again"
 
 
 @dataclass(frozen=True, slots=True)

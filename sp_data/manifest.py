@@ -24,7 +24,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sp_data.canonical import digest_of
-from sp_data.errors import CorruptFile, reason_of
+from sp_data.errors import CorruptFile, MadeByNewer, reason_of
 from sp_data.lake import FileEntry, Lake
 
 PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -222,7 +222,7 @@ def make_latest(lake: Lake, manifest: Manifest) -> None:
 
 
 def load(lake: Lake, stage: str, identity: str) -> Manifest | None:
-    """The manifest of this identity, or None. Raises CorruptFile if it cannot be read as one."""
+    """The manifest of this identity, or None. Raises CorruptFile if it cannot be read as one, MadeByNewer."""
     return _load(lake, manifest_path(stage, identity))
 
 
@@ -237,7 +237,7 @@ def all_of(lake: Lake, stage: str) -> list[Manifest]:
 
 
 def latest(lake: Lake, stage: str) -> Manifest | None:
-    """The newest manifest of a stage, or None. Raises CorruptFile if it cannot be read as one."""
+    """The newest manifest of a stage, or None. Raises CorruptFile if it cannot be read as one, MadeByNewer."""
     return _load(lake, f"manifests/{stage}/latest.json")
 
 
@@ -249,6 +249,9 @@ def _load(lake: Lake, path: str) -> Manifest | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
+        unknown = [problem["loc"][-1] for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        if len(unknown) == error.error_count():
+            raise made_by_newer(lake, path, f"it has a field {unknown[0]!r}") from error
         raise CorruptFile(
             f"{lake.full(path)} is not a valid manifest ({first_problem(error)}); delete it and run "
             f"{lake.command('run')}"
@@ -259,6 +262,14 @@ def _load(lake: Lake, path: str) -> Manifest | None:
             f"{lake.full(path)} is a manifest of {manifest.stage!r}; delete it and run {lake.command('run')}"
         )
     return manifest
+
+
+def made_by_newer(lake: Lake, path: str, how_seen: str) -> MadeByNewer:
+    """The error of a file that this version must leave alone."""
+    return MadeByNewer(
+        f"{lake.full(path)} was made by a newer version of sp-data ({how_seen}); install that version, or use another "
+        "--lake: nothing was changed"
+    )
 
 
 def first_problem(error: ValidationError) -> str:

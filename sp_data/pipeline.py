@@ -236,10 +236,12 @@ def run_stage(
     own: `reconcile`, `allow_shrink` and `proxy` of scrape, `leave_out` of shard, `options` of verify (VerifyOptions),
     `resume` of prior and decoder; they are described where the stage is.
 
-    Raises StageNotDone if an earlier stage is missing, stale or damaged.
+    Raises StageNotDone if an earlier stage is missing, stale or damaged, and MadeByNewer if it or an earlier one was
+    made by a newer version of sp-data, whose work this one would do again and put in its place.
     """
     stage = stage_named(name)
     standing = stand(recipe, lake, until=name)
+    _refuse_newer(standing, lake)
     if recipe.source.imported is not None and stage.is_imported:
         return StageResult(_as_imported(standing[name], lake), "unchanged")
     inputs = {before: _usable(standing[before], lake, for_what=name) for before in stage.inputs}
@@ -289,6 +291,7 @@ def found_unchanged(recipe: Recipe, lake: Lake, until: str, progress: Progress =
     """
     names = stages_of(recipe, until)
     standing = stand(recipe, lake, until=until)
+    _refuse_newer(standing, lake)
     if any(standing[name].state != "done" for name in names):
         return None
     results = []
@@ -391,6 +394,16 @@ def _stand_of(stage: Stage, recipe: Recipe, lake: Lake, before: dict[str, Status
     if stage.lost_files and (lost := _function(stage.lost_files)(lake, newest)):
         return Status(stage.name, "damaged", newest, f"{lake.full(lost[0])} is missing or cut")
     return Status(stage.name, "done", newest)
+
+
+def _refuse_newer(standing: Mapping[str, Status], lake: Lake) -> None:
+    for name, status in standing.items():
+        if status.manifest is not None and status.manifest.version > STAGES[name].version:
+            path = f"manifests/{name}/latest.json"
+            known = STAGES[name].version
+            raise manifests.made_by_newer(
+                lake, path, f"version {status.manifest.version} of the stage, here it is {known}"
+            )
 
 
 def is_as_asked(name: str, recipe: Recipe, manifest: Manifest) -> bool:

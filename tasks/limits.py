@@ -1,8 +1,9 @@
 """Who waits for whom: one run writes a dataset at a time, one asks a wiki's host, one trains on a machine's GPU.
 
-The limits are Prefect's global concurrency limits, so they hold across deployments, schedules and runs by hand. A run
-whose worker was killed gives its slot back when its lease ends, after five minutes. The lake's own locks stand behind
-them: where runs do not share a server, the second writer of a dataset is refused.
+The limits are Prefect's global concurrency limits, so they hold across deployments, schedules and runs by hand. Prefect
+keeps who holds a slot in the server's memory: a server that is started again would call it taken for ever. So each run
+says in a label of its own what it holds, and the next one frees a slot that no living run holds. The lake's own locks
+stand behind the limits: where runs do not share a server, the second writer of a dataset is refused.
 """
 
 from __future__ import annotations
@@ -10,23 +11,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import httpx
 from prefect import get_client, runtime
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import PrefectException
 
 from sp_data.recipe import Recipe
+from tasks.process_name import is_gone, process_name
 
 log = logging.getLogger("sp_data.tasks")
+
+LOOK_AGAIN_S = 3.0
+"""A waiting run tries so often. It frees a slot that nobody held at two looks: a run names itself after it took one."""
+MAY_HOLD = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 
 
 def limit_name(what: str, which: str) -> str:
@@ -38,12 +49,32 @@ def limit_name(what: str, which: str) -> str:
 def one_at_a_time(what: str, which: str) -> Iterator[None]:
     """Wait for the one slot of `what` (dataset, wiki, training) that is called `which`, and hold it."""
     name = limit_name(what, which)
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, 1)
-        _say_who_holds(client, name, what, which)
-    # Not strict: a server that is away for a moment must not end a training of days.
-    with concurrency(name, occupy=1, strict=False, raise_on_lease_renewal_failure=False):
-        yield
+    with contextlib.ExitStack() as slot:
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name(name, 1)
+            said, was_orphan = "", False
+            while not _took(slot, name):
+                holders = _holders(client, name)
+                is_orphan = client.read_global_concurrency_limit_by_name(name).active_slots > len(holders)
+                if is_orphan and was_orphan:
+                    log.warning("%s %s was held by a run that is gone: freed", what, which)
+                    freed = GlobalConcurrencyLimitUpdate(active_slots=len(holders))
+                    client.update_global_concurrency_limit(name, freed)
+                    was_orphan = False
+                    continue
+                was_orphan = is_orphan
+                whom = ", ".join(f"{run.name} ({run.id})" for run in holders)
+                if whom and whom != said:
+                    log.info("waiting for %s %s: %s", what, which, whom)
+                    said = whom
+                time.sleep(LOOK_AGAIN_S)
+            _label(client, name, process_name())
+        try:
+            yield
+        finally:
+            # The work is done: a server that is away just now must not spoil it.
+            with contextlib.suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
+                _label(client, name, "")
 
 
 def wiki_host(recipe: Recipe) -> str:
@@ -64,15 +95,32 @@ def tag_run(dataset: str) -> None:
             client.update_flow_run(runtime.flow_run.id, tags=sorted(tags))
 
 
-def _say_who_holds(client: SyncPrefectClient, name: str, what: str, which: str) -> None:
-    limit = client.read_global_concurrency_limit_by_name(name)
-    if limit.active_slots < limit.limit:
-        return
-    running = client.read_flow_runs(
+def _took(slot: contextlib.ExitStack, name: str) -> bool:
+    """Take a slot of this limit, if one is free, until `slot` is closed."""
+    # Not strict: a server that is away for a moment must not end a training of days.
+    held = concurrency(name, occupy=1, max_retries=0, strict=False, raise_on_lease_renewal_failure=False)
+    try:
+        slot.enter_context(held)
+    except ConcurrencySlotAcquisitionError as error:
+        refused = error.__cause__
+        if isinstance(refused, httpx.HTTPStatusError) and refused.response.status_code == httpx.codes.LOCKED:
+            return False
+        raise
+    return True
+
+
+def _holders(client: SyncPrefectClient, name: str) -> list[FlowRun]:
+    """The other runs that hold a slot of this limit, as far as can be seen from here."""
+    runs = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
-            tags=FlowRunFilterTags(any_=[tag_of(which)]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+            tags=FlowRunFilterTags(all_=["sp-data"]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=MAY_HOLD)),
         )
     )
-    others = [f"{run.name} ({run.id})" for run in running if str(run.id) != runtime.flow_run.id]
-    log.info("waiting for %s %s: %s", what, which, ", ".join(others) or f"another run holds the limit {name}")
+    named = [(run, str(run.labels.get(name) or "")) for run in runs if str(run.id) != runtime.flow_run.id]
+    return [run for run, process in named if process and not is_gone(process)]
+
+
+def _label(client: SyncPrefectClient, name: str, process: str) -> None:
+    if runtime.flow_run.id:
+        client.update_flow_run_labels(runtime.flow_run.id, {name: process})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 from collections.abc import Iterable
@@ -53,7 +52,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno is None:
             raise
-        _end(_system_sentence(error), 1)
+        _end(errors.system_sentence(error), 1)
     sys.exit(0)
 
 
@@ -62,13 +61,6 @@ def _interrupt(signal_number: int, frame: FrameType | None) -> None:
         # A shell's background job ignores Ctrl-C.
         signal.default_int_handler(signal_number, frame)
     signal.raise_signal(signal.SIGINT)
-
-
-def _system_sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left{where}; free some, then run the same command again"
-    return f"{error.strerror}{where}; see that it is there and may be used, then run the same command again"
 
 
 def _end(sentence: str, code: int, items: Iterable[str] = ()) -> NoReturn:

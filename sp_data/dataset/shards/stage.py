@@ -146,7 +146,8 @@ def _base(run: StageRun, leave_out: frozenset[int]) -> Base:
     used = [shard["number"] for manifest in manifests_with_shards for shard in manifest.details["shards"]]
     used += [int(manifest.details.get("first_new", 0)) - 1 for manifest in published]
     base = run.newest()
-    for manifest in published if not leave_out else ():
+    # Two files hold the newest snapshot, and one of them may be gone.
+    for manifest in (*published, *([base] if base else ())) if not leave_out else ():
         if manifest.identity == run.identity:
             first_new = int(manifest.details["first_new"])
             old_shards = [shard for shard in manifest.details["shards"] if shard["number"] < first_new]

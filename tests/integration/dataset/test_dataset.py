@@ -17,11 +17,11 @@ from sp_data import manifest as manifests
 from sp_data.dataset.curate.tables import read_dropped, read_kept
 from sp_data.dataset.shards.stage import _base
 from sp_data.dataset.shards.tars import read_tar
-from sp_data.errors import StageError, StageNotDone
+from sp_data.errors import MadeByNewer, StageError, StageNotDone
 from sp_data.keys import KeyLayout
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.pipeline import DATASET_STAGES, STAGES, run_stage, stage_run, stand
+from sp_data.pipeline import DATASET_STAGES, STAGES, found_unchanged, run_stage, stage_run, stand
 from sp_data.recipe import Recipe, load_recipe
 from sp_data.upkeep.why import fate_of, fates
 
@@ -204,6 +204,32 @@ def test_no_shard_number_is_used_twice(demo_recipe: Recipe, lake_copy: Lake) -> 
     for path in lake_copy.list("manifests/shard"):
         lake_copy.remove(path)
     assert first_new() == num_shards
+
+
+@pytest.mark.parametrize("lost", ["latest.json", "by identity"])
+def test_a_lost_manifest_of_the_shards_comes_back_with_its_digest(
+    demo_recipe: Recipe, lake_copy: Lake, lost: str
+) -> None:
+    before = latest(lake_copy, "shard")
+    assert before is not None
+    name = f"{before.identity}.json" if lost == "by identity" else lost
+    lake_copy.remove(f"manifests/shard/{name}")
+    assert run_stage("shard", demo_recipe, lake_copy).manifest.digest == before.digest
+
+
+@pytest.mark.parametrize("change", [{"version": STAGES["embed"].version + 1}, {"field_of_tomorrow": 1}])
+def test_what_a_newer_version_made_is_refused_and_kept(
+    demo_recipe: Recipe, lake_copy: Lake, change: dict[str, int]
+) -> None:
+    path = Path(lake_copy.full("manifests/embed/latest.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = path.read_bytes()
+    for stage in ("embed", "reorder"):
+        with pytest.raises(MadeByNewer, match=r"manifests/embed/latest\.json was made by a newer version of sp-data"):
+            run_stage(stage, demo_recipe, lake_copy)
+    with pytest.raises(MadeByNewer):
+        found_unchanged(demo_recipe, lake_copy, "verify")
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["File:Gus Stone.png", "file:gus_Stone.png", "Gus%20Stone.png", "gus Stone.png"])
