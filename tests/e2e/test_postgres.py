@@ -1,4 +1,4 @@
-"""A Prefect server on a real PostgreSQL: the demo is deployed and a worker makes its dataset. No password is written."""
+"""A Prefect server on a real PostgreSQL: a worker makes the demo's dataset, and no password is written."""
 
 from __future__ import annotations
 
