@@ -53,6 +53,13 @@ def test_a_service_of_ours_starts_a_program_of_the_image_and_has_a_health_check(
     assert service["cap_drop"] == ["ALL"]
 
 
+def test_the_volume_of_the_image_is_the_one_that_is_mounted() -> None:
+    volumes = [json.loads(step.rest) for step in steps(DOCKERFILE.read_text()) if step.word == "VOLUME"]
+    assert volumes == [["/srv/sp-data"]], "a volume below it would be another one in each container"
+    for name in ("worker", "gpu-worker"):
+        assert [mount.rpartition(":")[2] for mount in OURS[name]["volumes"]] == volumes[0]
+
+
 def test_every_variable_of_the_compose_file_is_explained() -> None:
     used = set(re.findall(r"\$\{(\w+)", (DEPLOYMENTS / "compose.yaml").read_text()))
     used |= {
