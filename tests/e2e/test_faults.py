@@ -6,10 +6,12 @@ After each fault the next run ends well, and gives what it would have given: the
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 import urllib.error
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,8 @@ from e2e.deployed import Place
 from e2e.machine import ZOMBIE_S, Dataset, Machine
 from e2e.prefect_api import post, wait_for
 
-from deployments.wanted import ENVIRONMENT
-
 pytestmark = pytest.mark.proof
 LIMIT = "sp-data-dataset-kids"
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +79,11 @@ def run(place: Place, dataset: Dataset, **more: Any) -> dict[str, Any]:
     return place.finished(start(place, dataset, **more), 180)
 
 
-def failed_in_one_sentence(place: Place, ended: dict[str, Any]) -> str:
+def failed_in_one_sentence(ended: dict[str, Any]) -> str:
     message = str(ended["state"]["message"])
     assert ended["state"]["type"] == "FAILED", ended["state"]
     assert "\n" not in message
-    assert not [line for line in place.log(ended["id"]) if "Traceback" in line]
+    assert "Traceback" not in message
     return message
 
 
@@ -153,9 +152,10 @@ def test_a_slot_of_a_killed_run_is_freed_for_the_next(
     machine.start_worker()
     assert machine.slots(LIMIT) == 1
     ended = run(place, begun)
-    assert place.run(zombie)["state"]["type"] == "RUNNING"
     assert ended["state"]["name"].startswith("Changed: +"), ended["state"]["message"]
     assert begun.digests() == reference.digests()
+    assert [line for line in place.log(ended["id"]) if "held by a run that is gone: freed" in line]
+    assert place.finished(zombie, ZOMBIE_S + 60)["state"]["type"] == "CRASHED"
     assert machine.slots(LIMIT) == 0
 
 
@@ -202,7 +202,7 @@ def test_an_output_deleted_by_hand_comes_back(place: Place, reference: Dataset, 
 def test_a_failed_run_is_retried_from_the_ui_and_goes_on(place: Place, reference: Dataset, begun: Dataset) -> None:
     blocked = newer(reference, "embed", begun)
     failed = run(place, begun)
-    assert "manifests/embed/latest.json was made by a newer version" in failed_in_one_sentence(place, failed)
+    assert "manifests/embed/latest.json was made by a newer version" in failed_in_one_sentence(failed)
     kept = begun.manifest("shard")
     blocked.unlink()
     # What the button Retry sends.
@@ -218,7 +218,7 @@ def test_a_failed_run_is_retried_from_the_ui_and_goes_on(place: Place, reference
 def test_a_manifest_of_a_newer_version_is_refused_and_kept(place: Place, whole: Dataset) -> None:
     path = newer(whole, "shard", whole)
     before = {file: file.read_bytes() for file in whole.folder.rglob("manifests/**/*.json")}
-    message = failed_in_one_sentence(place, run(place, whole))
+    message = failed_in_one_sentence(run(place, whole))
     assert str(path) in message
     assert "install that version" in message
     assert {file: file.read_bytes() for file in whole.folder.rglob("manifests/**/*.json")} == before
@@ -233,7 +233,7 @@ def newer(of: Dataset, stage: str, into: Dataset) -> Path:
     return path
 
 
-@pytest.mark.parametrize("size_kb", [1_000, 2_700, 3_800])
+@pytest.mark.parametrize("size_kb", [1_000, 2_700])
 def test_a_full_disk_ends_the_run_in_one_sentence(
     place: Place, reference: Dataset, begun: Dataset, size_kb: int
 ) -> None:
@@ -243,7 +243,7 @@ def test_a_full_disk_ends_the_run_in_one_sentence(
         pytest.skip("may not mount a small disk")
     try:
         failed = run(place, begun)
-        assert "no space left" in failed_in_one_sentence(place, failed)
+        assert "no space left" in failed_in_one_sentence(failed)
         assert begun.digests().items() <= reference.digests().items()
         subprocess.run(["mount", "-o", "remount,size=64m", str(begun.lake)], check=True)
         ended = run(place, begun)
@@ -254,16 +254,17 @@ def test_a_full_disk_ends_the_run_in_one_sentence(
 
 
 def test_a_clock_a_day_back_changes_nothing(place: Place, reference: Dataset, whole: Dataset) -> None:
-    if not FAKETIME.exists():
-        pytest.skip("Debian's package libfaketime is not installed")
-    for lost in (*whole.folder.glob("shards/**/*.tar"), whole.path_of("verify")):
-        lost.unlink()
-    env = {**ENVIRONMENT, "LD_PRELOAD": str(FAKETIME), "FAKETIME": "-1d", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    deployment = place.deployment(f"dataset/{whole.name}")["id"]
-    body = {"parameters": {"lake": str(whole.lake)}, "job_variables": {"env": env, "stream_output": False}}
-    started = post(place.server, f"/deployments/{deployment}/create_flow_run", body)
-    ended = place.finished(started["id"])
+    """Everything in the lake was made tomorrow."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    for path in whole.folder.rglob("*"):
+        if path.is_file():
+            if "manifests" in path.parts and "parts" not in path.parts:
+                made_at = {"made_at": tomorrow.isoformat(timespec="seconds")}
+                path.write_text(json.dumps(json.loads(path.read_text()) | made_at))
+            os.utime(path, (tomorrow.timestamp(), tomorrow.timestamp()))
+    next(whole.folder.glob("shards/**/*.tar")).unlink()
+    ended = run(place, whole)
     assert ended["state"]["type"] == "COMPLETED", ended["state"]["message"]
-    assert whole.manifest("verify")["made_at"] < reference.manifest("verify")["made_at"]
+    assert whole.manifest("shard")["made_at"] < whole.manifest("curate")["made_at"]
     assert whole.digests() == reference.digests()
     assert run(place, whole)["state"]["name"] == "Unchanged"
