@@ -59,6 +59,7 @@ def test_systemd_would_find_a_wrong_line(tmp_path: Path) -> None:
 def test_a_restart_of_the_worker_leaves_what_its_runs_stand_on() -> None:
     name = "sp-data-worker.service"
     assert values(name, "KillMode") == ["process"], "control-group would end the runs"
+    assert values(name, "KillSignal") == ["SIGKILL"], "on SIGTERM Prefect's worker ends its runs itself"
     assert values(name, "OOMPolicy") == ["continue"], (
         "else one training without memory ends the worker and all its runs"
     )
