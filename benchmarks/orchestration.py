@@ -1,6 +1,6 @@
 """What Prefect costs: the same stages as library calls, as a flow run, and where nothing changed.
 
-    python benchmarks/orchestration.py [--quick] [--json]
+    python benchmarks/orchestration.py [--quick] [--idle-runs N] [--json]
 
 A lake of the demo is made by library calls (`sp-data run --no-prefect --until verify`) and another one by a flow run on
 a real Prefect server that is running already; each command is a process of its own, imports included.
@@ -35,18 +35,19 @@ from pathlib import Path
 from typing import Any
 
 BIN = Path(sys.executable).parent
-IDLE_RUNS = 3
+LOCAL_RUNS = 3
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="100 kids instead of 1,600")
+    parser.add_argument("--idle-runs", type=int, default=3, help="unchanged runs on the server; default: 3")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     kids = ["--set", f"source.demo.num_kids={100 if args.quick else 1600}", "--set", "shard.samples_per_shard=100"]
     with tempfile.TemporaryDirectory(prefix="sp-data-benchmark-") as temporary:
-        figures = measure(Path(temporary), kids)
+        figures = measure(Path(temporary), kids, args.idle_runs)
     if args.json:
         print(json.dumps(figures))
         return
@@ -54,7 +55,7 @@ def main() -> None:
         print(f"{name:<20} {value:8.2f}")
 
 
-def measure(folder: Path, kids: list[str]) -> dict[str, float]:
+def measure(folder: Path, kids: list[str], num_idle: int) -> dict[str, float]:
     """All figures."""
     home = environment(folder / "home")
     library_s = timed(folder, home, "run", "demo", *kids, "--until", "verify", "--no-prefect", "--lake", "library")
@@ -62,14 +63,14 @@ def measure(folder: Path, kids: list[str]) -> dict[str, float]:
         at_server = {**home, "PREFECT_API_URL": api, "PREFECT_WORKER_QUERY_SECONDS": "1"}
         flow_s = timed(folder, at_server, "run", "demo", *kids, "--until", "verify", "--lake", "flow")
         local_s = [
-            timed(folder, home, "run", "demo", "--until", "verify", "--lake", "library") for _ in range(IDLE_RUNS)
+            timed(folder, home, "run", "demo", "--until", "verify", "--lake", "library") for _ in range(LOCAL_RUNS)
         ]
         timed(folder, at_server, "deploy", "demo", "--lake", "flow")
         with worker(folder, at_server):
             # The first run of a worker compiles and caches what the others find.
             idle_run(api)
             before = database_bytes(folder)
-            server_s = [idle_run(api) for _ in range(IDLE_RUNS)]
+            server_s = [idle_run(api) for _ in range(num_idle)]
             # The server writes a run's events some seconds after its end.
             time.sleep(10)
             grown = database_bytes(folder) - before
@@ -80,7 +81,7 @@ def measure(folder: Path, kids: list[str]) -> dict[str, float]:
         "seconds_flow": flow_s,
         "unchanged_local_s": statistics.median(local_s),
         "unchanged_server_s": statistics.median(server_s),
-        "database_kb_a_run": grown / 1000 / IDLE_RUNS,
+        "database_kb_a_run": grown / 1000 / num_idle,
     }
 
 
