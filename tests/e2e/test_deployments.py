@@ -199,7 +199,7 @@ def test_what_one_really_does_is_a_few_clicks(place: Place, browser_page: Page) 
             made.append(form.submit())
             given = place.run(made[-1])["parameters"]
             assert {name: _at(given, name) for name in wanted} == wanted
-            assert form.num_clicks <= 7
+            assert form.num_clicks <= 8
     finally:
         for run in made:
             delete(f"{place.server}/flow_runs/{run}")
@@ -210,6 +210,12 @@ def _at(fields: dict[str, Any], path: str) -> Any:
     for name in path.split("."):
         fields = fields[name]
     return fields
+
+
+def _own_wiki(form: Form) -> None:
+    form.choose("Recipe", "southpark")
+    form.fill("Wiki", "https://mine.example.org")
+    form.add("Set other fields", "name=mine")
 
 
 def _more_steps(form: Form) -> None:
@@ -224,9 +230,9 @@ def _other_prompts(form: Form) -> None:
 
 FIVE_TASKS: tuple[tuple[str, Callable[[Form], None], dict[str, Any]], ...] = (
     (
-        "dataset/demo",
-        lambda form: form.choose("Recipe", f"{DATASET}.yaml"),
-        {"recipe": f"{DATASET}.yaml", "until": "verify"},
+        f"dataset/{DATASET}",
+        _own_wiki,
+        {"recipe": "southpark", "changes.wiki": "https://mine.example.org", "set": ["name=mine"]},
     ),
     (f"dataset/{DATASET}", lambda form: form.choose("Last stage", "scrape"), {"until": "scrape"}),
     (f"finetune/{DATASET}", _more_steps, {"changes.prior_steps": 5000, "changes.decoder_steps": 9000}),

@@ -65,3 +65,11 @@ def test_a_file_of_the_folder_beside_the_lake_is_found_by_its_name(tmp_path: Pat
 def test_a_wiki_beside_the_demos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="serves a made-up wiki of its own"):
         chosen_recipe("demo", str(tmp_path / "lake"), Changes(wiki="https://southpark.fandom.com"), [])
+
+
+def test_another_wiki_gets_a_dataset_of_its_own_by_its_name(tmp_path: Path) -> None:
+    lake, changes = str(tmp_path / "lake"), Changes(wiki="https://mine.example.org")
+    recipe = chosen_recipe("southpark", lake, changes, ["name=mine"])
+    assert (recipe.name, recipe.source.wiki) == ("mine", "https://mine.example.org")
+    assert recall_recipe(Lake(lake, "mine")) == recipe
+    assert recall_recipe(Lake(lake, "southpark")) is None
