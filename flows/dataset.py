@@ -10,7 +10,7 @@ from sp_data.pipeline import DatasetStage
 from tasks.follow_up import announce_change
 from tasks.limits import tag_run
 from tasks.reference import PipelineReference
-from tasks.report import report
+from tasks.report import reported
 from tasks.stages import run_dataset_stages
 from tasks.summary import ended
 
@@ -43,7 +43,7 @@ def dataset(
     stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
     place = dataset_lake(chosen, lake)
     note = announce_change(chosen, place, change) if until == "verify" else ""
-    return ended(place, stages, report(chosen, lake, until), change, note=note)
+    return ended(place, stages, reported(chosen, lake, stages), change, note=note)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from sp_data.pipeline import TrainingStage
 from tasks.follow_up import NotApproved, announce_training, wait_for_approval
 from tasks.limits import tag_run
 from tasks.reference import PipelineReference
-from tasks.report import report
+from tasks.report import reported
 from tasks.stages import run_training_stages
 from tasks.summary import ended
 
@@ -52,7 +52,7 @@ def finetune(
     verified = manifests.latest(place, "verify")
     if verified is not None and any(stage.name == "decoder" and stage.state == "done" for stage in stages):
         announce_training(place, verified)
-    return ended(place, stages, report(chosen, lake, stages[-1].name), None, note=because)
+    return ended(place, stages, reported(chosen, lake, stages), None, note=because)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, datase
 from sp_data.pipeline import DATASET_STAGES, StageName
 from tasks.limits import tag_run
 from tasks.reference import PipelineReference
-from tasks.report import report
+from tasks.report import reported
 from tasks.stages import run_dataset_stages, run_training_stages
 from tasks.summary import ended
 
@@ -39,7 +39,7 @@ def pipeline(
     stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
     if until not in DATASET_STAGES:
         stages += run_training_stages(chosen, lake, until)
-    return ended(dataset_lake(chosen, lake), stages, report(chosen, lake, stages[-1].name), change)
+    return ended(dataset_lake(chosen, lake), stages, reported(chosen, lake, stages), change)
 
 
 if __name__ == "__main__":

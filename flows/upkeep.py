@@ -13,7 +13,7 @@ from tasks.compact import compact as compact_shards
 from tasks.limits import one_at_a_time, tag_run
 from tasks.ray_jobs import running_jobs
 from tasks.reference import PipelineReference
-from tasks.report import report
+from tasks.report import reported
 from tasks.stages import run_stage_task
 from tasks.summary import ended
 from tasks.upkeep import collect_garbage, remove_old_runs
@@ -39,7 +39,7 @@ def upkeep(
         freed = collect_garbage(chosen, lake)
     removed = remove_old_runs(chosen.name, keep_runs_days) if keep_runs_days else 0
     note = f"{freed / 1e6:,.1f} MB freed, {removed:,} old runs removed"
-    return ended(dataset_lake(chosen, lake), stages, report(chosen, lake, "verify"), None, note=note)
+    return ended(dataset_lake(chosen, lake), stages, reported(chosen, lake, stages), None, note=note)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
@@ -11,17 +13,29 @@ from sp_data.lake import Lake
 from sp_data.pipeline import names_until
 from sp_data.recipe import Recipe
 from sp_data.report.page import load_manifests, write_report
+from tasks.reference import StageReference
 from tasks.stage import artifact_key
 
 PAGE = "http://127.0.0.1:7860"
 """Where `sp-data ui` serves its page, unless it is told otherwise."""
 
 
+def reported(recipe: Recipe, lake: str, stages: Sequence[StageReference]) -> str:
+    """Write the report on these stages, as a task if one of them did something; returns its path in the lake."""
+    last = stages[-1].name
+    return report(recipe, lake, last) if any(stage.state == "done" for stage in stages) else _write(recipe, lake, last)
+
+
+def _write(recipe: Recipe, lake: str, until: str) -> str:
+    dataset_lake = Lake(lake, recipe.name)
+    return write_report(recipe, dataset_lake, load_manifests(dataset_lake, names_until(until)))
+
+
 @task(cache_policy=NO_CACHE)
 def report(recipe: Recipe, lake: str, until: str) -> str:
     """Write the report on the stages as far as `until`; returns its path in the lake."""
     dataset_lake = Lake(lake, recipe.name)
-    path = write_report(recipe, dataset_lake, load_manifests(dataset_lake, names_until(until)))
+    path = _write(recipe, lake, until)
     # A browser opens no file:// from Prefect's page.
     create_link_artifact(
         link=f"{PAGE}/lake/{path}",

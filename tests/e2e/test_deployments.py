@@ -182,6 +182,8 @@ def test_an_unchanged_wiki_costs_one_request_and_starts_nothing(
     assert unchanged["state"]["name"] == "Unchanged"
     assert unchanged["name"] == f"{DATASET} · unchanged"
     assert [access.kind for access in wiki.log()].count("api") == 1
+    in_run = {"flow_runs": {"id": {"any_": [unchanged["id"]]}}}
+    assert post(place.server, "/task_runs/filter", in_run) == [], "idle runs would fill the database with their tasks"
     assert not place.artifacts(unchanged["id"]).keys() & {f"{DATASET}-scrape", f"{DATASET}-summary"}
     time.sleep(5)
     assert runs_before == {kind: len(place.runs_of(f"{kind}/{DATASET}")) for kind in ("finetune", "generate")}
