@@ -65,7 +65,7 @@ def ended(
         create_markdown_artifact(
             key=OVERVIEW,
             markdown=overview_markdown(overview(lake.url, datetime.now(UTC))),
-            description=f"Every dataset of the lake {markdown_code(lake.url)}, as `sp-data status --all` shows them",
+            description=f"Every dataset of the lake {markdown_code(lake.url)}: how old, how large, and what is due",
         )
     return Completed(name=state, message=note or name, data=result)
 
