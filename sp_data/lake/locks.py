@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -62,6 +63,10 @@ def exclusive(lock: str, shown: str, acquire: Callable[[], AbstractContextManage
             del _holders[lock]
 
 
+TRIES, BETWEEN_TRIES_S = 5, 0.1
+"""A process that was killed just when it started another leaves its lock to that one for a moment."""
+
+
 @contextlib.contextmanager
 def flock(lock: Path, shown: str) -> Iterator[None]:
     """The kernel's lock on a local file. Raises LakeBusy naming the process that holds it.
@@ -79,12 +84,16 @@ def flock(lock: Path, shown: str) -> Iterator[None]:
         yield
         return
     with opened as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LakeBusy(
-                f"{shown} is being written by {_holder(lock)}; wait for it to end, or use another --lake"
-            ) from error
+        for tries_left in reversed(range(TRIES)):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not tries_left:
+                    raise LakeBusy(
+                        f"{shown} is being written by {_holder(lock)}; wait for it to end, or use another --lake"
+                    ) from error
+                time.sleep(BETWEEN_TRIES_S)
         yield
 
 
