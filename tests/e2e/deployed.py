@@ -66,7 +66,7 @@ class Place:
         found = post(self.server, "/flow_runs/filter", wanted)
         return sorted((run for run in found if not run["auto_scheduled"]), key=lambda run: str(run["created"]))
 
-    def finished(self, run: str, seconds: float = 300) -> dict[str, Any]:
+    def finished(self, run: str, seconds: float = 900) -> dict[str, Any]:
         """The run after its end."""
         wait_for(f"the end of run {run}", lambda: self.run(run)["state"]["type"] in ENDED, seconds)
         return self.run(run)

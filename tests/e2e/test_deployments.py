@@ -26,6 +26,7 @@ from playwright.sync_api import Page
 from sp_data.recipe import load_recipe
 
 DATASET = "littlewiki"
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +99,13 @@ def follow(place: Place, page: Page) -> dict[str, Any]:
         runs = place.runs_of(f"{kind}/{DATASET}")
         return runs[0] if runs else None
 
-    wait_for("a fine-tuning that waits", lambda: (run := newest("finetune")) and run["state"]["type"] == "PAUSED", 120)
+    wait_for("a fine-tuning that waits", lambda: (run := newest("finetune")) and run["state"]["type"] == "PAUSED", 300)
     run = newest("finetune")
     assert run is not None
     approve(page, f"{place.site}/runs/flow-run/{run['id']}")
-    wait_for("the resumed run", lambda: place.run(run["id"])["state"]["type"] != "PAUSED", 60)
+    wait_for("the resumed run", lambda: place.run(run["id"])["state"]["type"] != "PAUSED", 300)
     finetuned = place.finished(run["id"])
-    wait_for("the pictures", lambda: newest("generate"), 60)
+    wait_for("the pictures", lambda: newest("generate"), 300)
     generate = newest("generate")
     assert generate is not None
     return {"waiting": run, "finetune": finetuned, "generate": place.finished(generate["id"])}
@@ -295,7 +296,7 @@ def test_what_only_the_recipe_can_tell_ends_the_run_in_one_sentence(place: Place
     }
     started = {sentence: place.start("dataset/demo", **parameters) for sentence, parameters in wrong.items()}
     for sentence, run in started.items():
-        ended = place.finished(run, 60)
+        ended = place.finished(run, 300)
         assert ended["state"]["type"] == "FAILED"
         assert sentence in ended["state"]["message"]
         assert not [line for line in place.log(run) if "Traceback" in line]
@@ -308,5 +309,5 @@ def test_cancelling_a_training_ends_its_process(place: Place, first_run: tuple[d
     wait_for("the first line of metrics", lambda: set((lake / "demo/runs").glob("prior-*/metrics.jsonl")) - before, 200)
     assert trainers(lake), "a child process trains"
     post(place.server, f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-    assert place.finished(run, 120)["state"]["type"] == "CANCELLED"
+    assert place.finished(run, 300)["state"]["type"] == "CANCELLED"
     assert not trainers(lake, wait_s=1)
