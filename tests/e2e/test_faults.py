@@ -124,7 +124,6 @@ def test_a_machine_that_was_started_again_goes_on(
     machine.kill_worker()
     machine.kill_run(zombie)
     machine.kill_server()
-    killed_at = time.monotonic()
     assert not begun.path_of("verify").exists()
     machine.start_server()
     machine.start_worker()
@@ -138,7 +137,6 @@ def test_a_machine_that_was_started_again_goes_on(
     crashed = place.finished(zombie, ZOMBIE_S + 60)
     assert crashed["state"]["type"] == "CRASHED"
     assert "start it again: it goes on where it was" in crashed["state"]["message"]
-    print(f"Crashed {time.monotonic() - killed_at:.0f} s after its end")  # noqa: T201
 
 
 def test_a_slot_of_a_killed_run_is_freed_for_the_next(
