@@ -58,8 +58,7 @@ def free_port() -> int:
 
 
 def get(address: str, path: str) -> Any:
-    with urllib.request.urlopen(f"{address}{path}", timeout=30) as response:
-        return json.load(response)
+    return _send(f"{address}{path}", "GET")
 
 
 def post(address: str, path: str, body: dict[str, Any]) -> Any:
@@ -74,14 +73,14 @@ def delete(address: str) -> None:
     _send(address, "DELETE", {})
 
 
-def _send(address: str, method: str, body: dict[str, Any]) -> Any:
+def _send(address: str, method: str, body: dict[str, Any] | None = None) -> Any:
     """What it answers, if anything. A server whose database is busy (503) is asked again, as Prefect's client does."""
-    request = urllib.request.Request(
-        address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
-    )
+    sent = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, sent, {"Content-Type": "application/json"}, method=method)
     for seconds in (1, 2, 4, 8, None):
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            # SQLite's writers wait for each other up to a minute before the server says 503.
+            with urllib.request.urlopen(request, timeout=120) as response:
                 answer = response.read()
                 return json.loads(answer) if answer else None
         except urllib.error.HTTPError as error:
