@@ -6,11 +6,11 @@ import signal
 import sys
 from collections.abc import Iterable
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from sp_data import errors
+from sp_data import __version__, errors
 from sp_data.cli import deploy, exchange, page, pictures, pipeline, provenance, run, upkeep, weights
 from sp_data.cli.output import say
 
@@ -25,6 +25,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="From a fandom wiki to a fine-tuned DALL-E 2. Start with: sp-data run demo",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"sp-data {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def whole_app() -> typer.Typer:

@@ -28,6 +28,7 @@ DELIMITERS = (",", ";", "\t", "|")
 DELIMITER_NAMES = {"\t": "tabs"}
 HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 """A first line that tells Excel the delimiter."""
+WEB_ADDRESS = re.compile(r"\s*https?://", re.IGNORECASE)
 CURE = 'put a cell that has quotes, delimiters or line ends into quotes, and double the quotes in it ("")'
 
 
@@ -59,6 +60,8 @@ def _rows(lines: Lines, delimiter: str, columns: Columns, names: list[str], path
             return
         # Excel writes rows of empty cells below the last one.
         if len(cells) == num_cells and any(cells):
+            if lines.number > line:
+                _refuse_swallowed_row(cells, line, delimiter, columns, path)
             address, caption, licence = cells[columns.address], "", None
             for place in columns.captions:
                 caption = caption or cells[place]
@@ -71,6 +74,17 @@ def _rows(lines: Lines, delimiter: str, columns: Columns, names: list[str], path
                 path, f"has {len(cells)} cells, the first row has {num_cells} (it begins with {first}); {CURE}", line
             )
         line = lines.number + 1
+
+
+def _refuse_swallowed_row(cells: list[str], line: int, delimiter: str, columns: Columns, path: Path) -> None:
+    """Raise RecipeError if a cell of several lines has a row in it: a quote that was not meant opened it."""
+    for cell in cells:
+        for inner in cell.splitlines():
+            parts = inner.split(delimiter)
+            if len(parts) == len(cells) and WEB_ADDRESS.match(parts[columns.address]):
+                raise refusal(
+                    path, f"opens a quote that is closed lines later, with the row {named([inner])} in it; {CURE}", line
+                )
 
 
 def _header(lines: Lines, delimiters: tuple[str, ...], path: Path) -> tuple[str, list[str]]:

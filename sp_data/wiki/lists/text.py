@@ -40,6 +40,8 @@ OTHER_FORMATS = (
     (b"%PDF", "a PDF: save the list as text"),
 )
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
+_SHIFTS = re.compile(r"\x1b(\$\)?[@-D]|\([BIJ])")
+"""Of ISO-2022 (mail from Japan, Korea and China): its bytes are all ASCII, so they would pass as UTF-8."""
 
 
 @contextlib.contextmanager
@@ -78,6 +80,12 @@ class Lines(Iterator[str]):
         self.number += 1
         if "\0" in line:
             raise refusal(self._path, "has a NUL character in it: the file is damaged, or not text", self.number)
+        if "\x1b" in line and _SHIFTS.search(line):
+            raise refusal(
+                self._path,
+                "is not UTF-8 but ISO-2022: say so, as `--set source.encoding=iso2022_jp`, or save it as UTF-8",
+                self.number,
+            )
         if len(line) >= LONGEST_LINE:
             raise refusal(
                 self._path,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,10 @@ def test_a_prefect_server_that_does_not_answer_is_one_sentence(tmp_path: Path, m
 
 def test_an_unknown_option_is_bad_usage(tmp_path: Path) -> None:
     assert sp_data("scrape", "--fast", cwd=tmp_path).returncode == 2
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    assert sp_data("--version", cwd=tmp_path).stdout == f"sp-data {metadata.version('sp-data')}\n"
 
 
 def test_every_command_has_help_and_the_reference_is_current() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
+from prefect import State
+from prefect.states import Completed
 
-from flows.parameters import Changes, chosen_recipe
+from flows.parameters import Changes, chosen_recipe, in_one_sentence
 from sp_data.errors import RecipeError
 from sp_data.kept_recipe import recall_recipe, recipe_files
 from sp_data.lake import Lake
@@ -73,3 +77,27 @@ def test_another_wiki_gets_a_dataset_of_its_own_by_its_name(tmp_path: Path) -> N
     assert (recipe.name, recipe.source.wiki) == ("mine", "https://mine.example.org")
     assert recall_recipe(Lake(lake, "mine")) == recipe
     assert recall_recipe(Lake(lake, "southpark")) is None
+
+
+@pytest.mark.parametrize("refused", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence(refused: int) -> None:
+    ended = _flow_that_meets(OSError(refused, os.strerror(refused), "lake/demo/shards/00001.tar"))
+    assert isinstance(ended, State) and ended.is_failed()
+    assert ended.message == ("no space left (lake/demo/shards/00001.tar); free some, then run the same command again")
+
+
+def test_another_fault_of_the_machine_keeps_its_traceback() -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        _flow_that_meets(OSError(errno.EIO, os.strerror(errno.EIO)))
+    assert _flow_that_meets(None).is_completed()
+
+
+def _flow_that_meets(error: OSError | None) -> State:
+    @in_one_sentence
+    def flow() -> State[str]:
+        if error:
+            raise error
+        return Completed()
+
+    ended: State = flow()
+    return ended

@@ -87,6 +87,7 @@ def prefect_settings() -> set[str]:
     names: set[str] = set()
 
     def collect(model: type, prefix: str) -> None:
+        # A `type` has no fields; that these are pydantic's models is asked below.
         for field_name, field in model.model_fields.items():  # type: ignore[attr-defined]
             nested = field.annotation
             if isinstance(nested, type) and hasattr(nested, "model_config") and "env_prefix" in nested.model_config:

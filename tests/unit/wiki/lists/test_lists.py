@@ -44,9 +44,11 @@ def test_unicode_is_read_with_or_without_its_mark(tmp_path, name, encoding):
     assert [url for url, _, _ in read(tmp_path / name, body)] == [A, f"{HOST}/café.png"]
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-le", "UTF-16-BE", "shift_jis", "cp1251"])
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "latin-1", "utf-16-le", "UTF-16-BE", "shift_jis", "iso2022_jp", "cp1251"]
+)
 def test_any_other_encoding_is_read_if_the_recipe_names_it(tmp_path, encoding):
-    word = {"shift_jis": "子供", "cp1251": "дитя"}.get(encoding, "café")
+    word = {"shift_jis": "子供", "iso2022_jp": "子供", "cp1251": "дитя"}.get(encoding, "café")
     body = f"url,caption\n{A},{word}\n".encode(encoding)
     assert read(tmp_path / "kids.csv", body, encoding) == [(A, word, None)]
 
@@ -81,10 +83,15 @@ def test_utf_16_without_its_mark_is_refused_by_its_name_and_read_if_it_is_said(t
         (f"url\n{A}\n".encode("utf-16"), "utf-8", "begins with the mark of UTF-16-LE"),
         (f"url\n{A}\n".encode("utf-16")[:-1], "", "has the byte 0x0A, which is not UTF-16-LE.*is the file cut"),
         (f"url\n{A}\0\n{B}".encode(), "", "line 2: has a NUL character"),
+        (
+            f"url\n{A}\n{B}?子\n".encode("iso2022_jp"),
+            "",
+            "line 3: is not UTF-8 but ISO-2022.*source.encoding=iso2022_jp",
+        ),
         (b"\x1f\x8b\x08\x00", "", "is a gzip file: unpack it"),
         (b"PAR1....", "", "is a parquet file: name it .parquet"),
     ],
-    ids=["another mark", "UTF-16 said to be UTF-8", "cut UTF-16", "NUL", "gzip", "parquet"],
+    ids=["another mark", "UTF-16 said to be UTF-8", "cut UTF-16", "NUL", "ISO-2022", "gzip", "parquet"],
 )
 @pytest.mark.parametrize("name", ["kids.txt", "kids.csv"])
 def test_what_contradicts_itself_or_is_no_text_is_refused(tmp_path, name, body, encoding, message):
@@ -142,6 +149,13 @@ def test_cells_are_text_as_they_are_written(tmp_path, cell):
         (f"url,caption\n{A},a kid, waving\n", r"line 2: has 3 cells, the first row has 2 .*double the quotes"),
         (f"url,caption,licence\n{A},a kid,x\n{B},a kid\n", "line 3: has 2 cells, the first row has 3"),
         (f'url,caption\n{A},"a kid\n{B},b\n', "line 2: opens a quote that is never closed"),
+        (
+            f'url,caption\n{A},"a kid\n{B},a 5 foot kid\n{A}2,b"\n',
+            f"line 2: opens a quote that is closed lines later, with the row `{B},a 5 foot kid` in it; put",
+        ),
+        (f'url,caption\n"{A},x\n{B},"y\n', "line 2: is not CSV"),
+        (f'url,caption\n"{A},x\n{B}",y\n', f"line 2: opens a quote .* the row `{A},x` in it"),
+        (f'url\n"{A}\n{B}"\n', f"line 2: opens a quote .* the row `{A}` in it"),
         (f'url,caption\n{A},"x\ny" z\n', r"line 2: is not CSV: ',' expected after '\"' \(up to line 3\)"),
         (f'url,caption\n{A},"say \\"hi\\" now"\n', "line 2: is not CSV"),
         (f"{A}\n{B}\n", "has no column `url`, it has .*the first row must name the columns"),
