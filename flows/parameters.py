@@ -10,7 +10,6 @@ The Prefect server checks names, bounds and the form of the lines before a run s
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import logging
@@ -22,11 +21,11 @@ from prefect import State, runtime
 from prefect.states import Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from sp_data.errors import RecipeError, SpDataError, system_sentence
-from sp_data.foreign_text import one_line
+from sp_data.errors import RecipeError, SpDataError
 from sp_data.kept_recipe import find_recipe, remember_recipe
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
+from tasks.plain_log import keep_log_plain, sentence_of
 
 log = logging.getLogger("sp_data.flows")
 
@@ -129,16 +128,15 @@ def in_one_sentence(flow: Callable[P, State[R]]) -> Callable[P, R]:
 
     @functools.wraps(flow)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+        keep_log_plain()
         try:
             return flow(*args, **kwargs)
-        except SpDataError as error:
-            log.error("%s", error)
-            return Failed(message=str(error), data=error)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except (SpDataError, OSError) as error:
+            sentence = sentence_of(error)
+            if sentence is None:
                 raise
-            log.error("%s", system_sentence(error))
-            return Failed(message=one_line(system_sentence(error)), data=error)
+            log.error("%s", sentence)
+            return Failed(message=sentence, data=error)
 
     # Prefect reads the types where this function was defined, not where the flow was.
     run.__signature__ = inspect.signature(flow, eval_str=True)  # type: ignore[attr-defined]

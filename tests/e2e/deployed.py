@@ -115,3 +115,13 @@ def trainers(lake: Path, wait_s: float = 0.0) -> list[int]:
         if "sp_data.training.worker" in line and str(lake) in line:
             pids.append(int(entry.name))
     return pids
+
+
+def processes_of(run: str) -> list[int]:
+    """The ids of the processes of a flow run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and f"PREFECT__FLOW_RUN_ID={run}".encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from e2e.deployed import Place, place_at
+from e2e.deployed import Place, place_at, processes_of
 from e2e.prefect_api import BIN, answers, environment, get, post, wait_for
 
 from deployments.wanted import POOL, zombies
@@ -84,17 +84,9 @@ class Machine:
 
     def kill_run(self, run: str) -> None:
         """All processes of a flow run."""
-        for process in self.processes_of(run):
+        for process in processes_of(run):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-
-    def processes_of(self, run: str) -> list[int]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and f"PREFECT__FLOW_RUN_ID={run}".encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-        return found
 
     def deploy(self) -> None:
         """Deploy both datasets as an operator does, with heartbeats that a test can wait for."""

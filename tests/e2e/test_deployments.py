@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e.deployed import Place, place_at, trainers, worker
+from e2e.deployed import Place, place_at, processes_of, trainers, worker
 from e2e.form import Form
 from e2e.page_server import chromium
 from e2e.prefect_api import QUICK, delete, patch, post, wait_for
@@ -299,7 +299,11 @@ def test_what_only_the_recipe_can_tell_ends_the_run_in_one_sentence(place: Place
         ended = place.finished(run, 300)
         assert ended["state"]["type"] == "FAILED"
         assert sentence in ended["state"]["message"]
-        assert not [line for line in place.log(run) if "Traceback" in line]
+        # Prefect's own lines on an error come after the state.
+        wait_for("the end of its process", lambda run=run: not processes_of(run), 60)
+        log = place.log(run)
+        assert [line for line in log if sentence in line]
+        assert not [line for line in log if "Traceback" in line or "unexpected" in line]
 
 
 def test_cancelling_a_training_ends_its_process(place: Place, first_run: tuple[dict[str, Any], Path]) -> None:
