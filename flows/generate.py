@@ -11,8 +11,6 @@ from pydantic import BaseModel, Field
 from flows.local_server import start_local_server
 from flows.parameters import NO_CHANGES, RecipeName, chosen_recipe, in_one_sentence, run_name
 from sp_data.generation.options import SamplingOptions
-from tasks.generate import before_and_after as draw_before_and_after
-from tasks.generate import draw
 from tasks.limits import tag_run
 from tasks.report import PAGE
 from tasks.summary import name_run
@@ -70,8 +68,11 @@ def generate(
     """
     chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
     tag_run(chosen.name)
+    # It imports torch, which a deployment, that reads the parameters alone, need not wait for.
+    from tasks import generate as drawing
+
     if before_and_after:
-        drawn = draw_before_and_after(chosen, lake, page)
+        drawn = drawing.before_and_after(chosen, lake, page)
         name_run(f"{chosen.name} · {len(drawn.pictures)} pictures, before and after")
         return Completed(message=f"{len(drawn.pictures)} pictures, {drawn.page}", data=list(drawn.pictures))
     options = SamplingOptions(
@@ -83,7 +84,7 @@ def generate(
         negative_prompt=negative_prompt,
         best_of=best_of,
     )
-    paths = draw(
+    paths = drawing.draw(
         chosen,
         lake,
         prompts=prompts,

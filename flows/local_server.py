@@ -1,4 +1,4 @@
-"""Prefect's temporary server: it ends with this process, and is protected from Ctrl-C.
+"""The Prefect server of a run: the one that the settings name, or a temporary one that is protected from Ctrl-C.
 
 A terminal sends its interrupt to every process of the foreground group, so Prefect's temporary server would die with
 the first Ctrl-C, and the run would wait for it in vain to report its end. A signal that is blocked when a process
@@ -9,48 +9,16 @@ process ends, and by itself where this process was killed.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
-from typing import Any
 
 import requests
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
 from sp_data.errors import StageError
-from tasks import server_process
-
-HOME = Path(server_process.__file__).parent.parent
-"""Where the packages of sp-data lie."""
-
-
-class LocalServer(SubprocessASGIServer):
-    """Prefect's own, in a process of ours (tasks/server_process.py)."""
-
-    def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-        settings = get_current_settings().to_environment_variables(exclude_unset=True)
-        own = {
-            "PREFECT_UI_ENABLED": "0",
-            # The run's own level would print each migration and each round of the server's services.
-            "PREFECT_LOGGING_ROOT_LEVEL": "WARNING",
-            "PREFECT_LOGGING_EXTRA_LOGGERS": "",
-            "PREFECT__SERVER_EPHEMERAL": "1",
-            "PREFECT__SERVER_FINAL": "1",
-            # It has no page, so that no origin but its own has any business with it; Prefect's default is all of them.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.address,
-        }
-        command = [sys.executable, "-P", "-m", server_process.__name__, str(os.getpid()), str(self.port)]
-        # Where the command runs may be another package called tasks: -P leaves that folder out.
-        path = os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, env={**os.environ, **settings, **own, "PYTHONPATH": path}
-        )
 
 
 def start_local_server() -> None:
@@ -77,13 +45,16 @@ def starting_local_server() -> Iterator[None]:
         yield
         return
     _check_standard_library()
+    # Prefect's server is seconds of imports, which a run that has one, or a deployment, does not need.
+    from flows.temporary_server import TemporaryServer
+
     errors: list[RuntimeError] = []
 
     def start() -> None:
         # In a thread of its own, whose signal mask the new process inherits: the main thread stays interruptible.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            LocalServer().start(timeout=settings.server.ephemeral.startup_timeout_seconds)
+            TemporaryServer().start(timeout=settings.server.ephemeral.startup_timeout_seconds)
         except RuntimeError as error:
             errors.append(error)
 

@@ -16,7 +16,6 @@ from tasks.reference import PipelineReference
 from tasks.report import reported
 from tasks.stages import run_stage_task
 from tasks.summary import ended
-from tasks.upkeep import collect_garbage, remove_old_runs
 
 
 @flow(flow_run_name=run_name)
@@ -33,6 +32,9 @@ def upkeep(
     """
     chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
     tag_run(chosen.name)
+    # It imports torch, which a deployment, that reads the parameters alone, need not wait for.
+    from tasks.upkeep import collect_garbage, remove_old_runs
+
     with one_at_a_time("dataset", chosen.name), running_jobs(chosen.machines):
         stages = [compact_shards(chosen, lake)]
         stages += [run_stage_task(name, chosen, lake) for name in ("embed", "reorder", "verify")]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from sp_data.errors import StageError
@@ -104,8 +103,14 @@ def _ray(address: str) -> RayTaskRunner[Any]:
 @contextlib.contextmanager
 def _reachable_server() -> Iterator[None]:
     """Tell Ray's workers where this run's temporary server is: otherwise each would start one of its own."""
-    settings, server = get_current_settings(), SubprocessASGIServer()
-    if settings.api.url is not None or not server.running:
+    if get_current_settings().api.url is not None:
+        yield
+        return
+    # Seconds of imports, which a run that has a server need not wait for.
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    if not server.running:
         yield
         return
     with temporary_settings({PREFECT_API_URL: server.api_url}):

@@ -16,14 +16,15 @@ import requests
 from e2e.prefect_api import environment
 from e2e.watched_run import watched_run
 
-from flows import local_server
+from flows import temporary_server
 
 NAMESPACE = ["unshare", "--map-root-user", "--net"]
 PARENT = """
 import time
-from flows.local_server import LocalServer, start_local_server
+from flows.local_server import start_local_server
+from flows.temporary_server import TemporaryServer
 start_local_server()
-server = LocalServer()
+server = TemporaryServer()
 print(server.server_process.pid, server.port, flush=True)
 time.sleep(600)
 """
@@ -132,4 +133,4 @@ def test_the_demo_needs_no_network_and_listens_on_loopback_alone(tmp_path: Path)
 
 def test_the_server_s_process_is_ours() -> None:
     """Prefect's private method is the one that is replaced."""
-    assert "_run_uvicorn_command" in vars(local_server.SubprocessASGIServer)
+    assert "_run_uvicorn_command" in vars(temporary_server.SubprocessASGIServer)

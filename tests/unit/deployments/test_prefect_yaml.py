@@ -44,6 +44,7 @@ def test_every_flow_is_deployed_for_every_dataset() -> None:
     flows = {path.stem for path in (FILE.parents[1] / "flows").glob("*.py")} - {
         "__init__",
         "local_server",
+        "temporary_server",
         "parameters",
     }
     target = Target.of("southpark", southpark(), "./lake", WEEKLY)
