@@ -53,13 +53,12 @@ class Reconciler:
     def remove(self, datasets: list[str]) -> list[Change]:
         """Remove the deployments and automations of these datasets; the pool stays, for other datasets."""
         changes = []
-        for found in self._send("POST", "/deployments/filter", {"deployments": {"tags": {"all_": [OURS]}}}):
-            if any(tag_of(dataset) in found["tags"] for dataset in datasets):
+        for dataset in datasets:
+            tagged = {"tags": {"all_": [OURS, tag_of(dataset)]}}
+            for found in self._send("POST", "/deployments/filter", {"deployments": tagged}):
                 self._write("DELETE", f"/deployments/{found['id']}")
                 changes.append(Change("deployment", f"{found['entrypoint'].split('.')[-1]}/{found['name']}", "removed"))
-        for automation in self._send("POST", "/automations/filter", {}):
-            words = automation["name"].split()
-            if OURS in (automation.get("tags") or ()) and any(dataset in words for dataset in datasets):
+            for automation in self._send("POST", "/automations/filter", {"automations": tagged}):
                 self._write("DELETE", f"/automations/{automation['id']}")
                 changes.append(Change("automation", automation["name"], "removed"))
         return changes
@@ -116,7 +115,7 @@ class Reconciler:
             # Only a dry run has none yet.
             ids = {"deployment_id": deployment["id"] if deployment else None}
             fields["actions"] = [{**action, **ids} for action in fields["actions"]]
-        found = [one for one in self._send("POST", "/automations/filter", {}) if one["name"] == wanted.name]
+        found = self._send("POST", "/automations/filter", {"automations": {"name": {"any_": [wanted.name]}}})
         for double in found[1:]:
             self._write("DELETE", f"/automations/{double['id']}")
         if not found:

@@ -8,17 +8,24 @@ automations              a change starts the fine-tuning, that starts the drawin
 
 from __future__ import annotations
 
+import asyncio
+import glob
 import importlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from prefect.utilities.callables import parameter_schema
 
 from sp_data.errors import UsageError
+from sp_data.lake import Lake
 from sp_data.recipe import Recipe
-from tasks.follow_up import DONE, DUE, resource_of
+from tasks.follow_up import DONE, DUE, PLACE, resource_of
 from tasks.limits import tag_of
+from tasks.summary import COMPLETED
 
 POOL, GPU_QUEUE, QUEUE = "sp-data", "gpu", "default"
 OURS = "sp-data"
@@ -29,6 +36,11 @@ MONTHLY = "0 4 * * thu#1"
 HEARTBEAT_S = 120
 ZOMBIE_S = 4 * HEARTBEAT_S
 """A run that did not say for so long that it is alive is called crashed."""
+
+DAY_S, YEAR_S = 86_400, 366 * 86_400
+GAPS_LOOKED_AT = 100
+"""Runs of a schedule: of a monthly one those of eight years."""
+ANY_STATE = "prefect.flow-run.*"
 
 ENVIRONMENT = {
     # The library's log lines belong in the run's log.
@@ -147,13 +159,19 @@ def _deployment(kind: FlowKind, target: Target, offered: list[str], folder: str)
 
 
 def _automations(target: Target, notify: str | None) -> Iterable[WantedAutomation]:
-    of_dataset = {"prefect.resource.id": resource_of(target.dataset)}
+    # A dataset of the same name in another lake, of which this server is told too, is another dataset.
+    of_dataset = {
+        "prefect.resource.id": resource_of(target.dataset),
+        PLACE: glob.escape(Lake(target.lake, target.dataset).root),
+    }
+    tag = tag_of(target.dataset)
     yield WantedAutomation(
         f"sp-data: fine-tune {target.dataset} when it changed",
         _automation(
             "A dataset that changed enough, as its recipe's `follow_up` says, is fine-tuned on.",
             _on(DUE, of_dataset),
             _run({"recipe": target.dataset, "lake": target.lake, "because": "{{ event.payload.reason }}"}),
+            tag,
         ),
         f"finetune/{target.dataset}",
     )
@@ -163,47 +181,61 @@ def _automations(target: Target, notify: str | None) -> Iterable[WantedAutomatio
             "The same prompts before and after each fine-tuning.",
             _on(DONE, of_dataset),
             _run({"recipe": target.dataset, "lake": target.lake, "before_and_after": True}),
+            tag,
         ),
         f"generate/{target.dataset}",
     )
     if notify is None:
         return
-    tagged = [{"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag_of(target.dataset)}"}]
+    tagged = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag}"}
     message = {"type": "send-notification", "block_document_id": notify}
     yield WantedAutomation(
         f"sp-data: tell of failed runs of {target.dataset}",
         _automation(
             "A run of this dataset failed or crashed.",
-            {
-                **_on("prefect.flow-run.Failed", {"prefect.resource.id": "prefect.flow-run.*"}),
-                "expect": ["prefect.flow-run.Crashed", "prefect.flow-run.Failed", "prefect.flow-run.TimedOut"],
-                "match_related": tagged,
-            },
+            {**_on(ANY_STATE, _ended_as("FAILED", "CRASHED")), "match_related": [tagged]},
             {
                 **message,
                 "subject": f"sp-data: a run of {target.dataset} failed",
                 "body": "{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
             },
+            tag,
         ),
     )
     if target.every:
+        days = math.ceil(2 * _longest_gap_days(target.every))
+        old = f"No run of {target.dataset} that scrapes ended well for {days} days."
         yield WantedAutomation(
             f"sp-data: tell if {target.dataset} grows old",
             _automation(
-                "No run of the dataset's flow ended well for two weeks.",
+                old,
                 {
-                    **_on("prefect.flow-run.Completed", {"prefect.resource.id": "prefect.flow-run.*"}),
-                    "match_related": tagged,
+                    **_on(ANY_STATE, _ended_as("COMPLETED")),
+                    "match_related": [
+                        tagged,
+                        {"prefect.resource.role": "flow", "prefect.resource.name": ["dataset", "pipeline"]},
+                    ],
                     "posture": "Proactive",
-                    "within": 14 * 86_400,
+                    "within": days * DAY_S,
                 },
                 {
                     **message,
                     "subject": f"sp-data: {target.dataset} is older than it should be",
-                    "body": f"No run of {target.dataset} ended well for two weeks.",
+                    "body": old,
                 },
+                tag,
             ),
         )
+
+
+def _longest_gap_days(cron: str) -> float:
+    """The longest time between two runs of a schedule."""
+    # Prefect's server, which reads crons, is a second of imports that only this needs.
+    from prefect.server.schemas.schedules import CronSchedule
+
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    dates = asyncio.run(CronSchedule(cron=cron, timezone="UTC").get_dates(GAPS_LOOKED_AT, start=start))
+    return max((later.timestamp() - earlier.timestamp() for earlier, later in pairwise(dates)), default=YEAR_S) / DAY_S
 
 
 def zombies() -> WantedAutomation:
@@ -219,7 +251,7 @@ def zombies() -> WantedAutomation:
                     "prefect.flow-run.heartbeat",
                     *(
                         f"prefect.flow-run.{state}"
-                        for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+                        for state in (*COMPLETED, "Failed", "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended")
                     ),
                 ],
                 "match_related": [{"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{OURS}"}],
@@ -237,11 +269,12 @@ def zombies() -> WantedAutomation:
     )
 
 
-def _automation(description: str, trigger: dict[str, Any], action: dict[str, Any]) -> dict[str, Any]:
-    return {"description": description, "enabled": True, "trigger": trigger, "actions": [action], "tags": [OURS]}
+def _automation(description: str, trigger: dict[str, Any], action: dict[str, Any], *tags: str) -> dict[str, Any]:
+    tagged = sorted({OURS, *tags})
+    return {"description": description, "enabled": True, "trigger": trigger, "actions": [action], "tags": tagged}
 
 
-def _on(event: str, match: dict[str, str]) -> dict[str, Any]:
+def _on(event: str, match: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "event",
         "match": match,
@@ -252,6 +285,11 @@ def _on(event: str, match: dict[str, str]) -> dict[str, Any]:
         "threshold": 1,
         "within": 0,
     }
+
+
+def _ended_as(*state_types: str) -> dict[str, Any]:
+    """Of runs that end in a state of these types, whatever its name."""
+    return {"prefect.resource.id": "prefect.flow-run.*", "prefect.state-type": list(state_types)}
 
 
 def _run(parameters: dict[str, Any]) -> dict[str, Any]:

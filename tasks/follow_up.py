@@ -35,6 +35,8 @@ from tasks.summary import name_run
 log = logging.getLogger("sp_data.tasks")
 
 CHANGED, DUE, DONE = "sp-data.dataset.changed", "sp-data.finetune.due", "sp-data.finetune.done"
+PLACE = "sp-data.place"
+"""Label of the resource: where its dataset lies, so that one of the same name in another lake is told from it."""
 ANNOUNCED = "follow_up.json"
 """File of the lake: {"digest": the dataset that a fine-tuning was last announced for}."""
 
@@ -128,7 +130,7 @@ def _emit(event: str, lake: Lake, change: DatasetChange, reason: str) -> None:
     }
     emit_event(
         event,
-        {"prefect.resource.id": resource_of(lake.dataset), "prefect.resource.name": lake.dataset},
+        {"prefect.resource.id": resource_of(lake.dataset), "prefect.resource.name": lake.dataset, PLACE: lake.root},
         payload=payload,
     )
     log.info("%s: %s", event, reason)

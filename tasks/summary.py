@@ -31,6 +31,8 @@ log = logging.getLogger("sp_data.tasks")
 
 OVERVIEW = "sp-data-overview"
 """Key of the artifact with all datasets of the lake, of the newest run that did something."""
+COMPLETED = ("Completed", "Unchanged", "Changed: *", "Degraded: *", "Done: *", "Not approved")
+"""Names, as glob patterns, of the states in which a run of ours ends well. Prefect's events are called by them."""
 QUARANTINED = (CUT_OFF, SHA1_MISMATCH, UNREACHABLE, REFUSED, HOST_REFUSES)
 """Reasons of pictures that are on the wiki and could not be had, beside its HTTP errors."""
 
