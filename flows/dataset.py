@@ -34,7 +34,8 @@ def dataset(
         recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
         until: The last stage to run.
         lake: Where the data lies: a folder of the worker or a URL.
-        changes: What one really changes; empty or 0: as the recipe says. Kept with the dataset from now on.
+        changes: What one really changes; empty or 0: as the recipe says. Of a recipe file, for this run and the
+            fine-tuning that follows it: the file is taken again next time. Else kept with the dataset from now on.
         set: Any other field, one a line: `curate.min_side_px=32`.
         allow_shrink: Take it as meant that the wiki or the list lost most of its pictures.
     """

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import logging
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
-import yaml
 from prefect import State, runtime
 from prefect.states import Failed
 from pydantic import BaseModel, ConfigDict, Field
@@ -73,11 +73,16 @@ class Changes(BaseModel):
         for name, path in _PLACES.items():
             value = getattr(self, name)
             if value and value != "as the recipe says":
-                fields[path] = {"yes": True, "no": False}.get(value, value) if isinstance(value, str) else value
-        return [
-            f"{path}={yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]}"
-            for path, value in fields.items()
-        ]
+                fields[path] = value == "yes" if name == "ask_first" else value
+        # JSON is YAML of one line, and quotes every word: `no` stays a word.
+        return [f"{path}={json.dumps(_on_one_line(value), ensure_ascii=False)}" for path, value in fields.items()]
+
+
+def _on_one_line(value: Any) -> Any:
+    """A text without the line ends that a form's box takes."""
+    if isinstance(value, list):
+        return [_on_one_line(item) for item in value]
+    return " ".join(value.split()) if isinstance(value, str) else value
 
 
 NO_CHANGES = Changes()

@@ -7,6 +7,7 @@ from prefect import State, flow
 from flows.local_server import start_local_server
 from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
 from sp_data.pipeline import DATASET_STAGES, StageName
+from tasks.follow_up import announce_training
 from tasks.limits import tag_run
 from tasks.reference import PipelineReference
 from tasks.report import reported
@@ -30,7 +31,8 @@ def pipeline(
         recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
         until: The last stage to run.
         lake: Where the data lies: a folder of the worker or a URL.
-        changes: What one really changes; empty or 0: as the recipe says. Kept with the dataset from now on.
+        changes: What one really changes; empty or 0: as the recipe says. Of a recipe file, for this run and the
+            fine-tuning that follows it: the file is taken again next time. Else kept with the dataset from now on.
         set: Any other field, one a line: `curate.min_side_px=32`.
         allow_shrink: Take it as meant that the wiki or the list lost most of its pictures.
     """
@@ -38,7 +40,8 @@ def pipeline(
     tag_run(chosen.name)
     stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
     if until not in DATASET_STAGES:
-        stages += run_training_stages(chosen, lake, until)
+        stages += run_training_stages(chosen, lake, until) or []
+        announce_training(dataset_lake(chosen, lake))
     return ended(dataset_lake(chosen, lake), stages, reported(chosen, lake, stages), change)
 
 

@@ -2,11 +2,13 @@
 
 sp-data.dataset.changed   a run published a new verified dataset
 sp-data.finetune.due      ... and the recipe's `follow_up` asks for a fine-tuning now
-sp-data.finetune.done     a fine-tuning published new checkpoints
+sp-data.finetune.done     there are checkpoints by which the same prompts were not drawn yet
 
 Each is about the resource `sp-data.dataset.NAME`, and its payload has the dataset, the lake, the digest, how many
-pictures came and went, and the reason in words. `sp-data deploy` makes the automations that listen. A dataset is
-announced once: its digest is kept in the lake, so a run that finds nothing new starts nothing.
+pictures came and went, and the reason in words. `sp-data deploy` makes the automations that listen.
+
+What is due is told again by each run until it is done: an event may be lost, and a fine-tuning may fail. It is not told
+while a fine-tuning is on its way, nor for a dataset that someone refused.
 """
 
 from __future__ import annotations
@@ -15,20 +17,33 @@ import json
 import logging
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
+from prefect import State, get_client, runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
-from prefect.flow_runs import pause_flow_run
+from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.states import Cancelled
 from pydantic import Field
 
 from sp_data import manifest as manifests
+from sp_data.canonical import parse_json
 from sp_data.errors import UsageError
 from sp_data.lake import Lake
-from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
 from sp_data.report.changes import change_markdown
 from sp_data.training.dataset_change import DatasetChange, change_since_training, due
+from tasks.limits import tag_of
 from tasks.stage import artifact_key
 from tasks.summary import name_run
 
@@ -37,8 +52,13 @@ log = logging.getLogger("sp_data.tasks")
 CHANGED, DUE, DONE = "sp-data.dataset.changed", "sp-data.finetune.due", "sp-data.finetune.done"
 PLACE = "sp-data.place"
 """Label of the resource: where its dataset lies, so that one of the same name in another lake is told from it."""
-ANNOUNCED = "follow_up.json"
-"""File of the lake: {"digest": the dataset that a fine-tuning was last announced for}."""
+MAX_BYTES = 1 << 20
+DECIDED = "follow_up.json"
+"""File of the lake: {"refused": digest of the dataset that someone did not want to fine-tune on, "drawn": digest of the
+decoder by which the fixed prompts were drawn}."""
+ON_ITS_WAY = [StateType.SCHEDULED, StateType.PENDING]
+MAY_BE_OLDER = [StateType.RUNNING, StateType.PAUSED]
+"""A fine-tuning in these states began with the dataset as it was before."""
 
 
 class Approval(RunInput):
@@ -61,61 +81,110 @@ def announce_change(recipe: Recipe, lake: Lake, change: DatasetChange | None) ->
     """Tell the server that the dataset changed, and that a fine-tuning is due if it is; returns what follows, in words.
 
     `change`: what came and went in this run; None: the dataset is as before. Changes of earlier runs may still make a
-    fine-tuning due, by their age.
+    fine-tuning due, by their age or because the one before failed.
     """
     verified = manifests.latest(lake, "verify")
     if verified is None:
         return ""
-    if change is not None and change.num_changes:
+    if change is not None:
         _emit(CHANGED, lake, change, str(change))
     since_training = change_since_training(lake, verified)
     is_due, reason = due(recipe, since_training, datetime.now(UTC))
     if not is_due:
         return f"no fine-tuning: {reason}"
-    if _announced(lake) == since_training.digest:
-        return "no fine-tuning: it was announced for this dataset before"
+    if _decided(lake, "refused") == since_training.digest:
+        return "no fine-tuning: someone decided against it for this dataset"
+    states = ON_ITS_WAY if change is not None else [*ON_ITS_WAY, *MAY_BE_OLDER]
+    if runs := _runs_of("finetune", lake, states):
+        return f"no other fine-tuning: {runs[0].name} ({runs[0].id}) is on its way"
     _emit(DUE, lake, since_training, reason)
-    # Written after the event: a kill between the two announces the same dataset twice, never not at all. A second
-    # fine-tuning on one dataset finds that nothing is left to do.
-    lake.write_bytes(ANNOUNCED, json.dumps({"digest": since_training.digest}).encode() + b"\n", durable=True)
     return f"fine-tuning is due: {reason}"
 
 
-def announce_training(lake: Lake, verified: Manifest) -> None:
-    """Tell the server that new checkpoints are there."""
+def announce_training(lake: Lake) -> None:
+    """Tell the server that there are checkpoints by which the fixed prompts were not drawn yet, if there are."""
+    trained, verified = manifests.latest(lake, "decoder"), manifests.latest(lake, "verify")
+    if trained is None or verified is None or _decided(lake, "drawn") == trained.digest:
+        return
     _emit(DONE, lake, DatasetChange(verified.digest, (), ()), "new checkpoints")
 
 
-def wait_for_approval(recipe: Recipe, lake: Lake) -> None:
+def note_drawn(lake: Lake, decoder_digest: str) -> None:
+    """Keep in the lake that the fixed prompts were drawn by this decoder."""
+    _decide(lake, "drawn", decoder_digest)
+
+
+def wait_for_approval(recipe: Recipe, lake: Lake) -> str:
     """Show what came and went since the last fine-tuning and wait until someone approves it in the Prefect UI.
 
-    Raises NotApproved; Prefect's FlowPauseTimeout if nobody answers in `follow_up.ask_days`.
+    Returns the digest of the dataset that was approved. The first call for a dataset ends the process: nobody's worker
+    waits with the run. Once the run is resumed the flow starts again, and the second call returns; if the dataset is
+    another one by then, that is asked about. A run that waits already for this dataset is ended.
+
+    Raises NotApproved. Prefect fails a run of which nobody said anything for `follow_up.ask_days`.
     """
     verified = manifests.latest(lake, "verify")
     if verified is None:
         raise UsageError(f"dataset {lake.dataset!r} has no verified dataset yet; run {lake.command('run')} first")
     change = change_since_training(lake, verified)
-    key = artifact_key(lake.dataset, "approval")
-    create_markdown_artifact(
-        key=key,
-        markdown=change_markdown(lake, change),
-        description=f"{lake.dataset}: {change} since the last fine-tuning; resume the run to approve",
-    )
-    log.info("waiting for an approval: %s since the last fine-tuning; resume this run in the UI", change)
-    name_run(f"{lake.dataset} · waiting for approval, {change}")
-    answer = pause_flow_run(
+    artifact = artifact_key(lake.dataset, "approval")
+    pause = f"approval-{change.digest[:16]}"
+    if not _was_asked(pause):
+        create_markdown_artifact(
+            key=artifact,
+            markdown=change_markdown(lake, change),
+            description=f"{lake.dataset}: {change} since the last fine-tuning; resume the run to approve",
+        )
+        _end_older(lake)
+        log.info("waiting for an approval: %s since the last fine-tuning; resume this run in the UI", change)
+        name_run(f"{lake.dataset} · waiting for approval, {change}")
+    answer = suspend_flow_run(
         wait_for_input=Approval.with_initial_data(
             description=f"**{lake.dataset}**: {change} since the last fine-tuning. "
-            f"[What came and went](/artifacts/key/{key})"
+            f"[What came and went](/artifacts/key/{artifact})"
         ),
         timeout=int(recipe.follow_up.ask_days * 86_400),
-        poll_interval=2,
+        key=pause,
     )
     if answer.comment:
         log.info("comment: %s", answer.comment)
     if not answer.finetune:
+        _decide(lake, "refused", change.digest)
+        name_run(f"{lake.dataset} · not approved, {change}")
         raise NotApproved
     log.info("approved")
+    name_run(f"{lake.dataset} · approved, {change}")
+    return change.digest
+
+
+def _was_asked(pause: str) -> bool:
+    """Whether this run, before it was resumed, has waited under this key."""
+    with get_client(sync_client=True) as client:
+        policy = client.read_flow_run(UUID(runtime.flow_run.id)).empirical_policy
+    return pause in (policy.pause_keys or ())
+
+
+def _end_older(lake: Lake) -> None:
+    """Cancel the runs that wait for an approval of the dataset as it was before."""
+    with get_client(sync_client=True) as client:
+        for run in _runs_of("finetune", lake, [StateType.PAUSED]):
+            if str(run.id) != runtime.flow_run.id:
+                log.info("%s (%s) asked about an older dataset: cancelled", run.name, run.id)
+                state: State = Cancelled(message=f"the dataset changed again: run {runtime.flow_run.id} asks about it")
+                client.set_flow_run_state(run.id, state)
+
+
+def _runs_of(flow: str, lake: Lake, states: list[StateType]) -> list[FlowRun]:
+    """Runs of a flow on this very dataset, in one of these states."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[tag_of(lake.dataset)]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
+            ),
+        )
+    return [run for run in runs if Lake(str(run.parameters.get("lake", lake.url)), lake.dataset).root == lake.root]
 
 
 def _emit(event: str, lake: Lake, change: DatasetChange, reason: str) -> None:
@@ -126,6 +195,7 @@ def _emit(event: str, lake: Lake, change: DatasetChange, reason: str) -> None:
         "digest": change.digest,
         "added": len(change.added),
         "gone": len(change.gone),
+        "recaptioned": len(change.recaptioned),
         "reason": reason,
     }
     emit_event(
@@ -136,10 +206,20 @@ def _emit(event: str, lake: Lake, change: DatasetChange, reason: str) -> None:
     log.info("%s: %s", event, reason)
 
 
-def _announced(lake: Lake) -> str | None:
-    if not lake.exists(ANNOUNCED):
-        return None
+def _decided(lake: Lake, what: str) -> str | None:
+    digest = _decisions(lake).get(what)
+    return digest if isinstance(digest, str) else None
+
+
+def _decide(lake: Lake, what: str, digest: str) -> None:
+    decisions = {**_decisions(lake), what: digest}
+    lake.write_bytes(DECIDED, json.dumps(decisions).encode() + b"\n", durable=True)
+
+
+def _decisions(lake: Lake) -> dict[str, Any]:
     try:
-        return str(json.loads(lake.read_bytes(ANNOUNCED))["digest"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        decisions = parse_json(lake.read_bytes(DECIDED, MAX_BYTES))
+    except (FileNotFoundError, ValueError):
+        # A file that is damaged costs a question that is asked again.
+        return {}
+    return decisions if isinstance(decisions, dict) else {}

@@ -12,6 +12,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from sp_data import manifest as manifests
 from sp_data.errors import UsageError
 from sp_data.generation.files import PictureFolder, WrittenPicture
 from sp_data.generation.generator import ImageGenerator
@@ -26,6 +27,7 @@ from sp_data.recipe import Recipe
 from sp_data.report.before_after import draw_before_and_after
 from sp_data.report.markdown import before_after_markdown, pictures_markdown
 from sp_data.runtime.progress import onlooker
+from tasks.follow_up import note_drawn
 from tasks.reference import BeforeAfterReference
 from tasks.stage import artifact_key
 
@@ -87,7 +89,10 @@ def draw(
 def before_and_after(recipe: Recipe, lake: str, page: str) -> BeforeAfterReference:
     """Draw the recipe's fixed prompts by the newest checkpoints and by those before them, side by side on a page."""
     dataset_lake = Lake(lake, recipe.name)
+    newest = manifests.latest(dataset_lake, "decoder")
     drawn = draw_before_and_after(recipe, dataset_lake, onlooker())
+    if newest is not None:
+        note_drawn(dataset_lake, newest.digest)
     create_markdown_artifact(
         key=artifact_key(recipe.name, "before-after"),
         markdown=before_after_markdown(dataset_lake, drawn.prompts, drawn.before, drawn.after, drawn.page, page),

@@ -41,9 +41,17 @@ def run_dataset_stages(
     return done, change_between(dataset_lake, before, now) if now is not None and is_new else None
 
 
-def run_training_stages(recipe: Recipe, lake: str, until: str) -> list[StageReference]:
-    """Run the trainings and what follows them as far as `until`, one training on this machine at a time."""
+def run_training_stages(
+    recipe: Recipe, lake: str, until: str, *, only: str | None = None
+) -> list[StageReference] | None:
+    """Run the trainings and what follows them as far as `until`, one training on this machine at a time.
+
+    `only`: the digest of the dataset that may be trained on; None is returned, and nothing is done, if it is another.
+    """
     with one_at_a_time("training", socket.gethostname()):
+        verified = manifests.latest(Lake(lake, recipe.name), "verify")
+        if only is not None and (verified is None or verified.digest != only):
+            return None
         return [run_stage_task(name, recipe, lake) for name in _names(recipe, until, in_dataset=False)]
 
 

@@ -46,11 +46,12 @@ def ended(
     """
     result = PipelineReference(stages=tuple(stages), report=report)
     is_changed = any(stage.state == "done" for stage in stages)
-    num_quarantined = _num_quarantined(lake) if change is not None else 0
+    scraped = any(stage.name == "scrape" and stage.state == "done" for stage in stages)
+    num_quarantined = _num_quarantined(lake) if scraped else 0
     if not is_changed:
         state, short = "Unchanged", "unchanged"
     elif num_quarantined:
-        state, short = f"Degraded: {num_quarantined:,} quarantined", f"{change}"
+        state, short = f"Degraded: {num_quarantined:,} quarantined", f"{change or 'no new dataset'}"
     elif change is not None:
         state, short = f"Changed: {change}", f"{change}"
     else:

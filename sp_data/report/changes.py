@@ -17,11 +17,15 @@ NUM_NAMED = 20
 
 
 def change_markdown(lake: Lake, change: DatasetChange) -> str:
-    """A contact sheet and the names of the pictures that came, and the same of those that went."""
+    """A contact sheet and the names of the pictures that came; the same of those that went, or have another caption."""
     lines = [f"## {markdown(lake.dataset)}: {change}", ""]
     if change.before_at:
         lines += [f"Since {change.before_at[:16].replace('T', ' ')} UTC.", ""]
-    for word, digest, pictures in (("New", change.digest, change.added), ("Gone", change.before, change.gone)):
+    for word, digest, pictures in (
+        ("New", change.digest, change.added),
+        ("Gone", change.before, change.gone),
+        ("Recaptioned", change.digest, change.recaptioned),
+    ):
         if not pictures:
             continue
         lines += [f"### {word}: {len(pictures):,}", ""]

@@ -4,13 +4,13 @@
     change.added, change.gone            # titles
     due(recipe, change, now)             # (True, "3 pictures came, 2 went")
 
-Two datasets are compared by the pictures that curate kept for them: title and sha1 of the original. A picture that was
-uploaded anew came and went.
+Two datasets are compared by the pictures that curate kept for them: title and sha1 of the original, and the caption. A
+picture that was uploaded anew came and went.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sp_data import manifest as manifests
@@ -35,22 +35,34 @@ class DatasetChange:
     """Digest of the earlier dataset; None: there is none, or its pictures are not known any more."""
     before_at: str = ""
     """When the models of the earlier dataset were trained, or when it was verified (ISO 8601)."""
+    recaptioned: tuple[Picture, ...] = ()
+    """In both, with another caption."""
 
     @property
     def num_changes(self) -> int:
-        return len(self.added) + len(self.gone)
+        return len(self.added) + len(self.gone) + len(self.recaptioned)
 
     def __str__(self) -> str:
-        return f"+{len(self.added):,} −{len(self.gone):,}"
+        pictures = [f"+{len(self.added):,} −{len(self.gone):,}"] if self.added or self.gone else []
+        captions = [f"{len(self.recaptioned):,} recaptioned"] if self.recaptioned else []
+        # The same pictures and words in other shards or at another size.
+        return ", ".join([*pictures, *captions]) or "made anew"
 
 
 def change_between(lake: Lake, before: Manifest | None, now: Manifest) -> DatasetChange:
     """What came and went between two verified datasets."""
-    old = _pictures(lake, before) if before is not None else None
-    new = _pictures(lake, now) or frozenset()
+    old = _captions(lake, before) if before is not None else None
+    new = _captions(lake, now) or {}
     if before is None or old is None:
         return DatasetChange(now.digest, tuple(sorted(new)), ())
-    return DatasetChange(now.digest, tuple(sorted(new - old)), tuple(sorted(old - new)), before.digest, before.made_at)
+    return DatasetChange(
+        now.digest,
+        tuple(sorted(new.keys() - old.keys())),
+        tuple(sorted(old.keys() - new.keys())),
+        before.digest,
+        before.made_at,
+        tuple(sorted(picture for picture, caption in new.items() if caption != old.get(picture, caption))),
+    )
 
 
 def change_since_training(lake: Lake, now: Manifest) -> DatasetChange:
@@ -61,7 +73,7 @@ def change_since_training(lake: Lake, now: Manifest) -> DatasetChange:
     digest = trained.inputs.get("verify")
     before = next((each for each in manifests.all_of(lake, "verify") if each.digest == digest), None)
     change = change_between(lake, before, now)
-    return DatasetChange(change.digest, change.added, change.gone, digest, trained.made_at)
+    return replace(change, before=digest, before_at=trained.made_at)
 
 
 def due(recipe: Recipe, change: DatasetChange, now: datetime) -> tuple[bool, str]:
@@ -70,7 +82,7 @@ def due(recipe: Recipe, change: DatasetChange, now: datetime) -> tuple[bool, str
     if not follow_up.finetune:
         return False, "follow_up.finetune is false"
     if change.num_changes == 0:
-        return False, "nothing came or went since the last fine-tuning"
+        return False, "no picture and no caption changed since the last fine-tuning"
     if change.before is None:
         return True, "there is no fine-tuning yet"
     if change.num_changes >= follow_up.after_changes:
@@ -88,10 +100,11 @@ def curated_of(lake: Lake, verified: Manifest) -> Manifest | None:
     return None if curated is None or manifests.missing_files(lake, curated.files) else curated
 
 
-def _pictures(lake: Lake, verified: Manifest) -> frozenset[Picture] | None:
+def _captions(lake: Lake, verified: Manifest) -> dict[Picture, str] | None:
     """The pictures of a verified dataset, None if the tables that it was made from were removed."""
     curated = curated_of(lake, verified)
     if curated is None:
         return None
-    table = read_kept(lake, curated, ["title", "sha1"])
-    return frozenset(zip(table["title"].to_pylist(), table["sha1"].to_pylist(), strict=True))
+    table = read_kept(lake, curated, ["title", "sha1", "caption"])
+    titles, sha1s, captions = (table[name].to_pylist() for name in ("title", "sha1", "caption"))
+    return dict(zip(zip(titles, sha1s, strict=True), captions, strict=True))

@@ -27,26 +27,26 @@ def test_each_field_reaches_its_place(tmp_path: Path) -> None:
         wiki="https://wiki.example",
         select="categories",
         pages=["Portal:Ada, and others", "no"],
-        contact="me@example.org: #1",
+        contact="no",
         acknowledge_terms=True,
         requests_per_second=0.5,
         min_side_px=99,
         prior_steps=7,
         decoder_steps=8,
         batch_size=9,
-        prompts=["a kid: red", "null"],
+        prompts=["a kid: red\n and \U0001f600\u2028blue", "null", "me@example.org: #1"],
         ask_first="yes",
     )
     recipe = chosen_recipe("southpark", str(tmp_path / "lake"), changes, ["source.categories=[Kids]"])
     assert recipe.source.wiki == "https://wiki.example"
     assert recipe.source.pages == ("Portal:Ada, and others", "no")
-    assert recipe.source.contact == "me@example.org: #1"
+    assert recipe.source.contact == "no"
     assert (recipe.source.select, recipe.source.acknowledge_terms) == ("categories", True)
     assert (recipe.source.requests_per_second, recipe.curate.min_side_px) == (0.5, 99)
     assert recipe.prior.steps == 7
     assert {unet.steps or recipe.decoder.steps for unet in recipe.decoder.unets} == {8}
     assert recipe.decoder.batch_size == 9
-    assert recipe.follow_up.prompts == ("a kid: red", "null")
+    assert recipe.follow_up.prompts == ("a kid: red and \U0001f600 blue", "null", "me@example.org: #1")
     assert recipe.follow_up.ask_first
     assert all(name in _reached(changes) for name in Changes.model_fields), "no field is forgotten"
 
