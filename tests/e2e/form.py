@@ -45,6 +45,9 @@ class Form:
     def fill(self, title: str, text: str) -> None:
         self._type(self._field(title).locator("input, textarea").first, text)
 
+    def switch(self, title: str) -> None:
+        self._click(self._field(title).get_by_role("switch"))
+
     def add(self, title: str, text: str) -> None:
         """An item of a list."""
         field = self._field(title)

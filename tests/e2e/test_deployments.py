@@ -7,7 +7,6 @@ the change, the fine-tuning waits for its approval in the UI, and the same promp
 from __future__ import annotations
 
 import os
-import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,8 @@ from mediawiki.changes import visible_changes
 from mediawiki.wiki import MediaWiki
 from playwright.sync_api import Page
 
+from flows.parameters import Changes
+from sp_data.kept_recipe import find_recipe
 from sp_data.recipe import load_recipe
 
 DATASET = "littlewiki"
@@ -97,12 +98,12 @@ def follow(place: Place, page: Page) -> dict[str, Any]:
 
     def newest(kind: str) -> dict[str, Any] | None:
         runs = place.runs_of(f"{kind}/{DATASET}")
-        return runs[0] if runs else None
+        return runs[-1] if runs else None
 
     wait_for("a fine-tuning that waits", lambda: (run := newest("finetune")) and run["state"]["type"] == "PAUSED", 300)
     run = newest("finetune")
     assert run is not None
-    approve(page, f"{place.site}/runs/flow-run/{run['id']}")
+    answer(page, f"{place.site}/runs/flow-run/{run['id']}", approve=True)
     wait_for("the resumed run", lambda: place.run(run["id"])["state"]["type"] != "PAUSED", 300)
     finetuned = place.finished(run["id"])
     wait_for("the pictures", lambda: newest("generate"), 300)
@@ -111,13 +112,15 @@ def follow(place: Place, page: Page) -> dict[str, Any]:
     return {"waiting": run, "finetune": finetuned, "generate": place.finished(generate["id"])}
 
 
-def approve(page: Page, address: str) -> None:
+def answer(page: Page, address: str, *, approve: bool) -> None:
     """Fill in the form of a run that waits, and see that the server took it."""
     # A page of its own: Prefect's keeps polling and animating a run as long as it is open.
     with page.context.new_page() as own:
         own.goto(address)
         own.get_by_role("button", name="Resume").first.click()
         own.get_by_text("Fine-tune now").wait_for()
+        if not approve:
+            own.get_by_role("switch").first.click()
         show(own, "approval")
         for _ in range(5):
             with own.expect_response(lambda response: response.url.endswith("/resume")) as resumed:
@@ -164,6 +167,7 @@ def test_a_wiki_that_changes_leads_to_pictures_without_a_command(
     assert changed["generate"]["state"]["type"] == "COMPLETED"
     pictures = place.artifacts(changed["generate"]["id"])[f"{DATASET}-before-after"]
     assert pictures["data"].index("### Before") < pictures["data"].index("### After")
+    assert not place.runs_of("finetune/demo"), "a change of one dataset is none of another"
     page = place.folder / "lake" / DATASET / changed["generate"]["state"]["message"].rpartition(", ")[2]
     assert page.read_text("utf-8").count("<img") == 4, "two prompts, before and after"
     for name, artifact in (("summary", summary), ("before-after", pictures)):
@@ -186,23 +190,29 @@ def test_an_unchanged_wiki_costs_one_request_and_starts_nothing(
     in_run = {"flow_runs": {"id": {"any_": [unchanged["id"]]}}}
     assert post(place.server, "/task_runs/filter", in_run) == [], "idle runs would fill the database with their tasks"
     assert not place.artifacts(unchanged["id"]).keys() & {f"{DATASET}-scrape", f"{DATASET}-summary"}
-    time.sleep(5)
+    # Where an event goes out, the run's note and its log say so.
+    assert unchanged["state"]["message"].startswith("no fine-tuning: no picture and no caption changed since")
+    assert not [line for line in place.log(unchanged["id"]) if "sp-data.finetune" in line]
     assert runs_before == {kind: len(place.runs_of(f"{kind}/{DATASET}")) for kind in ("finetune", "generate")}
 
 
 def test_what_one_really_does_is_a_few_clicks(place: Place, browser_page: Page) -> None:
-    """Five tasks by the form; each is a run with the right parameters, and none of them runs here."""
+    """Six tasks by the form; each is a run with the right parameters, and none of them runs here."""
     pool = f"{place.server}/work_pools/sp-data"
     patch(pool, {"is_paused": True})
     made = []
     try:
-        for deployment, fill_in, wanted in FIVE_TASKS:
+        for deployment, fill_in, num_clicks, wanted in TASKS:
             form = Form(browser_page, place.site, place.deployment(deployment)["id"])
             fill_in(form)
             made.append(form.submit())
             given = place.run(made[-1])["parameters"]
             assert {name: _at(given, name) for name in wanted} == wanted
-            assert form.num_clicks <= 8
+            assert form.num_clicks == num_clicks, (deployment, wanted)
+            # Nothing of it would be refused in the run's first second.
+            lines = [*Changes(**given.get("changes", {})).lines(), *given.get("set", [])]
+            recipe, _ = find_recipe(given["recipe"], lines, str(place.folder / "lake"))
+            recipe.source.check_politeness()
     finally:
         for run in made:
             delete(f"{place.server}/flow_runs/{run}")
@@ -218,6 +228,8 @@ def _at(fields: dict[str, Any], path: str) -> Any:
 def _own_wiki(form: Form) -> None:
     form.choose("Recipe", "southpark")
     form.fill("Wiki", "https://mine.example.org")
+    form.fill("Contact", "me@example.org")
+    form.switch("Terms read")
     form.add("Set other fields", "name=mine")
 
 
@@ -231,19 +243,32 @@ def _other_prompts(form: Form) -> None:
     form.add("Prompts", "a friend")
 
 
-FIVE_TASKS: tuple[tuple[str, Callable[[Form], None], dict[str, Any]], ...] = (
+TASKS: tuple[tuple[str, Callable[[Form], None], int, dict[str, Any]], ...] = (
+    (
+        f"dataset/{DATASET}",
+        lambda form: form.choose("Recipe", f"{DATASET}.yaml"),
+        5,
+        {"recipe": f"{DATASET}.yaml"},
+    ),
     (
         f"dataset/{DATASET}",
         _own_wiki,
-        {"recipe": "southpark", "changes.wiki": "https://mine.example.org", "set": ["name=mine"]},
+        10,
+        {
+            "recipe": "southpark",
+            "changes.wiki": "https://mine.example.org",
+            "changes.contact": "me@example.org",
+            "changes.acknowledge_terms": True,
+            "set": ["name=mine"],
+        },
     ),
-    (f"dataset/{DATASET}", lambda form: form.choose("Last stage", "scrape"), {"until": "scrape"}),
-    (f"finetune/{DATASET}", _more_steps, {"changes.prior_steps": 5000, "changes.decoder_steps": 9000}),
-    ("generate/demo", _other_prompts, {"prompts": ["Kenny as a samurai", "a friend"]}),
-    (f"pipeline/{DATASET}", lambda form: form.choose("Last stage", "verify"), {"until": "verify"}),
+    (f"dataset/{DATASET}", lambda form: form.choose("Last stage", "scrape"), 5, {"until": "scrape"}),
+    (f"finetune/{DATASET}", _more_steps, 5, {"changes.prior_steps": 5000, "changes.decoder_steps": 9000}),
+    ("generate/demo", _other_prompts, 6, {"prompts": ["Kenny as a samurai", "a friend"]}),
+    (f"pipeline/{DATASET}", lambda form: form.choose("Last stage", "verify"), 5, {"until": "verify"}),
 )
-"""Deployment, what is filled in, what the run then has: own wiki, only re-scrape, longer fine-tuning, other prompts, no
-training."""
+"""Deployment, what is filled in, how many clicks, what the run then has: own wiki by its file, own wiki without one,
+only re-scrape, longer fine-tuning, other prompts, no training."""
 
 
 def test_deploying_twice_changes_nothing_and_a_drift_is_found(place: Place) -> None:
@@ -315,3 +340,38 @@ def test_cancelling_a_training_ends_its_process(place: Place, first_run: tuple[d
     post(place.server, f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     assert place.finished(run, 300)["state"]["type"] == "CANCELLED"
     assert not trainers(lake, wait_s=1)
+
+
+@pytest.mark.proof
+def test_a_newer_change_ends_an_older_question_and_a_no_holds(
+    place: Place, wiki: MediaWiki, changed: dict[str, Any], browser_page: Page
+) -> None:
+    def asked_after(title: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        before = {run["id"] for run in place.runs_of(f"finetune/{DATASET}")}
+        wiki.apply([{"op": "delete", "title": title}])
+        scraped = place.finished(place.start(f"dataset/{DATASET}"))
+        assert scraped["state"]["name"].startswith("Changed: "), scraped["state"]
+
+        def newest() -> dict[str, Any] | None:
+            runs = [run for run in place.runs_of(f"finetune/{DATASET}") if run["id"] not in before]
+            return runs[-1] if runs and runs[-1]["state"]["type"] == "PAUSED" else None
+
+        wait_for("a fine-tuning that asks", newest, 120)
+        run = newest()
+        assert run is not None
+        return scraped, run
+
+    _, older = asked_after("File:Kid-000.png")
+    wait_for("the end of its process", lambda: not processes_of(older["id"]), 60)
+    idle = place.finished(place.start(f"dataset/{DATASET}"))
+    assert f"({older['id']}) is on its way" in idle["state"]["message"]
+    _, newer = asked_after("File:Kid-001.png")
+    wait_for("the older one's end", lambda: place.run(older["id"])["state"]["type"] == "CANCELLED", 60)
+    assert newer["id"] in place.run(older["id"])["state"]["message"]
+
+    answer(browser_page, f"{place.site}/runs/flow-run/{newer['id']}", approve=False)
+    ended = place.finished(newer["id"])
+    assert ended["state"]["name"] == "Not approved"
+    assert ended["name"] == newer["name"].replace("waiting for approval", "not approved")
+    idle = place.finished(place.start(f"dataset/{DATASET}"))
+    assert idle["state"]["message"] == "no fine-tuning: someone decided against it for this dataset"
