@@ -110,6 +110,9 @@ def chosen_recipe(recipe: str, lake: str, changes: Changes, set_lines: list[str]
             "or a file in recipes/ with a name of its own"
         )
     found, place = find_recipe(recipe, [*changes.lines(), *set_lines], lake, say=log.info, keeps=True)
+    if changes.wiki:
+        # What the scrape would refuse is not kept with the dataset: the next run would be refused too.
+        found.source.check_politeness()
     remember_recipe(found, place)
     return found
 

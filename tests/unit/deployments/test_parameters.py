@@ -72,7 +72,11 @@ def test_a_wiki_beside_the_demos_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_wiki_gets_a_dataset_of_its_own_by_its_name(tmp_path: Path) -> None:
-    lake, changes = str(tmp_path / "lake"), Changes(wiki="https://mine.example.org")
+    lake, polite = str(tmp_path / "lake"), {"contact": "me@example.org", "acknowledge_terms": True}
+    with pytest.raises(RecipeError, match=r"source\.contact is empty"):
+        chosen_recipe("southpark", lake, Changes(wiki="https://mine.example.org"), ["name=mine"])
+    assert recall_recipe(Lake(lake, "mine")) is None, "what is refused is not kept"
+    changes = Changes(wiki="https://mine.example.org", **polite)
     recipe = chosen_recipe("southpark", lake, changes, ["name=mine"])
     assert (recipe.name, recipe.source.wiki) == ("mine", "https://mine.example.org")
     assert recall_recipe(Lake(lake, "mine")) == recipe
