@@ -1,6 +1,7 @@
 """Fixtures for whole runs.
 
 server       (session) address of a real Prefect server on loopback, with a home of its own
+api          the same, named by this process's settings: for calls of our own tasks and flows
 prefect_home (session) a home of Prefect's for temporary servers: its migrations take a while the first time
 first_run    (session) the output of `sp-data run demo --json` for a quick demo, and the lake it made
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from e2e.prefect_api import BIN, answers, environment, run_demo
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +56,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture
+def api(server: str) -> Iterator[str]:
+    with temporary_settings({PREFECT_API_URL: server}):
+        yield server

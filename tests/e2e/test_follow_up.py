@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from e2e.prefect_api import get, post, wait_for
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
@@ -19,13 +17,6 @@ from tasks.limits import tag_of
 from tasks.reference import StageReference
 from tasks.stage import reference_to
 from tasks.summary import ended
-
-
-@pytest.fixture
-def api(server: str) -> Iterator[str]:
-    """The session's server, as this process's settings name it."""
-    with temporary_settings({PREFECT_API_URL: server}):
-        yield server
 
 
 def test_what_is_due_is_told_until_it_is_on_its_way_or_refused(api: str, demo_recipe: Recipe, lake_copy: Lake) -> None:
