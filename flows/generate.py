@@ -12,10 +12,8 @@ from flows.local_server import start_local_server
 from flows.parameters import NO_CHANGES, RecipeName, chosen_recipe, in_one_sentence, run_name
 from sp_data.generation.options import SamplingOptions
 from tasks.limits import tag_run
-from tasks.report import PAGE
+from tasks.report import page_address
 from tasks.summary import name_run
-
-PROMPT = "a kid in a red coat and a blue cap at the lake"
 
 
 class SweepOver(BaseModel):
@@ -31,7 +29,7 @@ class SweepOver(BaseModel):
 def generate(
     recipe: RecipeName = "demo",
     lake: str = "./lake",
-    prompts: list[str] = [PROMPT],
+    prompts: list[str] = [],
     variations_of: list[str] = [],
     num_pictures: Annotated[int, Field(ge=1, le=256)] = 4,
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
@@ -44,14 +42,15 @@ def generate(
     sweep: SweepOver = SweepOver(),
     checkpoint: list[str] = [],
     before_and_after: bool = False,
-    page: str = PAGE,
+    page: str | None = None,
 ) -> State[list[str]]:
     """Make pictures; the result is the paths of the PNGs, and an artifact shows them.
 
     Args:
         recipe: A stock recipe, a dataset in the lake, or a file of the folder `recipes`.
         lake: Where the data lies: a folder of the worker or a URL.
-        prompts: `num_pictures` are made of each.
+        prompts: `num_pictures` are made of each. Without any, and without `variations_of`: the recipe's own
+            `follow_up.prompts`, or else captions of the test split, which no training saw.
         variations_of: Paths of pictures, of each of which `num_pictures` variations are made.
         num_pictures: Pictures of each prompt and of each picture; a sweep makes one of each combination.
         seed: Of the first picture; the next have the next seeds.
@@ -64,15 +63,16 @@ def generate(
         sweep: Draw each prompt with every combination of some values, in place of `num_pictures`.
         checkpoint: `best`, `latest`, or folders of checkpoints; none: the best.
         before_and_after: Instead of all that: the recipe's own prompts, by the newest checkpoints and by those before.
-        page: Address of `sp-data ui`, to which the artifact links; empty: no links.
+        page: Address of `sp-data ui`, to which the artifact links; none: the worker's `SP_PAGE`; empty: no links.
     """
     chosen = chosen_recipe(recipe, lake, NO_CHANGES, [])
     tag_run(chosen.name)
     # It imports torch, which a deployment, that reads the parameters alone, need not wait for.
     from tasks import generate as drawing
 
+    address = page_address() if page is None else page
     if before_and_after:
-        drawn = drawing.before_and_after(chosen, lake, page)
+        drawn = drawing.before_and_after(chosen, lake, address)
         name_run(f"{chosen.name} · {len(drawn.pictures)} pictures, before and after")
         return Completed(message=f"{len(drawn.pictures)} pictures, {drawn.page}", data=list(drawn.pictures))
     options = SamplingOptions(
@@ -94,7 +94,7 @@ def generate(
         seed=seed,
         options=options,
         checkpoint=checkpoint,
-        page=page,
+        page=address,
     )
     name_run(f"{chosen.name} · {len(paths)} pictures")
     return Completed(message=f"{len(paths)} pictures", data=paths)

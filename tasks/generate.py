@@ -24,7 +24,7 @@ from sp_data.generation.prompts import check_prompt, lost_words_sentence
 from sp_data.generation.sweep import Sweep, sweep
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
-from sp_data.report.before_after import draw_before_and_after
+from sp_data.report.before_after import draw_before_and_after, fixed_prompts
 from sp_data.report.markdown import before_after_markdown, pictures_markdown
 from sp_data.runtime.progress import onlooker
 from tasks.follow_up import note_drawn
@@ -48,14 +48,21 @@ def draw(
     checkpoint: list[str],
     page: str,
 ) -> list[str]:
-    """Draw everything that was asked for with one loading of the models; returns the paths of the PNGs."""
+    """Draw everything that was asked for with one loading of the models; returns the paths of the PNGs.
+
+    Without prompts and `variations_of`: the dataset's own prompts, as before and after a fine-tuning.
+    """
     dataset_lake = Lake(lake, recipe.name)
+    if not prompts and not variations_of and (verified := manifests.latest(dataset_lake, "verify")):
+        prompts = list(fixed_prompts(recipe, verified, dataset_lake))
     for prompt in prompts:
         check_prompt(prompt)
         if sentence := lost_words_sentence(prompt):
             log.warning("%s", sentence)
     if not prompts and not variations_of:
-        raise UsageError("nothing to draw: give prompts, or pictures in variations_of")
+        raise UsageError(
+            f"nothing to draw: dataset {recipe.name!r} has no captions; give prompts, or pictures in variations_of"
+        )
     pictures = [read_picture(Path(path)) for path in variations_of]
     axes = Sweep({name: tuple(values) for name, values in sweep_over.items()}) if sweep_over else None
     generator = ImageGenerator(load_models(recipe, dataset_lake, checkpoint or None))

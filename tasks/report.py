@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from prefect import task
@@ -18,6 +19,13 @@ from tasks.stage import artifact_key
 
 PAGE = "http://127.0.0.1:7860"
 """Where `sp-data ui` serves its page, unless it is told otherwise."""
+PAGE_VARIABLE = "SP_PAGE"
+"""Environment variable with the page's address as browsers see it, which only the operator knows."""
+
+
+def page_address() -> str:
+    """Where artifacts link to: the page's address, without a slash at its end."""
+    return (os.environ.get(PAGE_VARIABLE) or PAGE).rstrip("/")
 
 
 def reported(recipe: Recipe, lake: str, stages: Sequence[StageReference]) -> str:
@@ -38,7 +46,7 @@ def report(recipe: Recipe, lake: str, until: str) -> str:
     path = _write(recipe, lake, until)
     # A browser opens no file:// from Prefect's page.
     create_link_artifact(
-        link=f"{PAGE}/lake/{path}",
+        link=f"{page_address()}/lake/{path}",
         link_text=path,
         key=artifact_key(recipe.name, "report"),
         description=f"The run's report, in {markdown_code(dataset_lake.full(path))}; the link opens while "

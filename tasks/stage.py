@@ -6,6 +6,7 @@ process group.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import time
@@ -78,8 +79,15 @@ def reference_to(manifest: Manifest, state: State, seconds: float) -> StageRefer
 
 
 def artifact_key(dataset: str, content: str) -> str:
-    """A key of small letters, digits and dashes, as Prefect requires: 'My_wiki.2' and 'embed' -> 'my-wiki-2-embed'."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{dataset}-{content}".lower())
+    """A key of small letters, digits and dashes, as Prefect requires: 'southpark' and 'embed' -> 'southpark-embed'.
+
+    'My_wiki' -> 'my-wiki-da64cec6-embed': a name with other signs has its digest behind it, because 'my.wiki' and
+    'my-wiki', two datasets, would otherwise show each other's artifacts.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", dataset):
+        slug = re.sub(r"[^a-z0-9]+", "-", dataset.lower())
+        dataset = f"{slug}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}".replace("--", "-").strip("-")
+    return f"{dataset}-{content}"
 
 
 def publish_artifact(lake: Lake, manifest: Manifest, state: str) -> None:

@@ -156,19 +156,19 @@ def status_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def overview_table(rows: Sequence[DatasetOverview]) -> None:
-    """Print a lake's datasets, each with what is due of it."""
-    table = Table("dataset", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("pictures", "days old", "trained at", "GB"):
-        table.add_column(heading, justify="left" if heading == "trained at" else "right")
-    table.add_column("due")
+    """Print a lake's datasets, and below them what is due: sentences with commands, which a column would break."""
+    from sp_data.upkeep.overview import HEADINGS, cells
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right" if heading in ("pictures", "checkpoints", "GB") else "left")
     for row in rows:
-        pictures = "" if row.pictures is None else f"{row.pictures:,}"
-        age = "" if row.age_days is None else f"{row.age_days:.1f}"
-        trained = row.trained_at[:16].replace("T", " ")
-        table.add_row(
-            *_plain(row.name, pictures, age, trained, f"{row.bytes / 1e9:.2f}", "; ".join(row.due) or "nothing")
-        )
-    _console().print(table)
+        table.add_row(*_plain(*cells(row)))
+    console = _console()
+    console.print(table)
+    for row in rows:
+        for due in row.due or ("nothing",):
+            console.print(*_plain(f"due of {row.name}: {due}"), soft_wrap=True)
 
 
 def _plain(*cells: str) -> list[Text]:

@@ -55,7 +55,7 @@ def draw_before_and_after(recipe: Recipe, lake: Lake, progress: Progress = SILEN
     if newest is None or verified is None:
         raise StageNotDone(f"dataset {lake.dataset!r} has no trained decoder; run {lake.command('run')} first")
     follow_up = recipe.follow_up
-    prompts = follow_up.prompts or tuple(unseen_captions(verified, lake)[:NUM_PROMPTS])
+    prompts = fixed_prompts(recipe, verified, lake)
     earlier = _checkpoints_before(lake, newest)
     progress.begin("generate", len(prompts) * follow_up.num_pictures * (2 if earlier else 1), "pictures")
     folder, paths = PictureFolder(lake), []
@@ -77,6 +77,11 @@ def draw_before_and_after(recipe: Recipe, lake: Lake, progress: Progress = SILEN
         log.info("nothing to compare with: the checkpoints of an earlier fine-tuning are not there")
     page = _write_page(lake, prompts, before, after)
     return BeforeAfter(prompts, before, after, page, tuple(paths))
+
+
+def fixed_prompts(recipe: Recipe, verified: Manifest, lake: Lake) -> tuple[str, ...]:
+    """The recipe's own prompts, else captions of the dataset that were not trained on."""
+    return recipe.follow_up.prompts or tuple(unseen_captions(verified, lake)[:NUM_PROMPTS])
 
 
 def _checkpoints_before(lake: Lake, newest: Manifest) -> list[str]:

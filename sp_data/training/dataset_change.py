@@ -1,7 +1,7 @@
 """What came and went since the models were trained: whether a fine-tuning is due. Needs no torch.
 
-    change = change_since_training(recipe, lake)
-    change.added, change.gone            # titles
+    change = change_since_training(lake, verified)
+    change.added, change.gone            # (title, sha1) of each picture
     due(recipe, change, now)             # (True, "3 pictures came, 2 went")
 
 Two datasets are compared by the pictures that curate kept for them: title and sha1 of the original, and the caption. A

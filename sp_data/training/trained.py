@@ -30,6 +30,10 @@ class TrainedCheckpoint:
     """Digest of the verified dataset."""
     ancestor: str
     """Name of the checkpoint of another run that its run began with; empty if it began from scratch."""
+    network: str = ""
+    """'prior', or 'unet1' of the decoder."""
+    made_at: str = ""
+    """UTC, ISO 8601; empty in a record that does not say it."""
 
     @property
     def folder(self) -> str:
@@ -76,7 +80,14 @@ def trained_checkpoints(lake: Lake) -> list[TrainedCheckpoint]:
     for path, data in zip(paths, lake.read_all(paths), strict=True):
         record = _read(data, lake.full(path))
         checkpoints.append(
-            TrainedCheckpoint(record["run"], record["step"], record["dataset"], record.get("ancestor", ""))
+            TrainedCheckpoint(
+                record["run"],
+                record["step"],
+                record["dataset"],
+                record.get("ancestor", ""),
+                f"unet{record['unet']}" if record.get("unet") else str(record.get("kind", "")),
+                str(record.get("made_at", "")),
+            )
         )
     return sorted(checkpoints, key=lambda checkpoint: (checkpoint.run, checkpoint.step))
 

@@ -107,7 +107,7 @@ class Poller:
         if not touched and not last.has_due and self._is_published(last):
             # A run that finds nothing keeps the old mark, and so writes nothing, except once a day.
             later = at(changes.mark.clock) - at(last.mark.clock) > A_DAY
-            self.state = last.model_copy(update={"mark": changes.mark}) if later else last
+            self.state = last.model_copy(update={"mark": changes.mark, "looked_at": state.utc_now()}) if later else last
             return None
         known = state.load_facts(self.lake, last)
         if known is None:

@@ -263,6 +263,7 @@ class _Run:
                 published=result.manifest.identity,
                 num_failed=sum(not refusal.is_settled for refusal in refusals),
                 retry_at=next_due(refusals),
+                looked_at=state.utc_now(),
             ),
         )
         self.journal.clear()

@@ -17,6 +17,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -63,6 +64,8 @@ class ScrapeState(BaseModel):
     """Number of pictures that another try may fetch."""
     retry_at: float = 0.0
     """When the first of them may be asked for again (seconds since 1970)."""
+    looked_at: str = ""
+    """When the wiki was last asked (UTC, ISO 8601, by this machine's clock); noted once a day while nothing changes."""
 
     @property
     def has_due(self) -> bool:
@@ -80,6 +83,10 @@ class KnownFacts:
 
 
 _KNOWN_FACTS = TypeAdapter(KnownFacts)
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def source_digest(source: Source) -> str:
@@ -101,6 +108,14 @@ def load_state(lake: Lake, source: Source) -> ScrapeState | None:
         log.info("the recipe's source, or the version of its parser, changed; everything is gathered again")
         return None
     return state if lake.exists(state.facts) else None
+
+
+def last_look(lake: Lake) -> str:
+    """When the wiki was last asked, to within a day (UTC, ISO 8601); empty if that is not known, as of a list."""
+    try:
+        return ScrapeState.model_validate_json(lake.read_bytes(STATE)).looked_at
+    except (FileNotFoundError, ValidationError):
+        return ""
 
 
 def load_facts(lake: Lake, state: ScrapeState) -> KnownFacts | None:

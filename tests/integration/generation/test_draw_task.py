@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,18 @@ from typing import Any
 import pytest
 
 import tasks.generate
-from flows.generate import PAGE, SweepOver, generate
+import tasks.report
+from flows.generate import SweepOver, generate
+from sp_data import manifest as manifests
 from sp_data.errors import UsageError
+from sp_data.generation.gallery import unseen_captions
 from sp_data.generation.options import SamplingOptions
 from sp_data.generation.picture import read_origin
 from sp_data.lake import Lake
-from sp_data.recipe import Recipe
+from sp_data.recipe import Recipe, load_recipe
+from sp_data.recipe.load import changed
+from sp_data.report.before_after import NUM_PROMPTS
+from tasks.report import PAGE, page_address
 
 from .drawing import RED, SHORT, noise
 
@@ -98,10 +105,8 @@ def test_a_sweep_draws_each_prompt_with_every_combination(
 def test_the_flow_hands_on_what_was_set_and_leaves_the_rest_to_the_models(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import flows.generate
-
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(flows.generate, "draw", lambda *_, **options: asked.update(options) or [])
+    monkeypatch.setattr(tasks.generate, "draw", lambda *_, **options: asked.update(options) or [])
     lake = str(tmp_path / "lake")
     generate.fn(lake=lake)
     assert asked["options"] == SamplingOptions()
@@ -126,3 +131,35 @@ def test_what_cannot_be_drawn_is_refused_before_the_models_are_loaded(
         with pytest.raises(UsageError, match=sentence):
             drawn(quick_recipe, trained_lake, **changes)
     assert artifacts == []
+
+
+def test_without_prompts_the_datasets_own_are_drawn(
+    trained_copy: Lake, quick_recipe: Recipe, artifacts: list[dict[str, str]]
+) -> None:
+    (own,) = drawn(changed(quick_recipe, ["follow_up.prompts=[a samurai]"], "demo"), trained_copy, prompts=[])
+    assert read_origin(own.read_bytes(), own.name)["prompt"] == "a samurai"
+    verified = manifests.latest(trained_copy, "verify")
+    assert verified
+    paths = drawn(quick_recipe, trained_copy, prompts=[])
+    prompts = [read_origin(path.read_bytes(), path.name)["prompt"] for path in paths]
+    assert prompts == unseen_captions(verified, trained_copy)[:NUM_PROMPTS]
+    assert inspect.signature(generate.fn).parameters["prompts"].default == []
+
+
+def test_artifacts_link_to_the_page_that_the_workers_environment_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SP_PAGE", raising=False)
+    assert page_address() == PAGE
+    monkeypatch.setenv("SP_PAGE", "https://gpu.example/")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(tasks.generate, "draw", lambda *_, **options: asked.update(options) or [])
+    generate.fn(lake=str(tmp_path / "lake"))
+    assert asked["page"] == "https://gpu.example"
+    generate.fn(lake=str(tmp_path / "lake"), page="")
+    assert asked["page"] == "", "no links"
+    made: list[dict[str, str]] = []
+    monkeypatch.setattr(tasks.report, "create_link_artifact", lambda **artifact: made.append(artifact))
+    monkeypatch.setattr(tasks.report, "_write", lambda *_: "reports/judge.html")
+    tasks.report.report.fn(load_recipe("demo"), str(tmp_path / "lake"), "judge")
+    assert made[0]["link"] == "https://gpu.example/lake/reports/judge.html"

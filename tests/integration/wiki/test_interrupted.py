@@ -16,7 +16,7 @@ from sp_data.demo.wiki.server import DemoWikiServer
 from sp_data.demo.wiki.world import World
 from sp_data.errors import ListShrank, WikiError
 from sp_data.lake import Lake
-from sp_data.wiki import originals
+from sp_data.wiki import originals, state
 from sp_data.wiki.http import journal
 from sp_data.wiki.scrape import plan
 from sp_data.wiki.tombstones import read_tombstones
@@ -345,3 +345,15 @@ def test_a_portal_that_was_emptied_and_is_restored_is_read_again(wiki, lake):
             digest(wiki, lake, "pages", **options)
     wiki.world = later(history.edit(wiki.world, title, text), hours=1)
     assert digest(wiki, lake, "pages", reconcile=True) == whole
+
+
+def test_a_look_that_finds_nothing_is_noted_once_a_day(wiki, lake, monkeypatch):
+    wiki.world = founded()
+    monkeypatch.setattr(state, "utc_now", lambda: "2020-01-01T00:00:00+00:00")
+    digest(wiki, lake)
+    monkeypatch.setattr(state, "utc_now", lambda: "2020-01-03T00:00:00+00:00")
+    assert scrape(source("all"), lake, proxy=wiki.url).state == "unchanged"
+    assert state.last_look(lake) == "2020-01-01T00:00:00+00:00", "within a day nothing is written"
+    wiki.world = later(wiki.world, days=2)
+    assert scrape(source("all"), lake, proxy=wiki.url).state == "unchanged"
+    assert state.last_look(lake) == "2020-01-03T00:00:00+00:00"

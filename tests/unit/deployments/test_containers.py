@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 import yaml
 from image import DOCKERFILE, REPOSITORY, steps
+from typer.main import get_command
+
+from sp_data.cli.pipeline import commands
+from sp_data.pipeline import TRAININGS
 
 DEPLOYMENTS = REPOSITORY / "deployments"
 COMPOSE = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())
@@ -78,13 +82,33 @@ def test_no_secret_stands_in_a_file() -> None:
             if re.search(r"PASSWORD|SECRET|KEY|AUTH", name):
                 assert value is None or value.startswith("${"), name
     job = yaml.safe_load((KUBERNETES / "gpu-job.yaml").read_text())
-    assert "env" not in job["spec"]["template"]["spec"]["containers"][0], "secrets come by envFrom"
+    assert not any("env" in container for container in containers_of(job)), "secrets come by envFrom"
 
 
 def test_the_job_template_uses_its_variables_and_no_others() -> None:
     template = json.loads((KUBERNETES / "base-job-template.json").read_text())
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
     assert used == set(template["variables"]["properties"])
+
+
+def test_the_job_is_the_fine_tuning_that_it_says_it_is() -> None:
+    job = yaml.safe_load((KUBERNETES / "gpu-job.yaml").read_text())
+    prior, decoder = containers_of(job)
+    assert [container["command"][:3] for container in (prior, decoder)] == [
+        ["sp-data", "train", name] for name in TRAININGS
+    ]
+    assert prior["command"][3:] == decoder["command"][3:], "one dataset of one lake"
+    for container in (prior, decoder):
+        # As the command itself reads it; it raises for an option that it does not have.
+        arguments = container["command"][2:]
+        get_command(commands).commands["train"].make_context("train", arguments)  # type: ignore[attr-defined]
+    assert {**prior, "name": "", "command": []} == {**decoder, "name": "", "command": []}
+
+
+def containers_of(job: Any) -> list[dict[str, Any]]:
+    """In the order in which they run."""
+    pod = job["spec"]["template"]["spec"]
+    return [*pod["initContainers"], *pod["containers"]]
 
 
 def test_job_and_job_template_ask_for_one_gpu_the_same_volume_and_the_same_user() -> None:
