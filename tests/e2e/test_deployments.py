@@ -239,7 +239,7 @@ def _more_steps(form: Form) -> None:
 
 
 def _other_prompts(form: Form) -> None:
-    form.fill("Prompts", "Kenny as a samurai")
+    form.add("Prompts", "Kenny as a samurai")
     form.add("Prompts", "a friend")
 
 
@@ -264,7 +264,7 @@ TASKS: tuple[tuple[str, Callable[[Form], None], int, dict[str, Any]], ...] = (
     ),
     (f"dataset/{DATASET}", lambda form: form.choose("Last stage", "scrape"), 5, {"until": "scrape"}),
     (f"finetune/{DATASET}", _more_steps, 5, {"changes.prior_steps": 5000, "changes.decoder_steps": 9000}),
-    ("generate/demo", _other_prompts, 6, {"prompts": ["Kenny as a samurai", "a friend"]}),
+    ("generate/demo", _other_prompts, 7, {"prompts": ["Kenny as a samurai", "a friend"]}),
     (f"pipeline/{DATASET}", lambda form: form.choose("Last stage", "verify"), 5, {"until": "verify"}),
 )
 """Deployment, what is filled in, how many clicks, what the run then has: own wiki by its file, own wiki without one,
