@@ -13,9 +13,9 @@ from typing import Any, Literal
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
 
-from deployments.wanted import GPU_QUEUE, OURS, POOL, Wanted, WantedAutomation, WantedDeployment
+from deployments.wanted import GPU_QUEUE, POOL, Wanted, WantedAutomation, WantedDeployment
 from sp_data.errors import StageError
-from tasks.limits import tag_of
+from tasks.limits import tags_of
 
 Action = Literal["made", "changed", "removed", "unchanged"]
 
@@ -75,7 +75,7 @@ class Reconciler:
 
     def _tagged(self, kind: Literal["deployments", "automations"], dataset: str) -> list[dict[str, Any]]:
         """All objects of a dataset. The server gives one page of them at a time, 200 unless its settings say else."""
-        query = {kind: {"tags": {"all_": [OURS, tag_of(dataset)]}}}
+        query = {kind: {"tags": {"all_": tags_of(dataset)}}}
         objects: list[dict[str, Any]] = []
         while page := self._send("POST", f"/{kind}/filter", {**query, "offset": len(objects)}):
             objects += page

@@ -24,12 +24,10 @@ from sp_data.errors import UsageError
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
 from tasks.follow_up import DONE, DUE, PLACE, resource_of
-from tasks.limits import tag_of
+from tasks.limits import OURS, tag_of, tags_of
 from tasks.summary import COMPLETED
 
 POOL, GPU_QUEUE, QUEUE = "sp-data", "gpu", "default"
-OURS = "sp-data"
-"""The tag of all that `sp-data deploy` made."""
 WEEKLY = "0 4 * * 1"
 MONTHLY = "0 4 * * thu#1"
 """Not on the day of the weekly scrape: both write the dataset, and one would wait for the other."""
@@ -163,7 +161,7 @@ def _deployment(kind: FlowKind, target: Target, names: tuple[str, ...], folder: 
     fields = {
         "description": f"{kind.summary.format(place=target.dataset)}\n\n{(flow.description or '').strip()}",
         "entrypoint": f"flows.{kind.flow}.{kind.flow}",
-        "tags": sorted({OURS, tag_of(target.dataset), *({"gpu"} if kind.queue == GPU_QUEUE else ())}),
+        "tags": sorted({*tags_of(target.dataset), *({"gpu"} if kind.queue == GPU_QUEUE else ())}),
         "work_pool_name": POOL,
         "work_queue_name": kind.queue,
         "parameters": {"recipe": target.recipe, "lake": target.lake},

@@ -87,6 +87,22 @@ def _check_standard_library() -> None:
     )
 
 
+@contextlib.contextmanager
+def tagged(dataset: str) -> Iterator[None]:
+    """Runs that start in this context have their dataset's tags from the start, as those of a deployment do.
+
+    Prefect's heartbeats tell the tags that a run had at its start, and by them the rule for runs without a heartbeat
+    (deployments/wanted.py) knows a run of ours.
+    """
+    # Like the temporary server, they import what a check of the server alone does not need.
+    from prefect import tags
+
+    from tasks.limits import tags_of
+
+    with tags(*tags_of(dataset)):
+        yield
+
+
 def check_server() -> str:
     """The address of the API of the server that the settings name. Raises StageError if none is named or it is away."""
     url = get_current_settings().api.url

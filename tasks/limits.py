@@ -35,6 +35,8 @@ from tasks.process_name import is_gone, process_name
 
 log = logging.getLogger("sp_data.tasks")
 
+OURS = "sp-data"
+"""The tag of all runs of ours, and of what `sp-data deploy` made."""
 LOOK_AGAIN_S = 3.0
 """A waiting run tries so often. It frees a slot that nobody held at two looks: a run names itself after it took one."""
 MAY_HOLD = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
@@ -87,11 +89,16 @@ def tag_of(dataset: str) -> str:
     return f"dataset:{dataset}"
 
 
+def tags_of(dataset: str) -> tuple[str, ...]:
+    """All tags of a run on this dataset."""
+    return OURS, tag_of(dataset)
+
+
 def tag_run(dataset: str) -> None:
     """Tag this flow run with its dataset."""
     if runtime.flow_run.id:
         with get_client(sync_client=True) as client:
-            tags = {*(runtime.flow_run.tags or ()), "sp-data", tag_of(dataset)}
+            tags = {*(runtime.flow_run.tags or ()), *tags_of(dataset)}
             client.update_flow_run(runtime.flow_run.id, tags=sorted(tags))
 
 
@@ -113,7 +120,7 @@ def _holders(client: SyncPrefectClient, name: str) -> list[FlowRun]:
     """The other runs that hold a slot of this limit, as far as can be seen from here."""
     runs = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
-            tags=FlowRunFilterTags(all_=["sp-data"]),
+            tags=FlowRunFilterTags(all_=[OURS]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=MAY_HOLD)),
         )
     )
