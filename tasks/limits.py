@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 import httpx
 from prefect import get_client, runtime
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -32,7 +31,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import PrefectException
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 
 from sp_data.recipe import Recipe
 from tasks.process_name import is_gone, process_name
@@ -65,7 +64,7 @@ def one_at_a_time(what: str, which: str) -> Iterator[None]:
         # After the slot was given back: one that is held must not look like an orphan.
         slot.callback(_forget, name)
         with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(name, 1)
+            _make(client, name)
             _label(client, name, f"{WAITS} {process_name()}")
             _wait(slot, client, what, which)
             _label(client, name, f"{HOLDS} {process_name()}")
@@ -89,11 +88,11 @@ def _wait(slot: contextlib.ExitStack, client: SyncPrefectClient, what: str, whic
     told, num_looks = "", 0
     while not _took(slot, name):
         holders, waiting = _holders_and_waiting(client, name)
-        is_orphan = client.read_global_concurrency_limit_by_name(name).active_slots > len(holders)
+        is_orphan = _active_slots(client, name) > len(holders)
         num_looks = num_looks + 1 if is_orphan else 0
         if may_free(num_looks, own_id, [str(run.id) for run in waiting]):
             log.warning("%s %s was held by a run that is gone: freed", what, which)
-            client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active_slots=len(holders)))
+            _make_anew(client, name)
             num_looks = 0
             continue
         whom = ", ".join(f"{run.name} ({run.id})" for run in holders)
@@ -101,6 +100,34 @@ def _wait(slot: contextlib.ExitStack, client: SyncPrefectClient, what: str, whic
             log.info("waiting for %s %s: %s", what, which, whom)
             told = whom
         time.sleep(LOOK_AGAIN_S)
+
+
+def _make(client: SyncPrefectClient, name: str) -> None:
+    """Make this limit, if there is none."""
+    # Another run may make it at this moment.
+    with contextlib.suppress(ObjectAlreadyExists):
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+
+
+def _make_anew(client: SyncPrefectClient, name: str) -> None:
+    """Put a limit that nobody holds in the place of this one.
+
+    Prefect takes the slot of a run that is gone back when its lease ends, minutes later, whoever then holds it. The
+    lease names the limit by its id, which the new one has not.
+    """
+    with contextlib.suppress(ObjectNotFound):
+        client.delete_global_concurrency_limit_by_name(name)
+    _make(client, name)
+
+
+def _active_slots(client: SyncPrefectClient, name: str) -> int:
+    """How many slots of this limit are taken, whoever took them."""
+    try:
+        return int(client.read_global_concurrency_limit_by_name(name).active_slots)
+    except ObjectNotFound:
+        # Another run makes it anew, or ended before it had done so.
+        _make(client, name)
+        return 0
 
 
 def wiki_host(recipe: Recipe) -> str:
@@ -128,13 +155,16 @@ def tag_run(dataset: str) -> None:
 
 def _took(slot: contextlib.ExitStack, name: str) -> bool:
     """Take a slot of this limit, if one is free, until `slot` is closed."""
-    # Not strict: a server that is away for a moment must not end a training of days.
-    held = concurrency(name, occupy=1, max_retries=0, strict=False, raise_on_lease_renewal_failure=False)
+    # Strict: one that is made anew is missing for a moment, which is no leave to go on. But a server that is away for a
+    # moment must not end a training of days.
+    held = concurrency(name, occupy=1, max_retries=0, strict=True, raise_on_lease_renewal_failure=False)
     try:
         slot.enter_context(held)
     except ConcurrencySlotAcquisitionError as error:
         refused = error.__cause__
-        if isinstance(refused, httpx.HTTPStatusError) and refused.response.status_code == httpx.codes.LOCKED:
+        is_missing = refused is None
+        is_taken = isinstance(refused, httpx.HTTPStatusError) and refused.response.status_code == httpx.codes.LOCKED
+        if is_missing or is_taken:
             return False
         raise
     return True

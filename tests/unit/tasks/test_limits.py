@@ -49,8 +49,8 @@ class FakeServer:
     def read_global_concurrency_limit_by_name(self, name: str) -> Any:
         return SimpleNamespace(active_slots=self.active_slots)
 
-    def update_global_concurrency_limit(self, name: str, limit: Any) -> None:
-        self.active_slots = limit.active_slots
+    def delete_global_concurrency_limit_by_name(self, name: str) -> None:
+        self.active_slots = 0
         self.events.append("freed")
 
     def update_flow_run_labels(self, _: str, labels: dict[str, str]) -> None:
