@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
 from deployments.reconcile import Change, Reconciler
-from deployments.wanted import POOL, Target, check_targets, wanted
+from deployments.wanted import GPU_QUEUE, POOL, QUEUE, Target, check_targets, wanted
 from flows.local_server import check_server
-from sp_data.errors import UsageError
+from sp_data.errors import StageError, UsageError
 from sp_data.recipe import Recipe
 
+WORKER = f"prefect worker start --pool {POOL}"
 WHAT_TO_START = (
-    f"start a worker in this folder: prefect worker start --pool {POOL}\n"
-    f"and one on the machine with the GPU: prefect worker start --pool {POOL} --work-queue gpu --limit 1"
+    f"start a worker in this folder, for all runs: {WORKER}",
+    f"if the GPU is in another machine: here {WORKER} --work-queue {QUEUE}, there {WORKER} --work-queue {GPU_QUEUE} "
+    "--limit 1",
 )
+"""Lines for a person who has deployed. A worker without a queue takes the runs of all queues."""
 
 
 def deploy(
@@ -27,31 +33,51 @@ def deploy(
     offered: Iterable[str],
     lake: str,
     *,
-    every: str,
+    every: str | None = None,
     notify: str | None = None,
     check: bool = False,
-    remove: bool = False,
 ) -> list[Change]:
-    """Make what the datasets of these recipes need, or with `remove` take it away; returns what was done.
+    """Make what the datasets of these recipes need; returns what was done.
 
     `recipes`: the name that runs are given, and the recipe it means. `offered`: further names for the forms. `every`:
-    the cron of the re-scrapes. `notify`: TYPE/NAME of a notification block. `check`: write nothing.
+    the cron of the re-scrapes; None: as they are, and weekly for a new deployment. `notify`: TYPE/NAME of a
+    notification block. `check`: write nothing.
 
     Raises UsageError, StageError if the server does not answer or refuses.
     """
+    if every is not None:
+        _check_cron(every)
+    targets = [Target.of(name, recipe, lake, every) for name, recipe in recipes]
+    check_targets(targets)
+    with _client() as client:
+        reconciler = Reconciler(client, dry=check)
+        block = _block_id(client, notify) if notify else None
+        targets = [replace(target, crons_there=reconciler.crons(f"dataset/{target.dataset}")) for target in targets]
+        return reconciler.apply(wanted(targets, offered, str(Path.cwd()), block))
+
+
+def remove(datasets: Iterable[str]) -> list[Change]:
+    """Take away what was made for these datasets; returns what was removed.
+
+    Raises StageError if the server does not answer or refuses.
+    """
+    with _client() as client:
+        return Reconciler(client).remove(datasets)
+
+
+@contextmanager
+def _client() -> Iterator[SyncPrefectClient]:
+    """A client of the server that the settings name. Raises StageError if none is named or it does not answer."""
+    check_server()
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def _check_cron(every: str) -> None:
     try:
         CronSchedule(cron=every)
     except ValueError as error:
         raise UsageError(f"--every {every!r}: expected a cron such as '0 4 * * 1' (Mondays at four, UTC)") from error
-    targets = [Target.of(Path(name).name, recipe, lake, every) for name, recipe in recipes]
-    check_targets(targets)
-    check_server()
-    with get_client(sync_client=True) as client:
-        reconciler = Reconciler(client, dry=check)
-        if remove:
-            return reconciler.remove([target.dataset for target in targets])
-        block = _block_id(client, notify) if notify else None
-        return reconciler.apply(wanted(targets, offered, str(Path.cwd()), block))
 
 
 def _block_id(client: SyncPrefectClient, name: str) -> str:
@@ -62,3 +88,5 @@ def _block_id(client: SyncPrefectClient, name: str) -> str:
         raise UsageError(
             f"--notify {name}: the server has no such block; make one in the UI under Blocks, and give TYPE/NAME"
         ) from error
+    except httpx.HTTPError as error:
+        raise StageError(f"the Prefect server no longer answers: {error or type(error).__name__}") from error

@@ -12,8 +12,8 @@ import asyncio
 import glob
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -24,12 +24,10 @@ from sp_data.errors import UsageError
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
 from tasks.follow_up import DONE, DUE, PLACE, resource_of
-from tasks.limits import tag_of
+from tasks.limits import OURS, tag_of, tags_of
 from tasks.summary import COMPLETED
 
 POOL, GPU_QUEUE, QUEUE = "sp-data", "gpu", "default"
-OURS = "sp-data"
-"""The tag of all that `sp-data deploy` made."""
 WEEKLY = "0 4 * * 1"
 MONTHLY = "0 4 * * thu#1"
 """Not on the day of the weekly scrape: both write the dataset, and one would wait for the other."""
@@ -57,13 +55,21 @@ class Target:
     dataset: str
     recipe: str
     lake: str
-    every: str | None
-    """Cron of the re-scrape; None: no schedule."""
+    every: str | None = None
+    """Cron of the re-scrape; None: as the server has it, and weekly for a deployment that is made now."""
+    is_scheduled: bool = True
+    crons_there: tuple[str, ...] = ()
+    """Crons by which the server scrapes it again already."""
 
     @classmethod
-    def of(cls, name: str, recipe: Recipe, lake: str, every: str) -> Target:
+    def of(cls, name: str, recipe: Recipe, lake: str, every: str | None) -> Target:
         """The demo, whose wiki never changes by itself, has no schedule."""
-        return cls(recipe.name, name, lake, None if recipe.source.demo is not None else every)
+        return cls(recipe.name, name, lake, every, is_scheduled=recipe.source.demo is None)
+
+    @property
+    def crons(self) -> tuple[str, ...]:
+        """The crons of the re-scrape after the deployment, as far as they are known; at least one."""
+        return (self.every,) if self.every else self.crons_there or (WEEKLY,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +80,15 @@ class FlowKind:
     summary: str
     queue: str = QUEUE
     cron: str = ""
-    """`every`: as the target says; empty: no schedule."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Of a deployment that is made now; empty: no schedule."""
+    follows_every: bool = False
+    """Whether the target's `every` takes the place of `cron`, and of what the server has."""
 
 
 KINDS: tuple[FlowKind, ...] = (
-    FlowKind("dataset", "Scrape {place} again and update the dataset with what changed.", cron="every"),
+    FlowKind(
+        "dataset", "Scrape {place} again and update the dataset with what changed.", cron=WEEKLY, follows_every=True
+    ),
     FlowKind("finetune", "Fine-tune prior and decoder on the verified dataset, if it changed.", GPU_QUEUE),
     FlowKind("generate", "Pictures from words, by the best checkpoints.", GPU_QUEUE),
     FlowKind("pipeline", "All stages in one run, from the wiki to pictures.", GPU_QUEUE),
@@ -99,7 +108,11 @@ class WantedDeployment:
     flow: str
     name: str
     fields: dict[str, Any]
-    crons: tuple[str, ...]
+    cron: str | None
+    """Of its schedule if it is made now; None: no schedule."""
+    replaces_crons: bool = False
+    """Whether `cron` was asked for, and takes the place of an existing deployment's crons. A person may have changed
+    those, so they are else left alone."""
 
     @property
     def full_name(self) -> str:
@@ -124,38 +137,42 @@ class Wanted:
 
 
 def wanted(targets: Sequence[Target], names: Iterable[str], folder: str, notify: str | None) -> Wanted:
-    """What these targets need. `names`: the recipes that the forms offer. `folder`: where workers run.
+    """What these targets need. `names`: further recipes that the forms offer. `folder`: where workers run.
 
     `notify`: the id of a notification block's document, if one is to be told of failures.
     """
-    offered = list(dict.fromkeys([*names, *(name for target in targets for name in (target.recipe, target.dataset))]))
-    deployments = tuple(_deployment(kind, target, offered, folder) for target in targets for kind in KINDS)
+    names = tuple(names)
+    deployments = tuple(_deployment(kind, target, names, folder) for target in targets for kind in KINDS)
     automations = [automation for target in targets for automation in _automations(target, notify)]
     return Wanted(deployments, (*automations, zombies()))
 
 
-def _deployment(kind: FlowKind, target: Target, offered: list[str], folder: str) -> WantedDeployment:
+def _deployment(kind: FlowKind, target: Target, names: tuple[str, ...], folder: str) -> WantedDeployment:
     flow = getattr(importlib.import_module(f"flows.{kind.flow}"), kind.flow)
     schema = parameter_schema(flow).model_dump_for_openapi()
+    # Not the lake's other datasets, which have deployments of their own: each new one would be a drift of all others.
+    offered = list(dict.fromkeys([*names, target.recipe, target.dataset]))
     schema["properties"]["recipe"] |= {"enum": offered, "default": target.recipe}
     schema["properties"]["lake"]["default"] = target.lake
     for name, field_schema in schema["properties"].items():
         field_schema["title"] = _TITLES.get(name, name.replace("_", " ").capitalize())
-    cron = target.every if kind.cron == "every" else kind.cron if target.every else None
+    every = target.every if kind.follows_every else None
+    cron = (every or kind.cron or None) if target.is_scheduled else None
     fields = {
         "description": f"{kind.summary.format(place=target.dataset)}\n\n{(flow.description or '').strip()}",
         "entrypoint": f"flows.{kind.flow}.{kind.flow}",
-        "tags": sorted({OURS, tag_of(target.dataset), *({"gpu"} if kind.queue == GPU_QUEUE else ())}),
+        "tags": sorted({*tags_of(target.dataset), *({"gpu"} if kind.queue == GPU_QUEUE else ())}),
         "work_pool_name": POOL,
         "work_queue_name": kind.queue,
-        "parameters": {"recipe": target.recipe, "lake": target.lake, **kind.parameters},
+        "parameters": {"recipe": target.recipe, "lake": target.lake},
         "parameter_openapi_schema": schema,
         "enforce_parameter_schema": True,
         "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": folder}}],
         # The run's own lines go to the server. Without a stream of output a run outlives a worker that is killed.
         "job_variables": {"env": ENVIRONMENT, "stream_output": False},
     }
-    return WantedDeployment(kind.flow, target.dataset, fields, (cron,) if cron else ())
+    replaces_crons = target.is_scheduled and every is not None
+    return WantedDeployment(kind.flow, target.dataset, fields, cron, replaces_crons=replaces_crons)
 
 
 def _automations(target: Target, notify: str | None) -> Iterable[WantedAutomation]:
@@ -202,8 +219,9 @@ def _automations(target: Target, notify: str | None) -> Iterable[WantedAutomatio
             tag,
         ),
     )
-    if target.every:
-        days = math.ceil(2 * _longest_gap_days(target.every))
+    if target.is_scheduled:
+        # Of several schedules the one that waits least: the others only add runs.
+        days = math.ceil(2 * min(map(_longest_gap_days, target.crons)))
         old = f"No run of {target.dataset} that scrapes ended well for {days} days."
         yield WantedAutomation(
             f"sp-data: tell if {target.dataset} grows old",

@@ -9,6 +9,7 @@ process ends, and by itself where this process was killed.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ import requests
 from prefect.settings import get_current_settings
 
 from sp_data.errors import StageError
+from sp_data.foreign_text import one_line
 
 
 def start_local_server() -> None:
@@ -85,6 +87,22 @@ def _check_standard_library() -> None:
     )
 
 
+@contextlib.contextmanager
+def tagged(dataset: str) -> Iterator[None]:
+    """Runs that start in this context have their dataset's tags from the start, as those of a deployment do.
+
+    Prefect's heartbeats tell the tags that a run had at its start, and by them the rule for runs without a heartbeat
+    (deployments/wanted.py) knows a run of ours.
+    """
+    # Like the temporary server, they import what a check of the server alone does not need.
+    from prefect import tags
+
+    from tasks.limits import tags_of
+
+    with tags(*tags_of(dataset)):
+        yield
+
+
 def check_server() -> str:
     """The address of the API of the server that the settings name. Raises StageError if none is named or it is away."""
     url = get_current_settings().api.url
@@ -98,10 +116,43 @@ def check_server() -> str:
 
 
 def _check(api_url: str) -> None:
+    """Raises StageError if no Prefect server's API is at this address."""
+    address = api_url.rstrip("/")
     try:
-        requests.get(f"{api_url.rstrip('/')}/health", timeout=10)
+        response = _health(address)
     except requests.RequestException as error:
         raise StageError(
-            f"the Prefect server {api_url} does not answer; start it (`prefect server start`), or unset "
-            "PREFECT_API_URL to run without one"
+            f"the Prefect server {api_url} does not answer; start it (`prefect server start`), or {_how_to_unset()} to "
+            "run without one"
         ) from error
+    # Prefect Cloud answers those alone who log in, which its client does.
+    if _is_healthy(response) or address.startswith(get_current_settings().cloud.api_url):
+        return
+    answer = repr(one_line(response.text)[:100]) if response.text else "and nothing else"
+    advice = f"did you mean {address}/api?" if _is_api(f"{address}/api") else "is another program there?"
+    raise StageError(
+        f"PREFECT_API_URL is {api_url}, which is no Prefect server's API: {address}/health answers HTTP "
+        f"{response.status_code}, {answer}; {advice} Else {_how_to_unset()} to run without a server"
+    )
+
+
+def _health(address: str) -> requests.Response:
+    return requests.get(f"{address}/health", timeout=10)
+
+
+def _is_healthy(response: requests.Response) -> bool:
+    # A status alone does not tell: Prefect's pages answer every address.
+    return response.status_code == requests.codes.ok and response.text.strip() == "true"
+
+
+def _is_api(address: str) -> bool:
+    try:
+        return _is_healthy(_health(address))
+    except requests.RequestException:
+        return False
+
+
+def _how_to_unset() -> str:
+    """What takes the server's address out of the settings, by where it is from: the environment or a profile."""
+    name = "PREFECT_API_URL"
+    return f"`unset {name}`" if name in os.environ else f"`prefect config unset {name}`"

@@ -2,6 +2,7 @@
 
 lake/southpark/recipe.json     kept by what was made with it, so that the dataset's name is enough from then on
 recipes/mywiki.yaml            a file beside the lake, which is found by its name `mywiki.yaml` from anywhere
+./mywiki.yaml                  a file of your own, by its path
 
 A recipe that is kept with a dataset is never replaced in silence by a stock recipe of the same name, and `--set` on top
 of it says what it changes.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import filecmp
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -102,7 +104,7 @@ def find_recipe(
     say = say or (lambda _: None)
     wanted = name or _only_dataset(url, default)
     if named_in_file(wanted):
-        recipe = load_recipe(str(_file(wanted, url)), sets)
+        recipe = load_recipe(str(recipe_file(wanted, url)), sets)
         return recipe, Lake(url, recipe.name)
     kept = recall_recipe(Lake(url, wanted)) if is_dataset_name(wanted) else None
     if kept is None:
@@ -131,11 +133,43 @@ def recipe_files(url: str) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if named_in_file(path.name)) if folder.is_dir() else []
 
 
-def _file(name: str, url: str) -> Path:
-    """The recipe file that a name means: a path, or a name in the folder of recipes."""
-    path = Path(name)
-    beside = recipe_folder(url) / name
-    return beside if not path.exists() and path.name == name and beside.is_file() else path
+def recipe_file(name: str, url: str) -> Path:
+    """The recipe file that a name means: a path, or for a bare name the file in the folder of recipes, if it is there.
+
+    Raises UsageError if the current folder has another file of that bare name.
+    """
+    path, beside = Path(name), recipe_folder(url) / name
+    if path.name != name or not beside.is_file():
+        return path
+    # A worker and a person may stand in different folders: one name must not mean two recipes.
+    if path.is_file() and not _are_the_same(path, beside):
+        raise UsageError(
+            f"{name} may mean {path.absolute()} or {beside.absolute()}, which differ: rename or remove one of "
+            "them, or name it with its folder"
+        )
+    return beside
+
+
+def file_of_runs(name: str, url: str) -> str:
+    """The bare name by which the runs of a deployment find the recipe file `name`.
+
+    Raises UsageError if they would find none by it, or another one.
+    """
+    path = recipe_file(name, url)
+    found = recipe_file(path.name, url)
+    if not found.exists() or not found.samefile(path):
+        raise UsageError(
+            f"{name}: runs of a deployment look for {path.name} in {recipe_folder(url).absolute()}, and would "
+            f"{f'take {found.absolute()}' if found.exists() else 'find none'}; put it there, and deploy it from there"
+        )
+    return path.name
+
+
+def _are_the_same(one: Path, other: Path) -> bool:
+    """Whether two files have the same content; not if one of them cannot be read."""
+    with contextlib.suppress(OSError):
+        return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
+    return False
 
 
 def _stock(name: str, sets: list[str], url: str, say: Callable[[str], None]) -> Recipe:

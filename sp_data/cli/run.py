@@ -143,14 +143,15 @@ def _as_flow_run(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool) -> _
             )
     # The terminal shows our bars or lines; Prefect's own go to its server. Set before Prefect is imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.local_server import starting_local_server
+    from flows.local_server import starting_local_server, tagged
 
     with starting_local_server():
         from flows.pipeline import pipeline
 
         remember_recipe(recipe, lake)
         import_work(last)
-    result = pipeline(recipe=recipe.name, lake=lake.url, until=last, allow_shrink=allow_shrink)
+    with tagged(recipe.name):
+        result = pipeline(recipe=recipe.name, lake=lake.url, until=last, allow_shrink=allow_shrink)
     stages = [
         _Stage(stage.name, stage.state, stage.identity, stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS))
         for stage in result.stages

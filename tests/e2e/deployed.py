@@ -32,7 +32,19 @@ class Place:
 
     def command(self, *arguments: str, code: int = 0) -> str:
         """Run `sp-data` here; returns what it prints."""
-        process = subprocess.run(
+        process = self._run(*arguments)
+        assert process.returncode == code, process.stdout[-2000:] + process.stderr[-2000:]
+        return process.stdout
+
+    def refused(self, *arguments: str) -> str:
+        """Run `sp-data` here, which refuses; returns the sentence that says why."""
+        process = self._run(*arguments)
+        assert process.returncode in (1, 2), process.stdout[-2000:] + process.stderr[-2000:]
+        (sentence,) = process.stderr.splitlines()
+        return sentence
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [str(BIN / "sp-data"), *arguments],
             cwd=self.folder,
             env=self.environment,
@@ -40,8 +52,6 @@ class Place:
             text=True,
             timeout=300,
         )
-        assert process.returncode == code, process.stdout[-2000:] + process.stderr[-2000:]
-        return process.stdout
 
     def deployment(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = get(self.server, f"/deployments/name/{name}")

@@ -61,7 +61,7 @@ def get(address: str, path: str) -> Any:
     return _send(f"{address}{path}", "GET")
 
 
-def post(address: str, path: str, body: dict[str, Any]) -> Any:
+def post(address: str, path: str, body: dict[str, Any] | list[dict[str, Any]]) -> Any:
     return _send(f"{address}{path}", "POST", body)
 
 
@@ -73,7 +73,7 @@ def delete(address: str) -> None:
     _send(address, "DELETE", {})
 
 
-def _send(address: str, method: str, body: dict[str, Any] | None = None) -> Any:
+def _send(address: str, method: str, body: dict[str, Any] | list[dict[str, Any]] | None = None) -> Any:
     """What it answers, if anything. A server whose database is busy (503) is asked again, as Prefect's client does."""
     sent = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, sent, {"Content-Type": "application/json"}, method=method)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from e2e.prefect_api import post, run_demo
+from e2e.prefect_api import BIN, environment, post, run_demo, wait_for
 
 from sp_data.pipeline import DATASET_STAGES, STAGES, TRAINING_STAGES
 
@@ -77,3 +78,24 @@ def test_a_server_shows_what_a_run_made_and_a_summary_of_all(
     logs = post(server, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
     assert any("decoder" in line["name"] or "training" in line["name"] for line in logs), "the library's own lines"
     assert not [line for line in logs if line["name"].startswith("httpx")]
+
+
+def test_a_run_by_hand_is_heard_of_under_its_datasets_tags(server: str, tmp_path: Path) -> None:
+    """By them the automation that ends runs without a heartbeat knows it."""
+    settings = environment(tmp_path / "home", PREFECT_API_URL=server)
+    command = [str(BIN / "sp-data"), "run", "demo", "--until", "scrape", "--set", "source.demo.num_kids=24"]
+    subprocess.run([*command, "--lake", str(tmp_path / "lake"), "--quiet"], env=settings, check=True, timeout=120)
+    newest = {"sort": "START_TIME_DESC", "limit": 1, "flow_runs": {"name": {"like_": "demo"}}}
+    run = post(server, "/flow_runs/filter", newest)[0]
+    heartbeats = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+    }
+
+    def tags() -> set[str]:
+        events = post(server, "/events/filter", {"filter": heartbeats})["events"]
+        return {related["prefect.resource.id"] for event in events for related in event["related"]}
+
+    wait_for("a heartbeat", tags, 30)
+    assert {"prefect.tag.sp-data", "prefect.tag.dataset:demo"} <= tags()
+    assert {"sp-data", "dataset:demo"} <= {*run["tags"]}

@@ -20,10 +20,11 @@ RUN = "prefect.flow-run.0de5d181-1e30-4b26-b485-831d1cb3f19f"
 ENDS_WELL = ("Completed", "Unchanged", "Changed: +3 −2", "Degraded: 1,200 quarantined", "Done: prior, decoder")
 
 
-def trigger(name: str, lake: str, *, every: str = WEEKLY) -> EventTrigger:
-    target = Target("kids", "kids.yaml", lake, every)
-    (found,) = (one for one in wanted([target], [], ".", str(uuid4())).automations if name in one.name)
-    return EventTrigger.model_validate(found.fields["trigger"])
+def trigger(name: str, lake: str, *, every: str | None = None, crons_there: tuple[str, ...] = ()) -> EventTrigger:
+    target = Target("kids", "kids.yaml", lake, every, crons_there=crons_there)
+    automations = wanted([target], [], ".", str(uuid4())).automations
+    (named,) = (automation for automation in automations if name in automation.name)
+    return EventTrigger.model_validate(named.fields["trigger"])
 
 
 def hears(listener: EventTrigger, event: ReceivedEvent) -> bool:
@@ -95,3 +96,12 @@ def test_a_dataset_is_old_when_its_schedule_passed_twice() -> None:
     assert trigger("grows old", "lake").within.days == 14
     assert trigger("grows old", "lake", every="0 4 * * *").within.days == 2
     assert trigger("grows old", "lake", every=MONTHLY).within.days == 70
+
+
+def test_how_old_it_may_be_goes_by_the_schedule_that_the_server_has_unless_another_is_asked_for() -> None:
+    daily = "0 4 * * *"
+    assert trigger("grows old", "lake", crons_there=(daily,)).within.days == 2
+    assert trigger("grows old", "lake", crons_there=(MONTHLY, daily)).within.days == 2, "the others only add runs"
+    assert trigger("grows old", "lake", every=WEEKLY, crons_there=(daily,)).within.days == 14
+    after = trigger("grows old", "lake", every=None, crons_there=(WEEKLY,))
+    assert after.within.days == 14, "the next deployment, without --every, finds nothing to change"

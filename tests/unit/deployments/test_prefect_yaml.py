@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from deployments.wanted import WEEKLY, Target, wanted
+from deployments.wanted import Target, wanted
 from sp_data.recipe import southpark
 
 FILE = Path(__file__).parents[3] / "deployments" / "prefect.yaml"
 
 
 def test_the_file_has_the_deployments_of_the_command() -> None:
-    target = Target.of("southpark", southpark(), "./lake", WEEKLY)
+    target = Target.of("southpark", southpark(), "./lake", None)
     made = {
         deployment.full_name: {
             "entrypoint": deployment.fields["entrypoint"],
@@ -22,7 +22,7 @@ def test_the_file_has_the_deployments_of_the_command() -> None:
             "queue": deployment.fields["work_queue_name"],
             "job": deployment.fields["job_variables"],
             "parameters": deployment.fields["parameters"],
-            "crons": list(deployment.crons),
+            "crons": [deployment.cron] if deployment.cron else [],
         }
         for deployment in wanted([target], [], "/home/me", None).deployments
     }
@@ -47,5 +47,5 @@ def test_every_flow_is_deployed_for_every_dataset() -> None:
         "temporary_server",
         "parameters",
     }
-    target = Target.of("southpark", southpark(), "./lake", WEEKLY)
+    target = Target.of("southpark", southpark(), "./lake", None)
     assert {deployment.flow for deployment in wanted([target], [], ".", None).deployments} == flows
