@@ -9,10 +9,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from e2e.prefect_api import BIN, environment, get, post, wait_for
+from e2e.prefect_api import BIN, delete, environment, get, post, wait_for
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -65,6 +66,26 @@ class Place:
             {"parameters": parameters},
         )
         return str(run["id"])
+
+    def run_by_schedule(self, deployment: str) -> dict[str, Any]:
+        """The run, after its end, that a schedule starts in some seconds; the schedule is removed again."""
+        path = f"/deployments/{self.deployment(deployment)['id']}/schedules"
+        at = datetime.now(UTC) + timedelta(seconds=10)
+        schedule = {"interval": 86_400, "anchor_date": at.isoformat(), "timezone": "UTC"}
+        made = post(self.server, path, [{"schedule": schedule, "active": True}])
+        wanted = {"deployments": {"name": {"any_": [deployment.partition("/")[2]]}}}
+
+        def started() -> str:
+            runs = post(self.server, "/flow_runs/filter", {**wanted, "sort": "EXPECTED_START_TIME_ASC"})
+            due = [
+                run for run in runs if run["auto_scheduled"] and run["expected_start_time"][:19] == at.isoformat()[:19]
+            ]
+            return str(due[0]["id"]) if due else ""
+
+        wait_for("a scheduled run", started, 90)
+        ended = self.finished(started())
+        delete(f"{self.server}{path}/{made[0]['id']}")
+        return ended
 
     def run(self, run: str) -> dict[str, Any]:
         found: dict[str, Any] = get(self.server, f"/flow_runs/{run}")

@@ -183,7 +183,7 @@ def test_an_unchanged_wiki_costs_one_request_and_starts_nothing(
     place.finished(place.start(f"dataset/{DATASET}"))
     runs_before = {kind: len(place.runs_of(f"{kind}/{DATASET}")) for kind in ("finetune", "generate")}
     wiki.clear_log()
-    unchanged = place.finished(place.start(f"dataset/{DATASET}"))
+    unchanged = place.run_by_schedule(f"dataset/{DATASET}")
     assert unchanged["state"]["name"] == "Unchanged"
     assert unchanged["name"] == f"{DATASET} · unchanged"
     assert [access.kind for access in wiki.log()].count("api") == 1
