@@ -8,6 +8,7 @@ process ends, and by itself where this process was killed.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
@@ -116,17 +117,27 @@ def check_server() -> str:
 
 
 def _check(api_url: str) -> None:
-    """Raises StageError if no Prefect server's API is at this address."""
+    """Raises StageError if no Prefect server's API is at this address, or if it asks for a password that is not set."""
     address = api_url.rstrip("/")
+    is_cloud = address.startswith(get_current_settings().cloud.api_url)
     try:
-        response = _health(address)
+        response = _ask(f"{address}/health")
+        # Prefect tells its health to everybody.
+        is_locked = (
+            _is_healthy(response) and _ask(f"{address}/admin/version").status_code == requests.codes.unauthorized
+        )
     except requests.RequestException as error:
         raise StageError(
             f"the Prefect server {api_url} does not answer; start it (`prefect server start`), or {_how_to_unset()} to "
             "run without one"
         ) from error
+    if is_locked and not is_cloud:
+        raise StageError(
+            f"the Prefect server {api_url} asks for a password: set PREFECT_API_AUTH_STRING=user:password as the "
+            "server's PREFECT_SERVER_API_AUTH_STRING says"
+        )
     # Prefect Cloud answers those alone who log in, which its client does.
-    if _is_healthy(response) or address.startswith(get_current_settings().cloud.api_url):
+    if _is_healthy(response) or is_cloud:
         return
     answer = repr(one_line(response.text)[:100]) if response.text else "and nothing else"
     advice = f"did you mean {address}/api?" if _is_api(f"{address}/api") else "is another program there?"
@@ -136,8 +147,14 @@ def _check(api_url: str) -> None:
     )
 
 
-def _health(address: str) -> requests.Response:
-    return requests.get(f"{address}/health", timeout=10)
+def _ask(address: str) -> requests.Response:
+    """Ask with the headers of Prefect's client."""
+    settings = get_current_settings()
+    headers = dict(settings.client.custom_headers)
+    if settings.api.auth_string:
+        password = settings.api.auth_string.get_secret_value().encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(password).decode()}"
+    return requests.get(address, headers=headers, timeout=10)
 
 
 def _is_healthy(response: requests.Response) -> bool:
@@ -147,7 +164,7 @@ def _is_healthy(response: requests.Response) -> bool:
 
 def _is_api(address: str) -> bool:
     try:
-        return _is_healthy(_health(address))
+        return _is_healthy(_ask(f"{address}/health"))
     except requests.RequestException:
         return False
 

@@ -156,11 +156,12 @@ def file_of_runs(name: str, url: str) -> str:
     Raises UsageError if they would find none by it, or another one.
     """
     path = recipe_file(name, url)
-    found = recipe_file(path.name, url)
-    if not found.exists() or not found.samefile(path):
+    of_runs = recipe_file(path.name, url)
+    if not of_runs.exists() or not of_runs.samefile(path):
+        what = f"take {of_runs.absolute()}" if of_runs.exists() else "find none"
         raise UsageError(
-            f"{name}: runs of a deployment look for {path.name} in {recipe_folder(url).absolute()}, and would "
-            f"{f'take {found.absolute()}' if found.exists() else 'find none'}; put it there, and deploy it from there"
+            f"{name}: runs of a deployment look for {path.name} in {recipe_folder(url).absolute()}, and would {what}; "
+            "put it there, and deploy it from there"
         )
     return path.name
 

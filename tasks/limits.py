@@ -184,8 +184,8 @@ def _holders_and_waiting(client: SyncPrefectClient, name: str) -> tuple[list[Flo
 
 def _says(run: FlowRun, name: str, word: str) -> bool:
     """Whether this run says that it waits for this limit, or holds it, and its process may live."""
-    said, _, process = str(run.labels.get(name) or "").partition(" ")
-    return said == word and not is_gone(process)
+    its_word, _, process = str(run.labels.get(name) or "").partition(" ")
+    return its_word == word and not is_gone(process)
 
 
 def _label(client: SyncPrefectClient, name: str, text: str) -> None:
