@@ -44,11 +44,11 @@ def run_dataset_stages(
 def run_training_stages(
     recipe: Recipe, lake: str, until: str, *, only: str | None = None
 ) -> list[StageReference] | None:
-    """Run the trainings and what follows them as far as `until`, one training on this machine at a time.
+    """Run the trainings and what follows them as far as `until`, one training of a dataset and on this machine at a time.
 
     `only`: the digest of the dataset that may be trained on; None is returned, and nothing is done, if it is another.
     """
-    with one_at_a_time("training", socket.gethostname()):
+    with one_at_a_time("dataset-training", recipe.name), one_at_a_time("training", socket.gethostname()):
         verified = manifests.latest(Lake(lake, recipe.name), "verify")
         if only is not None and (verified is None or verified.digest != only):
             return None
