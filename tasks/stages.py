@@ -44,7 +44,7 @@ def run_dataset_stages(
 def run_training_stages(
     recipe: Recipe, lake: str, until: str, *, only: str | None = None
 ) -> list[StageReference] | None:
-    """Run the trainings and what follows them as far as `until`, one training of a dataset and on this machine at a time.
+    """Run the trainings and what follows them as far as `until`, one of this dataset and on this machine at a time.
 
     `only`: the digest of the dataset that may be trained on; None is returned, and nothing is done, if it is another.
     """
