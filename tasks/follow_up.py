@@ -33,6 +33,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled
 from pydantic import Field
 
@@ -188,6 +189,9 @@ def _runs_of(flow: str, lake: Lake, states: list[StateType]) -> list[FlowRun]:
 
 
 def _emit(event: str, lake: Lake, change: DatasetChange, reason: str) -> None:
+    if get_current_settings().api.url is None:
+        # A temporary server ends with this run: it has no automations.
+        return
     payload: dict[str, Any] = {
         "dataset": lake.dataset,
         "recipe": lake.dataset,
