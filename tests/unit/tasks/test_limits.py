@@ -96,6 +96,8 @@ def test_a_run_says_what_it_does_before_and_after(monkeypatch: pytest.MonkeyPatc
         ("", LOOKS),
         ("waits elsewhere boot container 1", LOOKS_BESIDE_OTHERS),
     ],
+    # The names of processes differ between pytest-xdist's workers, which must find the same tests.
+    ids=["a dead holder", "a dead one that waited", "one that waits", "nobody", "one that waits elsewhere"],
 )
 def test_the_slot_of_a_run_that_is_gone_is_freed(monkeypatch: pytest.MonkeyPatch, other: str, tries: int) -> None:
     done = events(monkeypatch, [other], active_slots=1)
