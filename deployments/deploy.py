@@ -14,7 +14,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
 from deployments.reconcile import Change, Reconciler
-from deployments.wanted import GPU_QUEUE, POOL, QUEUE, Target, check_targets, wanted
+from deployments.wanted import GPU_QUEUE, POOL, QUEUE, Target, check_targets, longest_gap_days, wanted
 from flows.local_server import check_server
 from sp_data.errors import StageError, UsageError
 from sp_data.recipe import Recipe
@@ -76,6 +76,8 @@ def _client() -> Iterator[SyncPrefectClient]:
 def _check_cron(every: str) -> None:
     try:
         CronSchedule(cron=every)
+        # A cron of which no day comes, such as the 30th of February, is found by its days alone.
+        longest_gap_days(every)
     except ValueError as error:
         raise UsageError(f"--every {every!r}: expected a cron such as '0 4 * * 1' (Mondays at four, UTC)") from error
 

@@ -52,9 +52,9 @@ class Reconciler:
         return changes
 
     def crons(self, full_name: str) -> tuple[str, ...]:
-        """The crons of a deployment's schedules, whoever made them; none where there is no such deployment."""
+        """The crons of a deployment's active schedules, whoever made them; none where there is no such deployment."""
         deployment = self._find("GET", f"/deployments/name/{full_name}") or {"schedules": []}
-        crons = [schedule["schedule"].get("cron") for schedule in deployment["schedules"]]
+        crons = [schedule["schedule"].get("cron") for schedule in deployment["schedules"] if schedule["active"]]
         return tuple(cron for cron in crons if cron)
 
     def remove(self, datasets: Iterable[str]) -> list[Change]:

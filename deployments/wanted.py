@@ -221,7 +221,7 @@ def _automations(target: Target, notify: str | None) -> Iterable[WantedAutomatio
     )
     if target.is_scheduled:
         # Of several schedules the one that waits least: the others only add runs.
-        days = math.ceil(2 * min(map(_longest_gap_days, target.crons)))
+        days = math.ceil(2 * min(map(_longest_gap_or_year, target.crons)))
         old = f"No run of {target.dataset} that scrapes ended well for {days} days."
         yield WantedAutomation(
             f"sp-data: tell if {target.dataset} grows old",
@@ -246,14 +246,22 @@ def _automations(target: Target, notify: str | None) -> Iterable[WantedAutomatio
         )
 
 
-def _longest_gap_days(cron: str) -> float:
-    """The longest time between two runs of a schedule."""
+def longest_gap_days(cron: str) -> float:
+    """The longest time between two runs of a schedule. Raises ValueError if it is no cron, or no day of it comes."""
     # Prefect's server, which reads crons, is a second of imports that only this needs.
     from prefect.server.schemas.schedules import CronSchedule
 
     start = datetime(2026, 1, 1, tzinfo=UTC)
     dates = asyncio.run(CronSchedule(cron=cron, timezone="UTC").get_dates(GAPS_LOOKED_AT, start=start))
     return max((later.timestamp() - earlier.timestamp() for earlier, later in pairwise(dates)), default=YEAR_S) / DAY_S
+
+
+def _longest_gap_or_year(cron: str) -> float:
+    """The same; a cron of a person's, of which no day comes, must not end a deploy."""
+    try:
+        return longest_gap_days(cron)
+    except ValueError:
+        return YEAR_S / DAY_S
 
 
 def zombies() -> WantedAutomation:

@@ -13,11 +13,9 @@ while a fine-tuning is on its way, nor for a dataset that someone refused.
 
 from __future__ import annotations
 
-import json
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from prefect import State, get_client, runtime
 from prefect.artifacts import create_markdown_artifact
@@ -33,17 +31,18 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.input.actions import filter_flow_run_input
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled
 from pydantic import Field
 
 from sp_data import manifest as manifests
-from sp_data.canonical import parse_json
 from sp_data.errors import UsageError
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
 from sp_data.report.changes import change_markdown
 from sp_data.training.dataset_change import DatasetChange, change_since_training, due
+from sp_data.training.decisions import decide, decided
 from tasks.limits import tag_of
 from tasks.stage import artifact_key
 from tasks.summary import name_run
@@ -53,13 +52,15 @@ log = logging.getLogger("sp_data.tasks")
 CHANGED, DUE, DONE = "sp-data.dataset.changed", "sp-data.finetune.due", "sp-data.finetune.done"
 PLACE = "sp-data.place"
 """Label of the resource: where its dataset lies, so that one of the same name in another lake is told from it."""
-MAX_BYTES = 1 << 20
-DECIDED = "follow_up.json"
-"""File of the lake: {"refused": digest of the dataset that someone did not want to fine-tune on, "drawn": digest of the
-decoder by which the fixed prompts were drawn}."""
 ON_ITS_WAY = [StateType.SCHEDULED, StateType.PENDING]
+AT_ONCE = timedelta(hours=1)
+"""What a person's own schedule starts later is not on its way."""
 MAY_BE_OLDER = [StateType.RUNNING, StateType.PAUSED]
 """A fine-tuning in these states began with the dataset as it was before."""
+
+
+QUESTION = "approval-"
+"""How the pause keys of runs begin that wait for an approval."""
 
 
 class Approval(RunInput):
@@ -92,8 +93,11 @@ def announce_change(recipe: Recipe, lake: Lake, change: DatasetChange | None) ->
     since_training = change_since_training(lake, verified)
     is_due, reason = due(recipe, since_training, datetime.now(UTC))
     if not is_due:
+        if recipe.follow_up.finetune and not _runs_of("generate", lake, [*ON_ITS_WAY, *MAY_BE_OLDER]):
+            # Its event, or the drawing itself, may have been lost.
+            announce_training(lake)
         return f"no fine-tuning: {reason}"
-    if _decided(lake, "refused") == since_training.digest:
+    if decided(lake, "refused") == since_training.digest:
         return "no fine-tuning: someone decided against it for this dataset"
     states = ON_ITS_WAY if change is not None else [*ON_ITS_WAY, *MAY_BE_OLDER]
     if runs := _runs_of("finetune", lake, states):
@@ -105,22 +109,23 @@ def announce_change(recipe: Recipe, lake: Lake, change: DatasetChange | None) ->
 def announce_training(lake: Lake) -> None:
     """Tell the server that there are checkpoints by which the fixed prompts were not drawn yet, if there are."""
     trained, verified = manifests.latest(lake, "decoder"), manifests.latest(lake, "verify")
-    if trained is None or verified is None or _decided(lake, "drawn") == trained.digest:
+    if trained is None or verified is None or decided(lake, "drawn") == trained.digest:
         return
     _emit(DONE, lake, DatasetChange(verified.digest, (), ()), "new checkpoints")
 
 
 def note_drawn(lake: Lake, decoder_digest: str) -> None:
     """Keep in the lake that the fixed prompts were drawn by this decoder."""
-    _decide(lake, "drawn", decoder_digest)
+    decide(lake, "drawn", decoder_digest)
 
 
 def wait_for_approval(recipe: Recipe, lake: Lake) -> str:
     """Show what came and went since the last fine-tuning and wait until someone approves it in the Prefect UI.
 
     Returns the digest of the dataset that was approved. The first call for a dataset ends the process: nobody's worker
-    waits with the run. Once the run is resumed the flow starts again, and the second call returns; if the dataset is
-    another one by then, that is asked about. A run that waits already for this dataset is ended.
+    waits with the run. Once the run is resumed the flow starts again, and the second call returns, also of a run that
+    failed after its approval and is retried; if the dataset is another one by then, that is asked about. A run that
+    asked before about this dataset is ended.
 
     Raises NotApproved. Prefect fails a run of which nobody said anything for `follow_up.ask_days`.
     """
@@ -128,9 +133,10 @@ def wait_for_approval(recipe: Recipe, lake: Lake) -> str:
     if verified is None:
         raise UsageError(f"dataset {lake.dataset!r} has no verified dataset yet; run {lake.command('run')} first")
     change = change_since_training(lake, verified)
-    artifact = artifact_key(lake.dataset, "approval")
-    pause = f"approval-{change.digest[:16]}"
-    if not _was_asked(pause):
+    question = f"{QUESTION}{change.digest[:16]}"
+    answer = _answer_to(question)
+    if answer is None:
+        artifact = artifact_key(lake.dataset, "approval")
         create_markdown_artifact(
             key=artifact,
             markdown=change_markdown(lake, change),
@@ -139,18 +145,19 @@ def wait_for_approval(recipe: Recipe, lake: Lake) -> str:
         _end_older(lake)
         log.info("waiting for an approval: %s since the last fine-tuning; resume this run in the UI", change)
         name_run(f"{lake.dataset} · waiting for approval, {change}")
-    answer = suspend_flow_run(
-        wait_for_input=Approval.with_initial_data(
-            description=f"**{lake.dataset}**: {change} since the last fine-tuning. "
-            f"[What came and went](/artifacts/key/{artifact})"
-        ),
-        timeout=int(recipe.follow_up.ask_days * 86_400),
-        key=pause,
-    )
+        answer = suspend_flow_run(
+            wait_for_input=Approval.with_initial_data(
+                description=f"**{lake.dataset}**: {change} since the last fine-tuning. "
+                f"[What came and went](/artifacts/key/{artifact})"
+            ),
+            timeout=int(recipe.follow_up.ask_days * 86_400),
+            # Prefect takes a key once a run. A question that nobody answered is asked again when the run is retried.
+            key=f"{question}-{runtime.flow_run.run_count}",
+        )
     if answer.comment:
         log.info("comment: %s", answer.comment)
     if not answer.finetune:
-        _decide(lake, "refused", change.digest)
+        decide(lake, "refused", change.digest)
         name_run(f"{lake.dataset} · not approved, {change}")
         raise NotApproved
     log.info("approved")
@@ -158,25 +165,29 @@ def wait_for_approval(recipe: Recipe, lake: Lake) -> str:
     return change.digest
 
 
-def _was_asked(pause: str) -> bool:
-    """Whether this run, before it was resumed, has waited under this key."""
-    with get_client(sync_client=True) as client:
-        policy = client.read_flow_run(UUID(runtime.flow_run.id)).empirical_policy
-    return pause in (policy.pause_keys or ())
+def _answer_to(question: str) -> Approval | None:
+    """What someone answered this run; None: nobody did."""
+    inputs = filter_flow_run_input(key_prefix=f"suspended-{question}-", limit=200)
+    assert isinstance(inputs, list)  # no coroutine: a flow of ours is not async
+    for given in inputs:
+        if given.key.endswith("-response"):
+            return Approval(**given.decoded_value)
+    return None
 
 
 def _end_older(lake: Lake) -> None:
-    """Cancel the runs that wait for an approval of the dataset as it was before."""
+    """Cancel the runs that asked before about this dataset."""
     with get_client(sync_client=True) as client:
         for run in _runs_of("finetune", lake, [StateType.PAUSED]):
-            if str(run.id) != runtime.flow_run.id:
-                log.info("%s (%s) asked about an older dataset: cancelled", run.name, run.id)
-                state: State = Cancelled(message=f"the dataset changed again: run {runtime.flow_run.id} asks about it")
+            asked = str(run.state.state_details.pause_key or "") if run.state else ""
+            if asked.startswith(QUESTION) and str(run.id) != runtime.flow_run.id:
+                log.info("%s (%s) asked before about this dataset: cancelled", run.name, run.id)
+                state: State = Cancelled(message=f"run {runtime.flow_run.id} asks about the dataset as it is now")
                 client.set_flow_run_state(run.id, state)
 
 
 def _runs_of(flow: str, lake: Lake, states: list[StateType]) -> list[FlowRun]:
-    """Runs of a flow on this very dataset, in one of these states."""
+    """Runs of a flow on this very dataset, in one of these states, without those that are to start much later."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
@@ -185,7 +196,13 @@ def _runs_of(flow: str, lake: Lake, states: list[StateType]) -> list[FlowRun]:
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
             ),
         )
-    return [run for run in runs if Lake(str(run.parameters.get("lake", lake.url)), lake.dataset).root == lake.root]
+    soon = datetime.now(UTC) + AT_ONCE
+    return [
+        run
+        for run in runs
+        if Lake(str(run.parameters.get("lake", lake.url)), lake.dataset).root == lake.root
+        and (run.next_scheduled_start_time is None or run.next_scheduled_start_time <= soon)
+    ]
 
 
 def _emit(event: str, lake: Lake, change: DatasetChange, reason: str) -> None:
@@ -208,22 +225,3 @@ def _emit(event: str, lake: Lake, change: DatasetChange, reason: str) -> None:
         payload=payload,
     )
     log.info("%s: %s", event, reason)
-
-
-def _decided(lake: Lake, what: str) -> str | None:
-    digest = _decisions(lake).get(what)
-    return digest if isinstance(digest, str) else None
-
-
-def _decide(lake: Lake, what: str, digest: str) -> None:
-    decisions = {**_decisions(lake), what: digest}
-    lake.write_bytes(DECIDED, json.dumps(decisions).encode() + b"\n", durable=True)
-
-
-def _decisions(lake: Lake) -> dict[str, Any]:
-    try:
-        decisions = parse_json(lake.read_bytes(DECIDED, MAX_BYTES))
-    except (FileNotFoundError, ValueError):
-        # A file that is damaged costs a question that is asked again.
-        return {}
-    return decisions if isinstance(decisions, dict) else {}

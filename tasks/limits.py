@@ -47,6 +47,9 @@ LOOKS, LOOKS_BESIDE_OTHERS = 2, 20
 on a server that is busy, its label comes late."""
 LOOKS_A_TURN = 2
 """Those who wait free in turn: where two did so at once, the second would free the slot that the first one took."""
+CLAIMS = 200
+"""So often a run leaves a slot that is free to another one that says that it holds it: ten minutes, in which a run without
+a heartbeat is called crashed. On a server without that rule nobody waits for ever."""
 WAITS, HOLDS = "waits", "holds"
 MAY_HOLD = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 
@@ -85,11 +88,22 @@ def may_free(num_looks: int, own_id: str, waiting: Collection[str]) -> bool:
 def _wait(slot: contextlib.ExitStack, client: SyncPrefectClient, what: str, which: str) -> None:
     """Take the slot as soon as it is free, or can be freed."""
     name, own_id = limit_name(what, which), str(runtime.flow_run.id or "")
-    told, num_looks = "", 0
-    while not _took(slot, name):
+    told, num_looks, num_claims, seen = "", 0, 0, ""
+    while True:
+        attempt = contextlib.ExitStack()
+        is_free = _took(attempt, name)
         holders, waiting = _holders_and_waiting(client, name)
-        is_orphan = _active_slots(client, name) > len(holders)
-        num_looks = num_looks + 1 if is_orphan else 0
+        num_claims = num_claims + 1 if is_free and holders else 0
+        if is_free and (not holders or num_claims > CLAIMS):
+            slot.enter_context(attempt)
+            return
+        # Where it was free though a run says that it holds it, Prefect took it back from one that was not heard of for
+        # minutes, and may live. Or that one has just given it back, and says so in a moment.
+        attempt.close()
+        limit, active_slots = _limit(client, name)
+        is_orphan = not is_free and active_slots > len(holders)
+        num_looks = num_looks + 1 if is_orphan and limit == seen else int(is_orphan)
+        seen = limit
         if may_free(num_looks, own_id, [str(run.id) for run in waiting]):
             log.warning("%s %s was held by a run that is gone: freed", what, which)
             _make_anew(client, name)
@@ -120,14 +134,15 @@ def _make_anew(client: SyncPrefectClient, name: str) -> None:
     _make(client, name)
 
 
-def _active_slots(client: SyncPrefectClient, name: str) -> int:
-    """How many slots of this limit are taken, whoever took them."""
+def _limit(client: SyncPrefectClient, name: str) -> tuple[str, int]:
+    """The id of this limit, another one each time it is made anew, and how many slots are taken, whoever took them."""
     try:
-        return int(client.read_global_concurrency_limit_by_name(name).active_slots)
+        limit = client.read_global_concurrency_limit_by_name(name)
+        return str(limit.id), int(limit.active_slots)
     except ObjectNotFound:
         # Another run makes it anew, or ended before it had done so.
         _make(client, name)
-        return 0
+        return "", 0
 
 
 def wiki_host(recipe: Recipe) -> str:

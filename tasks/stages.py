@@ -46,13 +46,19 @@ def run_training_stages(
 ) -> list[StageReference] | None:
     """Run the trainings and what follows them as far as `until`, one of this dataset and on this machine at a time.
 
-    `only`: the digest of the dataset that may be trained on; None is returned, and nothing is done, if it is another.
+    `only`: the digest of the dataset that may be trained on; None is returned if it is another one by now. What was
+    trained before that stays.
     """
-    with one_at_a_time("dataset-training", recipe.name), one_at_a_time("training", socket.gethostname()):
-        verified = manifests.latest(Lake(lake, recipe.name), "verify")
-        if only is not None and (verified is None or verified.digest != only):
-            return None
-        return [run_stage_task(name, recipe, lake) for name in _names(recipe, until, in_dataset=False)]
+    dataset_lake, done = Lake(lake, recipe.name), []
+    with one_at_a_time("trainings", recipe.name), one_at_a_time("training", socket.gethostname()):
+        for name in _names(recipe, until, in_dataset=False):
+            # A run that is writing the dataset is waited for: between its scrape and its verify nothing fits.
+            with one_at_a_time("dataset", recipe.name):
+                verified = manifests.latest(dataset_lake, "verify")
+            if only is not None and (verified is None or verified.digest != only):
+                return None
+            done.append(run_stage_task(name, recipe, lake))
+    return done
 
 
 def _found_unchanged(recipe: Recipe, lake: Lake, names: Sequence[str]) -> list[StageReference] | None:

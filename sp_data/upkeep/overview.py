@@ -20,6 +20,7 @@ from sp_data.manifest import Manifest
 from sp_data.pipeline import stand
 from sp_data.recipe import Recipe
 from sp_data.training.dataset_change import change_since_training, due
+from sp_data.training.decisions import decided
 from sp_data.training.seen import saw_forgotten
 from sp_data.training.trained import RECORD, TrainedCheckpoint, trained_checkpoints
 from sp_data.wiki.state import last_look
@@ -89,9 +90,10 @@ def _overview_of(lake: Lake, now: datetime) -> DatasetOverview:
             trained_at = decoder.made_at
         runs = _last_runs(trained_checkpoints(lake))
         to_do = _due(lake, verified, now)
-    except SpDataError as error:
+    except (SpDataError, OSError) as error:
+        # A training that goes on removes checkpoints while they are read.
         to_do = (str(error),)
-    sizes = lake.everything("")
+    sizes, looked_at = _sizes_and_look(lake)
     of_checkpoints = {path: size for path, size in sizes.items() if re.match(r"runs/[^/]+/checkpoints/", path)}
     return DatasetOverview(
         name=lake.dataset,
@@ -99,7 +101,7 @@ def _overview_of(lake: Lake, now: datetime) -> DatasetOverview:
         verified_at=verified_at,
         age_days=age_days,
         changed_at=changed_at,
-        looked_at=last_look(lake),
+        looked_at=looked_at,
         trained_at=trained_at,
         runs=runs,
         checkpoints=sum(path.endswith(f"/{RECORD}") for path in of_checkpoints),
@@ -107,6 +109,14 @@ def _overview_of(lake: Lake, now: datetime) -> DatasetOverview:
         bytes=sum(sizes.values()),
         due=to_do,
     )
+
+
+def _sizes_and_look(lake: Lake) -> tuple[dict[str, int], str]:
+    """The sizes of all files and when the wiki was last asked, as far as they can be read."""
+    try:
+        return lake.everything(""), last_look(lake)
+    except (SpDataError, OSError):
+        return {}, ""
 
 
 def _last_runs(checkpoints: Sequence[TrainedCheckpoint]) -> tuple[LastRun, ...]:
@@ -137,8 +147,10 @@ def _training(recipe: Recipe, lake: Lake, verified: Manifest | None, now: dateti
     repeated = [model.line(lake) for model in saw_forgotten(lake) if model.is_in_use]
     if verified is None:
         return repeated
-    is_due, reason = due(recipe, change_since_training(lake, verified), now)
-    return [*repeated, *([f"fine-tuning: {reason}"] if is_due else [])]
+    change = change_since_training(lake, verified)
+    is_due, reason = due(recipe, change, now)
+    is_wanted = decided(lake, "refused") != change.digest
+    return [*repeated, *([f"fine-tuning: {reason}"] if is_due and is_wanted else [])]
 
 
 HEADINGS = ("dataset", "pictures", "changed", "looked at", "trained", "checkpoints", "GB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from e2e.prefect_api import get, post, wait_for
 
 from sp_data import manifest as manifests
 from sp_data.lake import Lake
+from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
 from sp_data.training.dataset_change import change_between
-from tasks.follow_up import DECIDED, DUE, PLACE, announce_change, note_drawn
+from sp_data.training.decisions import decide
+from tasks.follow_up import DONE, DUE, PLACE, announce_change, announce_training, note_drawn
 from tasks.limits import tag_of
 from tasks.reference import StageReference
 from tasks.stage import reference_to
@@ -46,14 +49,34 @@ def test_what_is_due_is_told_until_it_is_on_its_way_or_refused(api: str, demo_re
     assert announce().startswith("fine-tuning is due")
     set_state(api, elsewhere, "FAILED")
 
-    lake_copy.write_bytes(DECIDED, json.dumps({"refused": verified.digest}).encode())
-    note_drawn(lake_copy, "0" * 64)
+    much_later = {"scheduled_time": (datetime.now(UTC) + timedelta(days=20)).isoformat()}
+    started(api, lake_copy.url, state_details=much_later)
+    assert announce().startswith("fine-tuning is due"), "a schedule of a person's own is not on its way"
+
+    decide(lake_copy, "refused", verified.digest)
     assert announce() == "no fine-tuning: someone decided against it for this dataset"
-    lake_copy.write_bytes(DECIDED, b"{damaged")
+    lake_copy.write_bytes("follow_up/refused.json", b"{damaged")
     assert announce().startswith("fine-tuning is due")
+    wait_for("the six events", lambda: len(events()) == 6, 60)
 
 
-def started(api: str, lake: str) -> dict[str, Any]:
+def test_checkpoints_are_told_until_the_prompts_were_drawn(api: str, lake_copy: Lake) -> None:
+    def events() -> list[dict[str, Any]]:
+        found = post(api, "/events/filter", {"filter": {"event": {"name": [DONE]}}})["events"]
+        return [event for event in found if event["resource"].get(PLACE) == lake_copy.root]
+
+    announce_training(lake_copy)  # nothing is trained
+    verified = json.loads(lake_copy.read_bytes("manifests/verify/latest.json"))
+    decoder = Manifest.model_validate({**verified, "stage": "decoder", "files": []})
+    manifests.publish(lake_copy, decoder)
+    for _ in range(2):
+        announce_training(lake_copy)
+    note_drawn(lake_copy, decoder.digest)
+    announce_training(lake_copy)
+    wait_for("two events", lambda: len(events()) == 2, 60)
+
+
+def started(api: str, lake: str, **state: Any) -> dict[str, Any]:
     """A run of the fine-tuning that waits for a worker."""
     flow = post(api, "/flows/", {"name": "finetune"})
     run: dict[str, Any] = post(
@@ -63,7 +86,7 @@ def started(api: str, lake: str) -> dict[str, Any]:
             "flow_id": flow["id"],
             "tags": [tag_of("demo")],
             "parameters": {"lake": lake},
-            "state": {"type": "SCHEDULED", "name": "Scheduled"},
+            "state": {"type": "SCHEDULED", "name": "Scheduled", **state},
         },
     )
     return run

@@ -33,20 +33,20 @@ def lease(client: SyncPrefectClient) -> UUID:
 def test_the_lease_of_a_run_that_is_gone_does_not_free_the_slot_of_the_next(client: SyncPrefectClient) -> None:
     of_the_dead = lease(client)
     limits._make_anew(client, NAME)
-    assert limits._active_slots(client, NAME) == 0
+    assert limits._limit(client, NAME)[1] == 0
     lease(client)
     # What the server does when a lease ends.
     client.release_concurrency_slots_with_lease(of_the_dead)
-    assert limits._active_slots(client, NAME) == 1
+    assert limits._limit(client, NAME)[1] == 1
 
 
 def test_a_limit_that_is_missing_for_a_moment_is_no_leave_to_go_on(client: SyncPrefectClient) -> None:
     client.delete_global_concurrency_limit_by_name(NAME)
     with ExitStack() as slot:
         assert not limits._took(slot, NAME)
-        assert limits._active_slots(client, NAME) == 0, "and it is made again"
+        assert limits._limit(client, NAME)[1] == 0, "and it is made again"
         limits._make(client, NAME)
         assert limits._took(slot, NAME)
         with ExitStack() as other:
             assert not limits._took(other, NAME)
-    assert limits._active_slots(client, NAME) == 0
+    assert limits._limit(client, NAME)[1] == 0

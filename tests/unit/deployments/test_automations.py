@@ -17,7 +17,14 @@ from tasks.follow_up import DUE, PLACE, resource_of
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 RUN = "prefect.flow-run.0de5d181-1e30-4b26-b485-831d1cb3f19f"
-ENDS_WELL = ("Completed", "Unchanged", "Changed: +3 −2", "Degraded: 1,200 quarantined", "Done: prior, decoder")
+ENDS_WELL = (
+    "Completed",
+    "Unchanged",
+    "Changed: +3 −2",
+    "Degraded: 1,200 quarantined",
+    "Done: prior, decoder",
+    "Not approved",
+)
 
 
 def trigger(name: str, lake: str, *, every: str | None = None, crons_there: tuple[str, ...] = ()) -> EventTrigger:
@@ -86,6 +93,10 @@ def test_a_run_that_failed_is_told(name: str, state: str) -> None:
     assert not hears(trigger("grows old", "lake"), ended(name, state))
 
 
+def test_a_run_that_waits_for_its_approval_is_no_zombie() -> None:
+    assert hears(trigger("heartbeat", "lake"), ended("Suspended", "PAUSED"))
+
+
 def test_a_run_that_was_asked_to_end_and_says_no_more_is_a_zombie() -> None:
     listener = trigger("heartbeat", "lake")
     assert not hears(listener, ended("Cancelling", "CANCELLING"))
@@ -95,6 +106,7 @@ def test_a_run_that_was_asked_to_end_and_says_no_more_is_a_zombie() -> None:
 def test_a_dataset_is_old_when_its_schedule_passed_twice() -> None:
     assert trigger("grows old", "lake").within.days == 14
     assert trigger("grows old", "lake", every="0 4 * * *").within.days == 2
+    assert trigger("grows old", "lake", every="0 0 30 2 *").within.days == 732, "no day of it comes"
     assert trigger("grows old", "lake", every=MONTHLY).within.days == 70
 
 

@@ -12,7 +12,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from tasks import limits
-from tasks.limits import LOOK_AGAIN_S, LOOKS, LOOKS_A_TURN, LOOKS_BESIDE_OTHERS, may_free, one_at_a_time
+from tasks.limits import CLAIMS, LOOK_AGAIN_S, LOOKS, LOOKS_A_TURN, LOOKS_BESIDE_OTHERS, may_free, one_at_a_time
 from tasks.process_name import process_name
 
 LIMIT = "sp-data-dataset-kids"
@@ -38,7 +38,7 @@ class FakeServer:
 
     def __init__(self, others: list[str], active_slots: int) -> None:
         self.runs = [FlowRun(id=uuid4(), flow_id=uuid4(), labels={LIMIT: label}) for label in others]
-        self.active_slots = active_slots
+        self.active_slots, self.id = active_slots, uuid4()
         self.events: list[str] = []
 
     def upsert_global_concurrency_limit_by_name(self, name: str, limit: int) -> None: ...
@@ -47,10 +47,10 @@ class FakeServer:
         return self.runs
 
     def read_global_concurrency_limit_by_name(self, name: str) -> Any:
-        return SimpleNamespace(active_slots=self.active_slots)
+        return SimpleNamespace(id=self.id, active_slots=self.active_slots)
 
     def delete_global_concurrency_limit_by_name(self, name: str) -> None:
-        self.active_slots = 0
+        self.active_slots, self.id = 0, uuid4()
         self.events.append("freed")
 
     def update_flow_run_labels(self, _: str, labels: dict[str, str]) -> None:
@@ -116,3 +116,13 @@ def test_the_slot_of_a_run_that_lives_is_not_freed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(limits, "time", SimpleNamespace(sleep=sleep))
     with pytest.raises(TimeoutError):
         events(monkeypatch, [f"holds {process_name()}"], active_slots=1)
+
+
+def test_a_slot_that_the_server_took_back_is_left_to_a_run_that_says_it_holds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For ten minutes: by then a run without a heartbeat is called crashed, and holds nothing."""
+    done = events(monkeypatch, [f"holds {process_name()}"], active_slots=0)
+    assert done == ["says waits", *["took", "gave back"] * CLAIMS, "took", *done[-4:]]
+    assert done[-4:] == ["says holds", "works", "gave back", "says nothing"]
+    assert events(monkeypatch, [f"holds {GONE}"], active_slots=0)[:3] == ["says waits", "took", "says holds"]
