@@ -48,8 +48,8 @@ on a server that is busy, its label comes late."""
 LOOKS_A_TURN = 2
 """Those who wait free in turn: where two did so at once, the second would free the slot that the first one took."""
 CLAIMS = 200
-"""So often a run leaves a slot that is free to another one that says that it holds it: ten minutes, in which a run without
-a heartbeat is called crashed. On a server without that rule nobody waits for ever."""
+"""So often a run leaves a free slot to another one that says that it holds it: ten minutes, in which a run without a
+heartbeat is called crashed. On a server without that rule nobody waits for ever."""
 WAITS, HOLDS = "waits", "holds"
 MAY_HOLD = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 
