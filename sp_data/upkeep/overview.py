@@ -185,6 +185,6 @@ def overview_markdown(rows: list[DatasetOverview]) -> str:
     lines += [
         "",
         "Only a run that did something writes this table. *changed*: the dataset; *looked at*: the wiki, to within a",
-        "day. `sp-data status --all` prints it as it is now.",
+        "day. The command `status --all` prints it as it is now.",
     ]
     return "\n".join(lines) + "\n"
