@@ -10,7 +10,9 @@ s3              (session) a real S3 server on loopback: tests/s3_server.py
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,11 @@ SHARE_A_SERVER = (Path("e2e"), Path("integration/wiki"))
 
 
 def pytest_configure() -> None:
-    """Restore SIGINT: a command that a shell script starts in the background ignores it, and so do its children."""
+    # A command that a shell script starts in the background ignores it, and so do its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A forked child, such as a loader's, has none of the threads of a flow that ran in this process, and would end with
+    # an error because it cannot wait for them.
+    os.register_at_fork(after_in_child=threading._threading_atexits.clear)  # type: ignore[attr-defined]  # private
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
