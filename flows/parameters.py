@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from prefect import State, runtime
+from prefect.context import TagsContext
 from prefect.states import Failed
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -138,7 +139,9 @@ def in_one_sentence(flow: Callable[P, State[R]]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
         keep_log_plain()
         try:
-            return flow(*args, **kwargs)
+            # Its tags are the run's. Of each tag of a task Prefect asks the server for a limit, which may take seconds.
+            with TagsContext(current_tags=set()):
+                return flow(*args, **kwargs)
         except (SpDataError, OSError) as error:
             sentence = sentence_of(error)
             if sentence is None:
