@@ -40,7 +40,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("prefect-server")
     process = subprocess.Popen(
         [str(BIN / "prefect"), "server", "start"],
-        env=environment(home, PREFECT_SERVER_API_HOST="127.0.0.1", PREFECT_SERVER_API_PORT=str(port)),
+        env=environment(
+            home,
+            PREFECT_SERVER_API_HOST="127.0.0.1",
+            PREFECT_SERVER_API_PORT=str(port),
+            # A new schedule's first run is made by the second round at the latest; by default there is one a minute.
+            PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5",
+        ),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

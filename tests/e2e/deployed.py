@@ -72,7 +72,7 @@ class Place:
         path = f"/deployments/{self.deployment(deployment)['id']}/schedules"
         before = self._scheduled(deployment)
         for _ in range(6):
-            at = datetime.now(UTC) + timedelta(seconds=20)
+            at = datetime.now(UTC) + timedelta(seconds=15)
             schedule = {"interval": 86_400, "anchor_date": at.isoformat(), "timezone": "UTC"}
             (made,) = post(self.server, path, [{"schedule": schedule, "active": True}])
             while datetime.now(UTC) < at + timedelta(seconds=3):
