@@ -41,7 +41,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A forked child, such as a loader's, has none of the threads of a flow that ran in this process, and would end with
     # an error because it cannot wait for them.
-    os.register_at_fork(after_in_child=threading._threading_atexits.clear)  # type: ignore[attr-defined]  # private
+    os.register_at_fork(after_in_child=threading._threading_atexits.clear)  # type: ignore[attr-defined]  # no public name
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -101,6 +101,7 @@ def test_the_job_is_the_fine_tuning_that_it_says_it_is() -> None:
     for container in (prior, decoder):
         # As the command itself reads it; it raises for an option that it does not have.
         arguments = container["command"][2:]
+        # A group, whose type in typer is a plain command.
         get_command(commands).commands["train"].make_context("train", arguments)  # type: ignore[attr-defined]
     assert {**prior, "name": "", "command": []} == {**decoder, "name": "", "command": []}
 
