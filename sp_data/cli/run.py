@@ -104,7 +104,8 @@ def _without_prefect(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool, 
 
     stages = []
     if not is_asked_for:
-        results = found_unchanged(recipe, lake, last)
+        # Who means a list to shrink expects a change, and looking would refuse it.
+        results = None if allow_shrink else found_unchanged(recipe, lake, last)
         if results is None:
             return None
         remember_recipe(recipe, lake)

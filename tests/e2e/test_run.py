@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from e2e.prefect_api import BIN, environment, post, run_demo, wait_for
+from PIL import Image
+from pytest_httpserver import HTTPServer
 
 from sp_data.pipeline import DATASET_STAGES, STAGES, TRAINING_STAGES
 
@@ -84,6 +88,41 @@ def test_a_server_shows_what_a_run_made_and_a_summary_of_all(
     logs = post(server, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
     assert any("decoder" in line["name"] or "training" in line["name"] for line in logs), "the library's own lines"
     assert not [line for line in logs if line["name"].startswith("httpx")]
+
+
+def test_a_run_is_told_that_a_list_is_meant_to_shrink(server: str, httpserver: HTTPServer, tmp_path: Path) -> None:
+    httpserver.expect_request("/robots.txt").respond_with_data("User-agent: *\nDisallow:")
+    urls = []
+    for number in range(12):
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 6), (0, 0, number)).save(picture, "PNG")
+        httpserver.expect_request(f"/{number}.png").respond_with_data(picture.getvalue())
+        urls.append(httpserver.url_for(f"/{number}.png"))
+    httpserver.expect_request("/gone.png").respond_with_data("gone", status=404)
+    addresses, recipe = tmp_path / "kids.txt", tmp_path / "kids.yaml"
+    source = {
+        "addresses": str(addresses),
+        "contact": "me@example.org",
+        "acknowledge_terms": True,
+        "requests_per_second": 50,
+        "allow_private_addresses": True,
+    }
+    recipe.write_text(json.dumps({"name": "kids", "source": source}))
+    settings = environment(tmp_path / "home", PREFECT_API_URL=server)
+
+    def run(lines: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+        addresses.write_text("\n".join(lines))
+        command = [str(BIN / "sp-data"), "run", str(recipe), "--lake", str(tmp_path / "lake"), "--until", "scrape"]
+        return subprocess.run([*command, "--json", *options], env=settings, capture_output=True, text=True, timeout=120)
+
+    assert json.loads(run(urls).stdout)["stages"][0]["out"] == 12
+    refused = run(urls[:2])
+    assert refused.returncode == 1 and "has 12 pictures, and 2 are left" in refused.stderr
+    shrunk = run(urls[:2], "--allow-shrink")
+    assert shrunk.returncode == 0, shrunk.stderr
+    assert json.loads(shrunk.stdout)["stages"][0]["out"] == 2
+    nothing = run([httpserver.url_for("/gone.png")], "--allow-shrink")
+    assert nothing.returncode == 1 and "came: 1 not-found" in nothing.stderr
 
 
 def test_a_run_by_hand_is_heard_of_under_its_datasets_tags(server: str, tmp_path: Path) -> None:

@@ -304,7 +304,8 @@ def test_a_picture_that_got_lost_in_an_unfinished_run_is_fetched_again(server, l
     assert original in lake.list("originals")
 
 
-def test_a_list_that_suddenly_shrinks_is_refused_unless_it_is_meant(server, lake, tmp_path):
+def test_a_list_that_suddenly_shrinks_is_refused_unless_it_is_meant(server, lake, tmp_path, monkeypatch):
+    no_naps(monkeypatch)
     path = tmp_path / "kids.txt"
     for number in range(12):
         server.expect_request(f"/many/{number}.png").respond_with_data(png(f"#0000{number:02x}"))
@@ -371,32 +372,6 @@ def test_the_command_shrinks_fails_and_explains(server, tmp_path):
     nothing = command("scrape", recipe, "--lake", lake, "--quiet", "--allow-shrink")
     assert nothing.returncode == 1
     assert "none of the 1 pictures of the addresses in" in nothing.stderr and "came: 1 not-found" in nothing.stderr
-
-
-@pytest.mark.proof
-def test_a_whole_run_is_told_too_that_shrinking_is_meant(server, tmp_path):
-    path, lake, recipe = tmp_path / "kids.txt", tmp_path / "lake", tmp_path / "kids.yaml"
-    politeness = {
-        "contact": "me@example.org",
-        "acknowledge_terms": True,
-        "requests_per_second": 50,
-        "allow_private_addresses": True,
-    }
-    recipe.write_text(json.dumps({"name": "kids", "source": {"addresses": str(path), **politeness}}))
-    for number in range(12):
-        server.expect_request(f"/many/{number}.png").respond_with_data(png(f"#0000{number:02x}"))
-    urls = [server.url_for(f"/many/{number}.png") for number in range(12)]
-    path.write_text("\n".join(urls))
-    run = ("run", recipe, "--lake", lake, "--until", "scrape", "--json")
-    home = {"PREFECT_HOME": str(tmp_path / "prefect")}
-    assert json.loads(command(*run, **home).stdout)["stages"][0]["out"] == 12
-    path.write_text("\n".join(urls[:2]))
-    refused = command(*run, **home)
-    assert refused.returncode == 1 and "has 12 pictures, and 2 are left" in refused.stderr
-    assert json.loads(command(*run, "--allow-shrink", **home).stdout)["stages"][0]["out"] == 2
-    path.write_text(server.url_for("/gone.png"))
-    nothing = command(*run, "--allow-shrink", **home)
-    assert nothing.returncode == 1 and "came: 1 not-found" in nothing.stderr
 
 
 def test_a_run_in_which_no_host_answers_ends_with_the_cause_and_asks_for_all_again(server, lake, tmp_path, monkeypatch):
