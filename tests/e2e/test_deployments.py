@@ -346,26 +346,11 @@ def test_cancelling_a_training_ends_its_process(place: Place, first_run: tuple[d
 def test_a_newer_change_ends_an_older_question_and_a_no_holds(
     place: Place, wiki: MediaWiki, changed: dict[str, Any], browser_page: Page
 ) -> None:
-    def asked_after(title: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        before = {run["id"] for run in place.runs_of(f"finetune/{DATASET}")}
-        wiki.apply([{"op": "delete", "title": title}])
-        scraped = place.finished(place.start(f"dataset/{DATASET}"))
-        assert scraped["state"]["name"].startswith("Changed: "), scraped["state"]
-
-        def newest() -> dict[str, Any] | None:
-            runs = [run for run in place.runs_of(f"finetune/{DATASET}") if run["id"] not in before]
-            return runs[-1] if runs and runs[-1]["state"]["type"] == "PAUSED" else None
-
-        wait_for("a fine-tuning that asks", newest, 120)
-        run = newest()
-        assert run is not None
-        return scraped, run
-
-    _, older = asked_after("File:Kid-000.png")
+    older = asked_after(place, wiki, "File:Kid-000.png")
     wait_for("the end of its process", lambda: not processes_of(older["id"]), 60)
     idle = place.finished(place.start(f"dataset/{DATASET}"))
     assert f"({older['id']}) is on its way" in idle["state"]["message"]
-    _, newer = asked_after("File:Kid-001.png")
+    newer = asked_after(place, wiki, "File:Kid-001.png")
     wait_for("the older one's end", lambda: place.run(older["id"])["state"]["type"] == "CANCELLED", 60)
     assert newer["id"] in place.run(older["id"])["state"]["message"]
 
@@ -375,3 +360,43 @@ def test_a_newer_change_ends_an_older_question_and_a_no_holds(
     assert ended["name"] == newer["name"].replace("waiting for approval", "not approved")
     idle = place.finished(place.start(f"dataset/{DATASET}"))
     assert idle["state"]["message"] == "no fine-tuning: someone decided against it for this dataset"
+
+
+@pytest.mark.proof
+def test_what_was_approved_is_not_asked_again_when_its_training_is_retried(
+    place: Place, wiki: MediaWiki, changed: dict[str, Any], browser_page: Page
+) -> None:
+    asked = asked_after(place, wiki, "File:Kid-002.png")
+    runs = place.folder / "lake" / DATASET / "runs"
+    aside = runs.rename(runs.with_name("aside"))
+    runs.write_text("no folder")
+    answer(browser_page, f"{place.site}/runs/flow-run/{asked['id']}", approve=True)
+    wait_for("the resumed run", lambda: place.run(asked["id"])["state"]["type"] != "PAUSED", 120)
+    failed = place.finished(asked["id"])
+    assert failed["state"]["type"] == "FAILED", failed["state"]
+    runs.unlink()
+    aside.rename(runs)
+    # What the button Retry sends.
+    again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}}
+    post(place.server, f"/flow_runs/{asked['id']}/set_state", again)
+    wait_for("the retry", lambda: place.run(asked["id"])["state"]["type"] == "RUNNING", 120)
+    ended = place.finished(asked["id"])
+    assert ended["state"]["name"] == "Done: prior, decoder", ended["state"]
+    assert sum("waiting for an approval" in line for line in place.log(asked["id"])) == 1
+
+
+def asked_after(place: Place, wiki: MediaWiki, title: str) -> dict[str, Any]:
+    """The fine-tuning that asks after a file was deleted in the wiki."""
+    before = {run["id"] for run in place.runs_of(f"finetune/{DATASET}")}
+    wiki.apply([{"op": "delete", "title": title}])
+    scraped = place.finished(place.start(f"dataset/{DATASET}"))
+    assert scraped["state"]["name"].startswith("Changed: "), scraped["state"]
+
+    def newest() -> dict[str, Any] | None:
+        runs = [run for run in place.runs_of(f"finetune/{DATASET}") if run["id"] not in before]
+        return runs[-1] if runs and runs[-1]["state"]["type"] == "PAUSED" else None
+
+    wait_for("a fine-tuning that asks", newest, 120)
+    run = newest()
+    assert run is not None
+    return run
