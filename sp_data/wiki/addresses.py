@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from sp_data.errors import RecipeError
 from sp_data.web_address import without_login
 from sp_data.wiki.lists.columns import named
-from sp_data.wiki.lists.tables import Row, read_table_rows
+from sp_data.wiki.lists.tables import Row, names_columns, read_table_rows
 from sp_data.wiki.lists.text import open_lines, refusal
 
 log = logging.getLogger(__name__)
@@ -96,10 +96,14 @@ def reader_of(file: Path) -> Callable[[Path, str], Iterator[Row]]:
 
 
 def _read_lines(file: Path, encoding: str) -> Iterator[Row]:
+    is_first = True
     with open_lines(file, encoding) as lines:
         for line in lines:
             url = line.strip()
             if url and not url.startswith("#"):
+                if is_first and names_columns(url, file):
+                    raise refusal(file, f"is a table, whose columns are {named([url])}: name it .csv", lines.number)
+                is_first = False
                 yield lines.number, url, "", None
 
 

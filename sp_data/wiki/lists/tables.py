@@ -48,6 +48,16 @@ def read_table_rows(path: Path, encoding: str) -> Iterator[Row]:
         yield from _rows(lines, delimiter, columns, names, path)
 
 
+def names_columns(line: str, path: Path) -> bool:
+    """Whether a line is the first row of a table: names of several columns, one of addresses among them."""
+    for delimiter in DELIMITERS:
+        with contextlib.suppress(csv.Error, StopIteration):
+            names = [name.strip() for name in next(_reader(iter([line]), delimiter))]
+            if len(names) > 1 and _has_addresses(names, path):
+                return True
+    return False
+
+
 def _rows(lines: Lines, delimiter: str, columns: Columns, names: list[str], path: Path) -> Iterator[Row]:
     num_cells, line = len(names), lines.number + 1
     reader = _reader(lines, delimiter)

@@ -108,6 +108,17 @@ def test_a_workbook_named_csv_says_what_it_is(tmp_path):
             read(tmp_path / name, body.getvalue())
 
 
+@pytest.mark.parametrize("header", ["url,caption", "Caption;URL", '"image url"\ttext', "# kids\n\nURL|alt"])
+def test_a_table_named_txt_is_refused_before_its_rows_are_taken_for_addresses(tmp_path, header):
+    path = tmp_path / "kids.txt"
+    path.write_text(f"{header}\nhttps://example.org/a.png,a kid\n")
+    with pytest.raises(RecipeError, match=r"line \d: is a table.*name it \.csv"):
+        read_addresses(str(path))
+    # Only the first line can be a header: this is a comma that belongs to an address.
+    path.write_text("https://example.org/url,link.png\nurl,caption\n")
+    assert [address.status for address in read_addresses(str(path))] == ["", "not-an-address"]
+
+
 @pytest.mark.parametrize("name", ["kids.csv.gz", "kids.xlsx", "kids.jsonl", "kids"])
 def test_other_kinds_of_files_are_refused_by_name(tmp_path, name):
     with pytest.raises(RecipeError, match=r"neither \.txt, \.csv nor \.parquet"):
