@@ -9,13 +9,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import yaml
 from e2e.deployed import Place, place_at, processes_of
-from e2e.prefect_api import BIN, answers, environment, get, post, wait_for
+from e2e.prefect_api import BIN, answers, environment, get, patch, post, put, wait_for
 
 from deployments.wanted import POOL, zombies
 from sp_data.recipe import load_recipe
@@ -94,13 +93,13 @@ class Machine:
         for deployment in post(self.place.server, "/deployments/filter", {}):
             variables = deployment["job_variables"]
             variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_S)
-            _send("PATCH", f"{self.place.server}/deployments/{deployment['id']}", {"job_variables": variables})
+            patch(f"{self.place.server}/deployments/{deployment['id']}", {"job_variables": variables})
         wanted = zombies()
         for automation in post(self.place.server, "/automations/filter", {}):
             if automation["name"] == wanted.name:
                 fields = {**wanted.fields, "name": wanted.name}
                 fields["trigger"] = {**fields["trigger"], "within": ZOMBIE_S}
-                _send("PUT", f"{self.place.server}/automations/{automation['id']}", fields)
+                put(f"{self.place.server}/automations/{automation['id']}", fields)
 
     def stop(self) -> None:
         _kill_group(self._worker, signal.SIGTERM)
@@ -144,10 +143,3 @@ def _kill_group(process: subprocess.Popen[bytes] | None, number: int = signal.SI
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
     process.wait(60)
-
-
-def _send(method: str, address: str, body: dict[str, Any]) -> None:
-    data = json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=30):
-        pass

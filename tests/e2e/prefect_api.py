@@ -69,6 +69,10 @@ def patch(address: str, body: dict[str, Any]) -> None:
     _send(address, "PATCH", body)
 
 
+def put(address: str, body: dict[str, Any]) -> None:
+    _send(address, "PUT", body)
+
+
 def delete(address: str) -> None:
     _send(address, "DELETE", {})
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-
 import pytest
 from e2e.page_server import CHROMIUM, chromium
+from e2e.prefect_api import post
 
 from sp_data.foreign_text import markdown, markdown_code
 
@@ -37,11 +35,7 @@ def test_an_artifact_shows_the_very_words(server: str) -> None:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not installed")
     body = {"key": "hostile", "type": "markdown", "data": _document(), "description": markdown(HOSTILE[0])}
-    request = urllib.request.Request(
-        f"{server}/artifacts/", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        artifact = json.load(response)["id"]
+    artifact = post(server, "/artifacts/", body)["id"]
     home = server.removesuffix("/api")
     with chromium() as browser:
         page = browser.new_page()
