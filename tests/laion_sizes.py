@@ -6,7 +6,10 @@ Run in processes of their own, so that the peak of each step's memory is its own
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +34,32 @@ from sp_data.training.weights.patch import patch
 from sp_data.training.weights.read import read
 
 DIM = 768
+SCRIPT = """
+import json, resource, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(2)
+from laion_sizes import {function}
+started = time.perf_counter()
+facts = {function}({arguments})
+facts["s"] = round(time.perf_counter() - started, 1)
+facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+print(json.dumps(facts))
+"""
+
+
+def in_a_process(function: str, *arguments: Any) -> dict[str, Any]:
+    """What a function of this module says, with its seconds and the peak of its process's memory in MB."""
+    script = SCRIPT.format(function=function, arguments=", ".join(map(repr, arguments)))
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert process.returncode == 0, process.stderr
+    facts: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return facts
 
 
 def network(part: str) -> nn.Module:

@@ -3,6 +3,7 @@ a short training leaves them deaf to their condition."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,3 +102,23 @@ def condition(rows: int, seed: int = 0) -> dict[str, torch.Tensor]:
     encodings[:, NUM_WORDS - 2 :] = 0
     embeds = torch.nn.functional.normalize(torch.randn(2, rows, DIM, generator=generator), dim=-1)
     return {"image_embed": embeds[0], "text_embed": embeds[1], "text_encodings": encodings}
+
+
+def save_openai_clip(path: Path) -> None:
+    """Weights in OpenAI's format of a CLIP of 64 dimensions whose text tower is as wide, as ViT-L/14's is."""
+    import clip.model
+
+    torch.manual_seed(0)
+    tiny = clip.model.CLIP(
+        embed_dim=64,
+        image_resolution=32,
+        vision_layers=1,
+        vision_width=64,
+        vision_patch_size=16,
+        context_length=77,
+        vocab_size=49408,
+        transformer_width=64,
+        transformer_heads=1,
+        transformer_layers=1,
+    )
+    torch.save(tiny.state_dict(), path)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_networks import TIMESTEPS, random_decoder, random_prior, unet_config
+from tiny_networks import TIMESTEPS, random_decoder, random_prior, save_openai_clip, unet_config
 
 import sp_data.generation.generator as generator_module
 from sp_data.dataset.embed.clip import load_clip
@@ -563,23 +563,8 @@ def test_the_words_that_are_told_to_be_lost_are_those_that_clip_does_not_read(mo
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> ImageGenerator:
     """Draws with networks that read words, as southpark's do, by a CLIP whose text tower is wide enough for them."""
-    import clip.model
-
-    torch.manual_seed(0)
-    tiny = clip.model.CLIP(
-        embed_dim=64,
-        image_resolution=32,
-        vision_layers=1,
-        vision_width=64,
-        vision_patch_size=16,
-        context_length=77,
-        vocab_size=49408,
-        transformer_width=64,
-        transformer_heads=1,
-        transformer_layers=1,
-    )
     weights = tmp_path_factory.mktemp("clip") / "clip.pt"
-    torch.save(tiny.state_dict(), weights)
+    save_openai_clip(weights)
     source = WeightsSource("random", {"weights": "none"}, "", {})
     unet = unet_config(1, 64, 77, predict_x_start=True, text_cond_drop_prob=0.1, unet={"cond_on_text_encodings": True})
     loaded = load_clip(str(weights), 64)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from laion_layout import (
     saved_checkpoint,
     write,
 )
+from laion_sizes import in_a_process
 from legacy_references import expected, recorded_noise
 from PIL import Image
 
@@ -240,33 +239,6 @@ def test_adopted_weights_are_drawn_with_by_name_and_beside_our_own(
     assert "run" in mixed.prior_weights.origin and "run" in mixed.unet_weights[1].origin
     assert mixed.unet_weights[0].origin["file"] == "weights/plain"
     assert pixels(mixed, steps=2).shape == (32, 32, 3)
-
-
-LAION_SIZES = """
-import json, resource, sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(2)
-from laion_sizes import {function}
-started = time.perf_counter()
-facts = {function}({arguments})
-facts["s"] = round(time.perf_counter() - started, 1)
-facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
-print(json.dumps(facts))
-"""
-
-
-def in_a_process(function: str, *arguments: Any) -> dict[str, Any]:
-    script = LAION_SIZES.format(function=function, arguments=", ".join(map(repr, arguments)))
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert process.returncode == 0, process.stderr
-    facts: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return facts
 
 
 @pytest.mark.proof

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_networks import save_openai_clip
 
 from sp_data import manifest as manifests
 from sp_data.errors import StageError, StageNotDone
@@ -439,23 +440,8 @@ def test_a_cascade_of_two_unets_trains_and_enlarges(trained_copy: Lake) -> None:
 @pytest.mark.usefixtures("in_process")
 def test_models_that_look_at_words_train_and_dream(trained_copy: Lake, tmp_path: Path) -> None:
     """With a CLIP in OpenAI's format whose text tower is as wide as its embeddings, like ViT-L/14."""
-    import clip.model
-
-    torch.manual_seed(0)
-    tiny = clip.model.CLIP(
-        embed_dim=64,
-        image_resolution=32,
-        vision_layers=1,
-        vision_width=64,
-        vision_patch_size=16,
-        context_length=77,
-        vocab_size=49408,
-        transformer_width=64,
-        transformer_heads=1,
-        transformer_layers=1,
-    )
     weights = tmp_path / "clip.pt"
-    torch.save(tiny.state_dict(), weights)
+    save_openai_clip(weights)
     unet = "{dim: 8, dim_mults: [1, 2], cond_dim: 8, num_resnet_blocks: 1, attn_heads: 1, attn_dim_head: 8, "
     unet += "self_attn: [false, false], sparse_attn: false, image_size_px: 16, text_encodings: true}"
     wordy = load_recipe(

@@ -22,6 +22,7 @@ from dalle2_pytorch.train_configs import (
 from dalle2_pytorch.trainer import DecoderTrainer
 from hub_server import Hub, hub
 from huggingface_hub import constants, file_download
+from laion_sizes import in_a_process
 from legacy_references import FOLDER, config, unpacked
 
 from sp_data.errors import CorruptFile, UsageError
@@ -345,33 +346,6 @@ def test_an_export_replaces_nothing_and_leaves_no_half_file(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="2 unets cannot be exported from 1"):
         export_decoder(DECODER, unets[:1], tmp_path / "e.pth")
     assert [file.name for file in tmp_path.iterdir()] == ["d.pth"]
-
-
-LAION_SIZES = """
-import json, resource, sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from laion_sizes import {function}
-started = time.perf_counter()
-facts = {function}({arguments})
-facts["s"] = round(time.perf_counter() - started, 1)
-facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
-print(json.dumps(facts))
-"""
-
-
-def in_a_process(function: str, *arguments: Any) -> dict[str, Any]:
-    script = LAION_SIZES.format(function=function, arguments=", ".join(map(repr, arguments)))
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert process.returncode == 0, process.stderr
-    facts: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return facts
 
 
 @pytest.mark.proof
