@@ -14,6 +14,8 @@ for _name, _value in {
     # The library's log lines belong in the run's log; the handler alone would leave out INFO.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "sp_data",
     "PREFECT_LOGGING_ROOT_LEVEL": "INFO",
+    # What the command says before its flow run begins is for the terminal.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -6,6 +6,7 @@ from prefect import State, flow
 
 from flows.local_server import start_local_server
 from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
+from sp_data.kept_recipe import remembered
 from sp_data.pipeline import DatasetStage
 from tasks.follow_up import announce_change
 from tasks.limits import tag_run
@@ -40,9 +41,10 @@ def dataset(
         allow_shrink: Take it as meant that the wiki or the list lost most of its pictures.
     """
     chosen = chosen_recipe(recipe, lake, changes, set)
-    tag_run(chosen.name)
-    stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
     place = dataset_lake(chosen, lake)
+    tag_run(chosen.name)
+    with remembered(chosen, place):
+        stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
     note = announce_change(chosen, place, change) if until == "verify" else ""
     return ended(place, stages, reported(chosen, lake, stages), change, note=note)
 

@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from flows.local_server import start_local_server
 from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
+from sp_data.kept_recipe import remembered
 from sp_data.pipeline import TrainingStage
 from tasks.follow_up import NotApproved, announce_training, wait_for_approval
 from tasks.limits import tag_run
@@ -52,7 +53,8 @@ def finetune(
             except NotApproved:
                 return Completed(name="Not approved", message=because, data=PipelineReference(stages=(), report=""))
         # None: while this run waited for the GPU, the dataset became another one than was approved.
-        stages = run_training_stages(chosen, lake, until, only=approved)
+        with remembered(chosen, place):
+            stages = run_training_stages(chosen, lake, until, only=approved)
     announce_training(place)
     return ended(place, stages, reported(chosen, lake, stages), None, note=because)
 

@@ -23,7 +23,7 @@ from prefect.states import Failed
 from pydantic import BaseModel, ConfigDict, Field
 
 from sp_data.errors import RecipeError, SpDataError
-from sp_data.kept_recipe import find_recipe, remember_recipe
+from sp_data.kept_recipe import find_recipe
 from sp_data.lake import Lake
 from sp_data.recipe import Recipe
 from tasks.plain_log import keep_log_plain, sentence_of
@@ -104,17 +104,16 @@ _PLACES = {
 
 
 def chosen_recipe(recipe: str, lake: str, changes: Changes, set_lines: list[str]) -> Recipe:
-    """The recipe of a run, kept beside its dataset from now on. Raises SpDataError."""
+    """The recipe of a run, which one that makes something keeps (`remembered`). Raises SpDataError."""
     if changes.wiki and find_recipe(recipe, [], lake)[0].source.demo is not None:
         raise RecipeError(
             f"recipe {recipe} serves a made-up wiki of its own, so it cannot scrape {changes.wiki}; choose southpark, "
             "or a file in recipes/ with a name of its own"
         )
-    found, place = find_recipe(recipe, [*changes.lines(), *set_lines], lake, say=log.info, keeps=True)
+    found, _ = find_recipe(recipe, [*changes.lines(), *set_lines], lake, say=log.info, keeps=True)
     if changes.wiki:
-        # What the scrape would refuse is not kept with the dataset: the next run would be refused too.
+        # Before anything asks for the old wiki.
         found.source.check_politeness()
-    remember_recipe(found, place)
     return found
 
 

@@ -6,6 +6,7 @@ from prefect import State, flow
 
 from flows.local_server import start_local_server
 from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
+from sp_data.kept_recipe import remembered
 from sp_data.pipeline import DATASET_STAGES, StageName
 from tasks.follow_up import announce_training
 from tasks.limits import tag_run
@@ -37,12 +38,15 @@ def pipeline(
         allow_shrink: Take it as meant that the wiki or the list lost most of its pictures.
     """
     chosen = chosen_recipe(recipe, lake, changes, set)
+    place = dataset_lake(chosen, lake)
     tag_run(chosen.name)
-    stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
+    with remembered(chosen, place):
+        stages, change = run_dataset_stages(chosen, lake, until, allow_shrink=allow_shrink)
+        if until not in DATASET_STAGES:
+            stages += run_training_stages(chosen, lake, until) or []
     if until not in DATASET_STAGES:
-        stages += run_training_stages(chosen, lake, until) or []
-        announce_training(dataset_lake(chosen, lake))
-    return ended(dataset_lake(chosen, lake), stages, reported(chosen, lake, stages), change)
+        announce_training(place)
+    return ended(place, stages, reported(chosen, lake, stages), change)
 
 
 if __name__ == "__main__":

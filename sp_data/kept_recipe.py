@@ -14,12 +14,12 @@ import contextlib
 import difflib
 import filecmp
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sp_data.canonical import parse_json
-from sp_data.errors import CorruptFile, RecipeError, UsageError
+from sp_data.errors import CorruptFile, ListShrank, RecipeError, StageNotDone, UsageError
 from sp_data.lake import Lake, datasets, is_dataset_name
 from sp_data.recipe import NAMED, Recipe, build, load_recipe
 from sp_data.recipe.load import changed, named_in_file
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 def remember_recipe(recipe: Recipe, lake: Lake) -> None:
     """Keep the recipe beside its dataset, so that later commands need not be given it again."""
-    data = recipe.model_dump_json(indent=1).encode() + b"\n"
-    kept = lake.read_bytes(RECIPE_FILE) if lake.exists(RECIPE_FILE) else None
+    data = _as_kept(recipe)
+    kept = _kept(lake)
     if kept == data:
         return
     if kept is not None and not lake.is_writable:
@@ -48,6 +48,44 @@ def remember_recipe(recipe: Recipe, lake: Lake) -> None:
             log.info("%s: the dataset's recipe changes: %s", lake.dataset, fields)
     with lake.writer("recipe"):
         lake.write_bytes(RECIPE_FILE, data)
+
+
+@contextlib.contextmanager
+def remembered(recipe: Recipe, lake: Lake) -> Iterator[None]:
+    """Keep the recipe beside its dataset while something is made with it.
+
+    Where what follows is refused before any stage has made anything, the recipe is again as it was: else a slip of
+    `--set` would be refused each time from then on.
+    """
+    before, after = _kept(lake), _as_kept(recipe)
+    made = _newest(lake) if before != after else {}
+    remember_recipe(recipe, lake)
+    try:
+        yield
+    except (UsageError, StageNotDone, ListShrank):
+        # Not where another command has changed it since, or where it could not be changed.
+        if before != after and _kept(lake) == after and _newest(lake) == made:
+            with lake.writer("recipe"):
+                if before is None:
+                    lake.remove(RECIPE_FILE)
+                else:
+                    lake.write_bytes(RECIPE_FILE, before)
+                    log.warning("%s: the dataset's recipe is again as it was", lake.dataset)
+        raise
+
+
+def _newest(lake: Lake) -> dict[str, bytes]:
+    """Path -> content of the newest manifest of each stage."""
+    paths = [path for path in lake.list("manifests") if path.endswith("/latest.json")]
+    return dict(zip(paths, lake.read_all(paths), strict=True))
+
+
+def _kept(lake: Lake) -> bytes | None:
+    return lake.read_bytes(RECIPE_FILE) if lake.exists(RECIPE_FILE) else None
+
+
+def _as_kept(recipe: Recipe) -> bytes:
+    return recipe.model_dump_json(indent=1).encode() + b"\n"
 
 
 def recall_recipe(lake: Lake) -> Recipe | None:

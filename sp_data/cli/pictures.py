@@ -259,13 +259,12 @@ def judge(
 
         table = judge_folder(pictures)
     else:
-        from sp_data.kept_recipe import remember_recipe
+        from sp_data.kept_recipe import remembered
         from sp_data.pipeline import run_stage
         from sp_data.runtime.progress import onlooker
 
         recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=True, default=STOCK, loads_clip=True)
-        with shown(quiet=quiet or json_):
-            remember_recipe(recipe, lake)
+        with shown(quiet=quiet or json_), remembered(recipe, lake):
             table = run_stage("judge", recipe, lake, progress=onlooker()).manifest.details["table"]
     if json_:
         print_json(table)

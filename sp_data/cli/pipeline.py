@@ -55,13 +55,12 @@ def stage_line(name: str, counts: Counts, state: str, seconds: float) -> dict[st
 def run_one_stage(name: str, recipe: Recipe, lake: Lake, *, quiet: bool, json_: bool, **options: Any) -> None:
     """Run one stage without Prefect and print its line."""
     from sp_data.cli.terminal import shown, stage_table
-    from sp_data.kept_recipe import remember_recipe
+    from sp_data.kept_recipe import remembered
     from sp_data.pipeline import require_output, run_stage
     from sp_data.runtime.progress import onlooker
 
     begun = time.monotonic()
-    with shown(quiet=quiet):
-        remember_recipe(recipe, lake)
+    with shown(quiet=quiet), remembered(recipe, lake):
         result = run_stage(name, recipe, lake, progress=onlooker(), **options)
     require_output(name, lake, result.manifest)
     line = stage_line(name, result.manifest.counts, result.state, time.monotonic() - begun)
@@ -210,14 +209,13 @@ def verify(
     """Check every joint of the dataset; exit 1 with the first that is wrong."""
     from sp_data.cli.terminal import shown
     from sp_data.dataset.verify import VerifyOptions
-    from sp_data.kept_recipe import remember_recipe
+    from sp_data.kept_recipe import remembered
     from sp_data.pipeline import run_stage
     from sp_data.runtime.progress import onlooker
 
     recipe, lake = recipe_and_lake(name or name_option, sets, url, quiet=quiet, keeps=True, loads_clip=True)
     try:
-        with shown(quiet=quiet):
-            remember_recipe(recipe, lake)
+        with shown(quiet=quiet), remembered(recipe, lake):
             result = run_stage("verify", recipe, lake, progress=onlooker(), options=VerifyOptions(deep, reembed))
     except errors.VerifyFailed as failed:
         if not json_:

@@ -97,7 +97,7 @@ class _Run:
 
 def _without_prefect(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool, *, is_asked_for: bool) -> _Run | None:
     """The run as library calls: if it is asked for, or if no stage has anything to do; else None."""
-    from sp_data.kept_recipe import remember_recipe
+    from sp_data.kept_recipe import remember_recipe, remembered
     from sp_data.pipeline import found_unchanged, require_output, run_stage, stages_of
     from sp_data.report.page import load_manifests, write_report
     from sp_data.runtime.progress import onlooker
@@ -111,13 +111,13 @@ def _without_prefect(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool, 
         remember_recipe(recipe, lake)
         stages = [(result, 0.0) for result in results]
     else:
-        remember_recipe(recipe, lake)
-        for name in stages_of(recipe, last):
-            begun = time.monotonic()
-            options: dict[str, Any] = {"allow_shrink": allow_shrink} if name == "scrape" else {}
-            result = run_stage(name, recipe, lake, progress=onlooker(), **options)
-            require_output(name, lake, result.manifest)
-            stages.append((result, time.monotonic() - begun))
+        with remembered(recipe, lake):
+            for name in stages_of(recipe, last):
+                begun = time.monotonic()
+                options: dict[str, Any] = {"allow_shrink": allow_shrink} if name == "scrape" else {}
+                result = run_stage(name, recipe, lake, progress=onlooker(), **options)
+                require_output(name, lake, result.manifest)
+                stages.append((result, time.monotonic() - begun))
     manifests = [(result.manifest, result.state, seconds) for result, seconds in stages]
     return _Run(
         [
@@ -133,7 +133,7 @@ def _without_prefect(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool, 
 
 def _as_flow_run(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool) -> _Run:
     """The run as a Prefect flow run, on the server that the settings name or on one of its own."""
-    from sp_data.kept_recipe import remember_recipe
+    from sp_data.kept_recipe import remembered
     from sp_data.pipeline import import_work
 
     for package in ("flows", "tasks"):
@@ -149,9 +149,8 @@ def _as_flow_run(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool) -> _
     with starting_local_server():
         from flows.pipeline import pipeline
 
-        remember_recipe(recipe, lake)
         import_work(last)
-    with tagged(recipe.name):
+    with remembered(recipe, lake), tagged(recipe.name):
         result = pipeline(recipe=recipe.name, lake=lake.url, until=last, allow_shrink=allow_shrink)
     stages = [
         _Stage(stage.name, stage.state, stage.identity, stage.model_dump(by_alias=True, include=JSON_STAGE_FIELDS))

@@ -83,6 +83,7 @@ def compact(
     """Put what lives in half-dead, forgotten or tiny shards into new, full ones; then embed, reorder and verify."""
     from sp_data.cli.terminal import shown
     from sp_data.runtime.progress import onlooker
+    from sp_data.upkeep.compact import FORGOTTEN
     from sp_data.upkeep.compact import compact as compact_dataset
 
     recipe, lake = recipe_and_lake(name or name_option, None, url, quiet=quiet)
@@ -102,7 +103,9 @@ def compact(
     elif not quiet:
         say(f"{recipe.name}: {compacted}")
         if compacted.removed:
-            say(f"{lake.command('gc', '--delete')} removes what is left of the old shards")
+            # Older snapshots need the old shards still, and what was forgotten must go all the same.
+            options = "--keep 1 --delete" if FORGOTTEN in compacted.removed.values() else "--delete"
+            say(f"{lake.command('gc', options)} removes what is left of the old shards")
 
 
 @commands.command()

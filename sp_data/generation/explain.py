@@ -68,7 +68,7 @@ class NetworkOrigin:
     name: str
     """'prior', 'decoder', 'unet 2'."""
     state: Literal["there", "replaced", "vanished", "damaged", "foreign"]
-    """replaced: other weights lie at its place by now; foreign: a file that no training of this lake made."""
+    """replaced: other weights lie at its place by now; foreign: a file, or adopted weights."""
     run: str
     """Empty for a foreign one."""
     step: int
@@ -82,16 +82,20 @@ class NetworkOrigin:
 
     def __str__(self) -> str:
         if self.state == "foreign":
-            return f"{self.name}: {self.file} (sha256 {self.weights[:12]}); this lake does not know what it learnt from"
+            learnt = f"trained on {self._datasets}" if self.datasets else "this lake does not know what it learnt from"
+            return f"{self.name}: {self.file} (sha256 {self.weights[:12]}); {learnt}"
         state = {
             "there": "",
             "replaced": "; its place has other weights by now",
             "damaged": "; the record of the checkpoint cannot be read",
             "vanished": "; the checkpoint is gone, or of another lake",
         }[self.state]
-        datasets = ", ".join(digest[:12] for digest in self.datasets) or "unknown"
-        word = "datasets" if len(self.datasets) > 1 else "dataset"
-        return f"{self.name}: {self.run} step {self.step:,}, trained on {word} {datasets}{state}"
+        return f"{self.name}: {self.run} step {self.step:,}, trained on {self._datasets}{state}"
+
+    @property
+    def _datasets(self) -> str:
+        digests = ", ".join(digest[:12] for digest in self.datasets) or "unknown"
+        return f"{'datasets' if len(self.datasets) > 1 else 'dataset'} {digests}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,10 +311,10 @@ def _networks(recorded: list[tuple[str, _Network]], lake: Lake) -> tuple[Network
         return ()
     datasets_of = lineage(lake, trained_checkpoints(lake))
     # Its own first.
-    datasets_by_name = {
-        name: [*filter(None, [network.dataset]), *sorted(datasets_of.get(network.run, set()) - {network.dataset})]
-        for name, network in recorded
-    }
+    datasets_by_name = {}
+    for name, network in recorded:
+        inherited = datasets_of.get(network.run or network.file, set()) - {network.dataset}
+        datasets_by_name[name] = [*filter(None, [network.dataset]), *sorted(inherited)]
     every = {digest for datasets in datasets_by_name.values() for digest in datasets}
     forgotten = read_forgotten(lake)
     titles_in = titles_in_training(lake, every, forgotten.titles, forgotten.sha1s) if forgotten.entries else {}

@@ -13,7 +13,13 @@ from sp_data import manifest as manifests
 from sp_data.dataset.shards.find import find_samples
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
-from sp_data.training.trained import TRAINED_MODELS, TrainedCheckpoint, lineage, trained_checkpoints
+from sp_data.training.trained import (
+    TRAINED_MODELS,
+    TrainedCheckpoint,
+    adopted_checkpoints,
+    lineage,
+    trained_checkpoints,
+)
 from sp_data.wiki.forgotten import read_forgotten
 
 TITLES_NAMED = 3
@@ -53,15 +59,16 @@ def titles_in_training(
 
 
 def sightings(lake: Lake, titles: Iterable[str], sha1s: Iterable[str]) -> list[Sighting]:
-    """A sighting for each checkpoint, by run and step, that saw pictures of these titles or bytes, or may have."""
+    """A sighting for each checkpoint, the runs' first, that saw pictures of these titles or bytes, or may have."""
     checkpoints = trained_checkpoints(lake)
     datasets_of = lineage(lake, checkpoints)
+    checkpoints += adopted_checkpoints(lake)
     titles_in = titles_in_training(lake, {digest for run in datasets_of.values() for digest in run}, titles, sha1s)
     listed = []
     for checkpoint in checkpoints:
         own = titles_in.get(checkpoint.dataset, frozenset())
-        every = frozenset[str]().union(*(titles_in.get(digest, ()) for digest in datasets_of[checkpoint.run]))
-        is_certain = datasets_of[checkpoint.run] <= titles_in.keys()
+        every = frozenset[str]().union(*(titles_in.get(digest, ()) for digest in datasets_of[checkpoint.node]))
+        is_certain = datasets_of[checkpoint.node] <= titles_in.keys()
         if every or not is_certain:
             listed.append(Sighting(checkpoint, own, every - own, is_certain))
     return listed
@@ -69,7 +76,7 @@ def sightings(lake: Lake, titles: Iterable[str], sha1s: Iterable[str]) -> list[S
 
 @dataclass(frozen=True, slots=True)
 class SawForgotten:
-    """A run whose checkpoints learnt from pictures that were forgotten since."""
+    """A run, or adopted weights, whose checkpoints learnt from pictures that were forgotten since."""
 
     stage: str
     """prior or decoder."""
@@ -95,7 +102,7 @@ class SawForgotten:
         return {
             "network": self.network,
             "run": self.checkpoint.run,
-            "step": self.checkpoint.step,
+            "step": None if self.checkpoint.adopted else self.checkpoint.step,
             "checkpoint": self.checkpoint.folder,
             "titles": list(self.titles),
             "in_use": self.is_in_use,
@@ -104,14 +111,16 @@ class SawForgotten:
 
     def line(self, lake: Lake) -> str:
         """What it saw, and what to do about it."""
-        name = f"{self.network}: step {self.checkpoint.step:,} of {self.checkpoint.run}"
+        adopted = self.checkpoint.adopted
+        name = f"{self.network}: {adopted or f'step {self.checkpoint.step:,}'} of {self.checkpoint.run}"
         what = (
             f"{name} saw {self.pictures}"
             if self.titles
             else f"{name} may have seen forgotten pictures: its dataset has no manifest any more"
         )
         if not self.is_in_use:
-            return f"{what}; an older run: delete {lake.full(f'runs/{self.checkpoint.run}')} to be rid of it"
+            place = lake.full(adopted or f"runs/{self.checkpoint.run}")
+            return f"{what}; {'adopted' if adopted else 'an older run'}: delete {place} to be rid of it"
         if self.titles and not self.is_repeated:
             return f"{what} through the weights that it began with; train again from others ({self.stage}.start)"
         return f"{what}; train again: {lake.command(f'train {self.stage}')}"
@@ -127,21 +136,22 @@ def saw_forgotten(lake: Lake) -> list[SawForgotten]:
         return []
     by_run: dict[str, list[Sighting]] = {}
     for sighting in sightings(lake, forgotten.titles, forgotten.sha1s):
-        by_run.setdefault(sighting.checkpoint.run, []).append(sighting)
+        by_run.setdefault(sighting.checkpoint.node, []).append(sighting)
     names: dict[str, tuple[str, int]] = {}
     for stage in TRAINED_MODELS:
         names |= _in_use(manifests.latest(lake, stage))
     runs = []
-    for run, of_run in by_run.items():
-        network, step = names.get(run, (run.partition("-")[0], -1))
+    for node, of_run in by_run.items():
+        kind = of_run[-1].checkpoint.run.partition("-")[0]
+        network, step = names.get(node, (kind, -1))
         chosen = next((one for one in of_run if one.checkpoint.step == step), of_run[-1])
         runs.append(
             SawForgotten(
-                stage=run.partition("-")[0],
+                stage=kind,
                 network=network,
                 checkpoint=chosen.checkpoint,
                 titles=tuple(sorted(chosen.titles)),
-                is_in_use=run in names,
+                is_in_use=node in names,
                 is_repeated=bool(chosen.own),
             )
         )

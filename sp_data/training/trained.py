@@ -2,6 +2,7 @@
 
 runs/decoder-1f0c55ab/config.json                              {"kind": "decoder", "dataset": "3f2a…", ...}
 runs/decoder-1f0c55ab/checkpoints/step-00000500/checkpoint.json
+weights/mine/adopted.json                                      a checkpoint of a run, adopted under a name
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sp_data.errors import CorruptFile, LakeBusy, StageNotDone, reason_of
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 
-CONFIG, RECORD = "config.json", "checkpoint.json"
+CONFIG, RECORD, ADOPTED = "config.json", "checkpoint.json", "adopted.json"
 WORDS = "words"
 """Folder of the lake with the vectors of captions' words (words.py), which are made again where they are missing."""
 TRAINED_MODELS = ("prior", "decoder")
@@ -34,13 +35,25 @@ class TrainedCheckpoint:
     """'prior', or 'unet1' of the decoder."""
     made_at: str = ""
     """UTC, ISO 8601; empty in a record that does not say it."""
+    adopted: str = ""
+    """'weights/NAME' of one that was adopted, whose record does not tell the step; empty for one of a run."""
 
     @property
     def folder(self) -> str:
-        return f"runs/{self.run}/checkpoints/step-{self.step:08d}"
+        return self.adopted or checkpoint_folder(self.run, self.step)
+
+    @property
+    def node(self) -> str:
+        """What `lineage` calls it: its run, or 'weights/NAME'."""
+        return self.adopted or self.run
 
     def __str__(self) -> str:
-        return f"{self.run} step {self.step:,}"
+        return f"{self.adopted} (of {self.run})" if self.adopted else f"{self.run} step {self.step:,}"
+
+
+def checkpoint_folder(run: str, step: int) -> str:
+    """Where a checkpoint lies in the lake."""
+    return f"runs/{run}/checkpoints/step-{step:08d}"
 
 
 def best_folders(manifest: Manifest) -> list[str]:
@@ -92,6 +105,21 @@ def trained_checkpoints(lake: Lake) -> list[TrainedCheckpoint]:
     return sorted(checkpoints, key=lambda checkpoint: (checkpoint.run, checkpoint.step))
 
 
+def adopted_checkpoints(lake: Lake) -> list[TrainedCheckpoint]:
+    """Checkpoints of a run, of this lake or another one, that were adopted, by name. Raises CorruptFile."""
+    adopted = []
+    for path in lake.list("weights"):
+        if path.endswith(f"/{ADOPTED}"):
+            record = _object(lake, path)
+            if record.get("run") and record.get("dataset"):
+                network = f"unet{record['unet']}" if record.get("unet") else str(record.get("kind", ""))
+                node = path.removesuffix(f"/{ADOPTED}")
+                adopted.append(
+                    TrainedCheckpoint(str(record["run"]), 0, str(record["dataset"]), "", network, adopted=node)
+                )
+    return sorted(adopted, key=lambda checkpoint: checkpoint.adopted)
+
+
 def runs_in_progress(lake: Lake) -> dict[str, str]:
     """Run -> digest of its dataset, for the kinds that a process is training.
 
@@ -110,30 +138,26 @@ def runs_in_progress(lake: Lake) -> dict[str, str]:
 
 
 def lineage(lake: Lake, checkpoints: list[TrainedCheckpoint]) -> dict[str, set[str]]:
-    """Run -> digests of all datasets that its weights were trained on: its own, and those of its ancestors."""
+    """Run, or 'weights/NAME' of adopted weights -> digests of all datasets that they were trained on: their own, and
+    those of their ancestors. `checkpoints`: those of the lake's runs."""
     dataset_of = {checkpoint.run: checkpoint.dataset for checkpoint in checkpoints}
     for path in lake.list("runs"):
         # The checkpoint that a run began with may be removed by now; the configuration of its run is not.
         if path.endswith(f"/{CONFIG}") and path.count("/") == 2:
             dataset_of.setdefault(path.split("/")[1], _read(lake.read_bytes(path), lake.full(path))["dataset"])
     parent_of = {checkpoint.run: _parent(checkpoint.ancestor) for checkpoint in checkpoints if checkpoint.ancestor}
-    for path in lake.list("weights"):
-        # Adopted weights stand between a run and the checkpoint that they were.
-        if path.endswith("/adopted.json"):
-            adopted = _object(lake, path)
-            node = path.removesuffix("/adopted.json")
-            if adopted.get("dataset"):
-                dataset_of[node] = str(adopted["dataset"])
-            if adopted.get("run"):
-                parent_of[node] = str(adopted["run"])
+    adopted = adopted_checkpoints(lake)
+    for checkpoint in adopted:
+        # It stands between a run and the checkpoint that it was.
+        dataset_of[checkpoint.node], parent_of[checkpoint.node] = checkpoint.dataset, checkpoint.run
     datasets: dict[str, set[str]] = {}
-    for run in {checkpoint.run for checkpoint in checkpoints}:
+    for node in {checkpoint.node for checkpoint in (*checkpoints, *adopted)}:
         line: list[str] = []
-        current: str | None = run
+        current: str | None = node
         while current is not None and current not in line:
             line.append(current)
             current = parent_of.get(current)
-        datasets[run] = {dataset_of[ancestor] for ancestor in line if ancestor in dataset_of}
+        datasets[node] = {dataset_of[ancestor] for ancestor in line if ancestor in dataset_of}
     return datasets
 
 

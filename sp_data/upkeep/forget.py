@@ -36,7 +36,7 @@ from sp_data.pipeline import DATASET_STAGES, STAGES, Stage, as_far_as_before, ru
 from sp_data.recipe import Recipe
 from sp_data.runtime.progress import SILENT, Progress
 from sp_data.training.seen import sightings
-from sp_data.training.trained import WORDS, TrainedCheckpoint
+from sp_data.training.trained import WORDS, TrainedCheckpoint, checkpoint_folder
 from sp_data.upkeep.titles import resolve_title
 from sp_data.wiki import state
 from sp_data.wiki.catalogue import catalogue_rows, read_catalogue
@@ -302,11 +302,12 @@ def _num_generated(lake: Lake, checkpoints: tuple[TrainedCheckpoint, ...]) -> in
         return 0
     if len(paths) > PNGS_READ:
         return None
-    makers = {(checkpoint.run, checkpoint.step) for checkpoint in checkpoints}
+    makers = {checkpoint.folder for checkpoint in checkpoints}
     return sum(bool(_made_by(data) & makers) for data in lake.read_all(paths))
 
 
-def _made_by(data: bytes) -> set[tuple[str, int]]:
+def _made_by(data: bytes) -> set[str]:
+    """Folders of the checkpoints that a PNG names."""
     from sp_data.generation.picture import read_origin
 
     try:
@@ -317,7 +318,7 @@ def _made_by(data: bytes) -> set[tuple[str, int]]:
     # One of the first pictures has one record for the whole decoder.
     networks = [record.get("prior"), *(decoder if isinstance(decoder, list) else [decoder])]
     return {
-        (network["run"], network["step"])
+        checkpoint_folder(network["run"], network["step"]) if network.get("run") else str(network.get("file", ""))
         for network in networks
-        if isinstance(network, dict) and "run" in network and "step" in network
+        if isinstance(network, dict) and ("step" in network or not network.get("run"))
     }

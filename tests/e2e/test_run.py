@@ -118,6 +118,15 @@ def test_a_run_is_told_that_a_list_is_meant_to_shrink(server: str, httpserver: H
     assert json.loads(run(urls).stdout)["stages"][0]["out"] == 12
     refused = run(urls[:2])
     assert refused.returncode == 1 and "has 12 pictures, and 2 are left" in refused.stderr
+    assert "again as it was" not in refused.stderr, "the recipe is the same"
+    (tmp_path / "short.txt").write_text(urls[0])
+    by_name = [str(BIN / "sp-data"), "run", "kids", "--lake", str(tmp_path / "lake"), "--until", "curate"]
+    kept = (tmp_path / "lake/kids/recipe.json").read_bytes()
+    slip = [*by_name, "--set", f"source.addresses={tmp_path / 'short.txt'}", "--quiet"]
+    slipped = subprocess.run(slip, env=settings, capture_output=True, text=True, timeout=120)
+    assert slipped.returncode == 1 and "and one is left" in slipped.stderr
+    assert "Warning" not in slipped.stderr, "Prefect is silent about what is said before its run"
+    assert (tmp_path / "lake/kids/recipe.json").read_bytes() == kept, "what was refused is not kept"
     shrunk = run(urls[:2], "--allow-shrink")
     assert shrunk.returncode == 0, shrunk.stderr
     assert json.loads(shrunk.stdout)["stages"][0]["out"] == 2

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -36,18 +37,20 @@ def read_export(xml: str) -> dict[int, ExportedPage]:
     pages = etree.iterparse(
         stream, tag="{*}page", resolve_entities=False, no_network=True, huge_tree=True, recover=True
     )
-    for _, page in pages:
-        revision = page.find("{*}revision")
-        page_id, revision_id = (_id(page), None) if revision is None else (_id(page), _id(revision))
-        if page_id is not None and revision_id is not None:
-            text = revision.find("{*}text")
-            hidden = text is None or text.get("deleted") is not None
-            revisions[page_id] = ExportedPage(
-                revision_id,
-                revision.findtext("{*}model") or "wikitext",
-                None if hidden else text.text or "",
-            )
-        page.clear()
+    # lxml recovers from all but an export without any element.
+    with contextlib.suppress(etree.XMLSyntaxError):
+        for _, page in pages:
+            revision = page.find("{*}revision")
+            page_id, revision_id = (_id(page), None) if revision is None else (_id(page), _id(revision))
+            if page_id is not None and revision_id is not None:
+                text = revision.find("{*}text")
+                hidden = text is None or text.get("deleted") is not None
+                revisions[page_id] = ExportedPage(
+                    revision_id,
+                    revision.findtext("{*}model") or "wikitext",
+                    None if hidden else text.text or "",
+                )
+            page.clear()
     return revisions
 
 

@@ -213,6 +213,13 @@ def test_what_has_vanished_or_is_foreign_is_said(trained_copy: Lake, quick_recip
     assert "dataset ffffffffffff: no manifest any more, or of another lake" in text
     assert "unet 2: upsampler.pth (sha256 abababababab); this lake does not know what it learnt from" in text
     assert second["run"] not in text
+    # What was adopted from a run keeps in its record what it learnt from.
+    adopted = {"name": "mine", "kind": "decoder", "unet": 2, "run": second["run"], "dataset": second["dataset"]}
+    trained_copy.write_bytes("weights/mine/adopted.json", json.dumps(adopted).encode())
+    origin["decoder"][1]["file"] = "weights/mine"
+    picture = png(Image.new("RGB", (64, 64), "red"), json.dumps(origin))
+    text = "\n".join(explain(picture, "old.png", quick_recipe, trained_copy, clip=clip).lines())
+    assert f"unet 2: weights/mine (sha256 abababababab); trained on dataset {second['dataset'][:12]}" in text
 
 
 @pytest.fixture(scope="module")

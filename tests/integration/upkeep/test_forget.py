@@ -36,6 +36,7 @@ from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.pipeline import DATASET_STAGES, run_stage, stand
 from sp_data.recipe import Recipe, Source
+from sp_data.training.seen import saw_forgotten
 from sp_data.upkeep.collect_garbage import collect
 from sp_data.upkeep.forget import _remove_reports, forget
 from sp_data.upkeep.why import fate_of, fates
@@ -234,6 +235,37 @@ def test_checkpoints_that_saw_it_are_named_with_their_descendants(demo_recipe: R
     )
 
 
+def write_generated(lake: Lake, name: str, unet: dict[str, object]) -> None:
+    """A picture that says that this unet drew it."""
+    info, out = PngInfo(), io.BytesIO()
+    info.add_itxt("sp-data", json.dumps({"prompt": "a kid", "decoder": [unet]}))
+    Image.new("RGB", (2, 2)).save(out, "PNG", pnginfo=info)
+    lake.write_bytes(f"generated/{name}.png", out.getvalue())
+
+
+def test_an_adopted_checkpoint_that_saw_it_is_named_too(demo_recipe: Recipe, lake_copy: Lake) -> None:
+    title = in_train(lake_copy)
+    record = {"name": "mine", "kind": "decoder", "unet": 1, "run": "decoder-unet1-11111111"}
+    saw = {**record, "dataset": latest(lake_copy, "verify").digest}
+    lake_copy.write_bytes("weights/mine/adopted.json", json.dumps(saw).encode())
+    lake_copy.write_bytes("weights/old/adopted.json", json.dumps({**record, "dataset": "f" * 64}).encode())
+    lake_copy.write_bytes("weights/laion/adopted.json", json.dumps({"name": "laion", "kind": "prior"}).encode())
+    for name in ("mine", "laion"):
+        write_generated(lake_copy, name, {"file": f"weights/{name}", "weights": "0" * 64})
+    outcome = forget([title], demo_recipe, lake_copy)
+    assert [one.folder for one in outcome.checkpoints] == ["weights/mine"]
+    assert [one.folder for one in outcome.checkpoints_unknown] == ["weights/old"]
+    assert outcome.num_generated == 1
+    assert "seen by weights/mine (of decoder-unet1-11111111): weights/mine" in list(outcome.lines())
+    saw_it, perhaps = saw_forgotten(lake_copy)
+    assert saw_it.line(lake_copy) == (
+        f"decoder: weights/mine of decoder-unet1-11111111 saw 1 forgotten picture ({title}); adopted: delete "
+        f"{lake_copy.full('weights/mine')} to be rid of it"
+    )
+    assert "weights/old" in perhaps.line(lake_copy) and "may have seen" in perhaps.line(lake_copy)
+    assert saw_it.as_json()["step"] is None and saw_it.as_json()["checkpoint"] == "weights/mine"
+
+
 @pytest.mark.parametrize("folder", ["normalised", "normalised/1", "normalised/4-64", "originals/large"])
 def test_files_of_the_picture_are_removed_from_every_folder_of_a_stage(
     folder: str, demo_recipe: Recipe, lake_copy: Lake
@@ -258,11 +290,7 @@ def test_a_checkpoint_did_not_see_a_held_out_picture(demo_recipe: Recipe, lake_c
 def test_generated_pictures_of_those_checkpoints_are_counted(demo_recipe: Recipe, lake_copy: Lake) -> None:
     checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
     for number, step in enumerate((4, 4, 8)):
-        info, out = PngInfo(), io.BytesIO()
-        origin = {"prompt": "a kid", "decoder": [{"run": "decoder-11111111", "step": step}]}
-        info.add_itxt("sp-data", json.dumps(origin))
-        Image.new("RGB", (2, 2)).save(out, "PNG", pnginfo=info)
-        lake_copy.write_bytes(f"generated/{number}.png", out.getvalue())
+        write_generated(lake_copy, str(number), {"run": "decoder-11111111", "step": step})
     lake_copy.write_bytes("generated/mine.png", b"no picture")
     outcome = forget([in_train(lake_copy)], demo_recipe, lake_copy)
     assert outcome.num_generated == 2

@@ -12,9 +12,8 @@ from prefect.states import Completed
 
 from flows.parameters import Changes, chosen_recipe, in_one_sentence
 from sp_data.errors import RecipeError
-from sp_data.kept_recipe import recall_recipe, recipe_files
-from sp_data.lake import Lake
-from sp_data.recipe import Recipe, load_recipe
+from sp_data.kept_recipe import recipe_files
+from sp_data.recipe import load_recipe
 
 
 def test_what_is_left_empty_is_as_the_recipe_says(tmp_path: Path) -> None:
@@ -62,8 +61,6 @@ def test_a_file_of_the_folder_beside_the_lake_is_found_by_its_name(tmp_path: Pat
     assert recipe_files(lake) == ["mine.yaml"]
     recipe = chosen_recipe("mine.yaml", lake, Changes(prior_steps=5), [])
     assert (recipe.name, recipe.prior.steps) == ("mywiki", 5)
-    kept: Recipe | None = recall_recipe(Lake(lake, "mywiki"))
-    assert kept == recipe, "what follows by itself takes that very recipe"
 
 
 def test_a_wiki_beside_the_demos_is_refused(tmp_path: Path) -> None:
@@ -75,12 +72,9 @@ def test_another_wiki_gets_a_dataset_of_its_own_by_its_name(tmp_path: Path) -> N
     lake, polite = str(tmp_path / "lake"), {"contact": "me@example.org", "acknowledge_terms": True}
     with pytest.raises(RecipeError, match=r"source\.contact is empty"):
         chosen_recipe("southpark", lake, Changes(wiki="https://mine.example.org"), ["name=mine"])
-    assert recall_recipe(Lake(lake, "mine")) is None, "what is refused is not kept"
     changes = Changes(wiki="https://mine.example.org", **polite)
     recipe = chosen_recipe("southpark", lake, changes, ["name=mine"])
     assert (recipe.name, recipe.source.wiki) == ("mine", "https://mine.example.org")
-    assert recall_recipe(Lake(lake, "mine")) == recipe
-    assert recall_recipe(Lake(lake, "southpark")) is None
 
 
 @pytest.mark.parametrize("refused", [errno.ENOSPC, errno.EDQUOT])

@@ -37,4 +37,6 @@ def test_adopted_weights_pass_on_what_they_have_seen(tmp_path: Path) -> None:
         "prior-c": {"of-c", "of-a"},
         "prior-d": {"of-d", "of-x"},
         "prior-e": {"of-e", "of-c", "of-a"},
+        "weights/mine": {"of-a"},
+        "weights/theirs": {"of-x"},
     }
