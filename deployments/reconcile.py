@@ -18,6 +18,8 @@ from sp_data.errors import StageError
 from tasks.limits import tags_of
 
 Action = Literal["made", "changed", "removed", "unchanged"]
+DIFFERENCES = {"made": "missing", "changed": "differs", "removed": "too much"}
+"""What a check calls that which would be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Change:
     def __str__(self) -> str:
         fields = f" ({', '.join(self.fields)})" if self.fields else ""
         return f"{self.action} {self.kind} {self.name}{fields}"
+
+    def as_difference(self) -> str:
+        """What `--check` says: nothing was done."""
+        fields = f" ({', '.join(self.fields)})" if self.fields else ""
+        return f"{DIFFERENCES.get(self.action, self.action)}: {self.kind} {self.name}{fields}"
 
 
 class Reconciler:

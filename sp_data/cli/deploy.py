@@ -67,6 +67,8 @@ def deploy(
 
         changes = deploy_recipes(recipes, (*files, *NAMED), url, every=every, notify=notify, check=check)
     differing = [change for change in changes if change.action != "unchanged"]
+    from deployments.reconcile import DIFFERENCES
+
     if json_:
         rows = [
             {"kind": change.kind, "name": change.name, "action": change.action, "fields": list(change.fields)}
@@ -75,8 +77,9 @@ def deploy(
         print_json({"ok": not (check and differing), "changes": rows})
     elif not quiet:
         for change in differing:
-            say(str(change) if not check else f"differs: {change}")
-        counts = Counter(change.action for change in changes)
+            say(change.as_difference() if check else str(change))
+        words = DIFFERENCES if check else {}
+        counts = Counter(words.get(change.action, change.action) for change in changes)
         say(", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or nothing)
         if not (check or remove):
             from deployments.deploy import WHAT_TO_START

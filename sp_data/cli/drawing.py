@@ -103,6 +103,11 @@ class Drawing:
             stop_unet=self.stop_unet,
         )
 
+    def refuse_prior_scale(self, what: str) -> None:
+        """Raise UsageError for guidance of the prior, which `what` asks for a negative prompt alone."""
+        if self.prior_cond_scale != 1 and not self.negative:
+            raise errors.UsageError(f"--prior-cond-scale: {what} begins with a picture, so the prior is not asked")
+
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """Models loaded, progress shown; at the end, also that of a failure, the paths of all pictures are printed."""

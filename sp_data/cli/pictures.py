@@ -106,6 +106,7 @@ def variation(
     """Make pictures of what CLIP sees in a picture."""
     from sp_data.generation.inputs import read_picture
 
+    drawing.refuse_prior_scale("a variation")
     pictures = [read_picture(path) for path in images]
     with drawing.session() as session:
         made = session.generator.variation(
@@ -187,6 +188,7 @@ def upscale(
     """Enlarge pictures by the decoder's upsamplers alone."""
     from sp_data.generation.inputs import read_picture
 
+    drawing.refuse_prior_scale("upscale")
     pictures = [read_picture(path) for path in images]
     with drawing.session() as session:
         made = session.generator.upscale(pictures, start_unet=start_unet, seed=drawing.seed, options=session.options)

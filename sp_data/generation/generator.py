@@ -222,6 +222,8 @@ class ImageGenerator:
                 + (
                     "this decoder has one unet, which draws"
                     if self.models.num_unets == 1
+                    else f"--stop-unet {settled.stop_unet} ends before it"
+                    if start_unet <= self.models.num_unets
                     else f"expected 2 to {settled.stop_unet}"
                 )
             )
@@ -247,6 +249,8 @@ class ImageGenerator:
         sampler = options.sampler or self._default_sampler(kind)
         if kind == "inpaint" and sampler == "dpm++":
             raise UsageError("--sampler dpm++ cannot repeat a step, as inpainting does; take ddim")
+        if options.eta != 1 and sampler != "ddim":
+            raise UsageError(f"--eta {options.eta:g}: only ddim has it, and {sampler} draws; add --sampler ddim")
         stop = count if options.stop_unet is None else options.stop_unet
         if not 1 <= stop <= count:
             raise UsageError(f"--stop-unet {stop}: this decoder has {count} unet{'s' * (count > 1)}")
@@ -329,18 +333,20 @@ class ImageGenerator:
                 check_prompt(order.prompt)
         if options.negative_prompt:
             check_prompt(options.negative_prompt)
-            self._check_negative(options)
         if not orders:
             return iter(())
+        if options.negative_prompt:
+            self._check_negative(options, orders[0])
         if options.best_of > 1 and orders[0].kind == "interpolate":
             raise UsageError("--best-of: the pictures of an interpolation belong together; none is chosen")
         return self._drawn(_candidates(orders, options.best_of, num_candidates), options, on_step)
 
-    def _check_negative(self, options: SettledOptions) -> None:
-        if options.prior_cond_scale == 1 and not _guides(options):
+    def _check_negative(self, options: SettledOptions, order: _Order) -> None:
+        asks_prior = order.kind in ("dream", "inpaint") or any(order.ends or ())
+        if not (asks_prior and options.prior_cond_scale != 1) and not _guides(options):
             raise UsageError(
                 "--negative would change nothing: guidance is 1, or no unet that draws has a condition; set "
-                "--cond-scale or --prior-cond-scale above 1"
+                f"--cond-scale{' or --prior-cond-scale' if asks_prior else ''} above 1"
             )
 
     def _drawn(

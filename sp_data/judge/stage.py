@@ -152,6 +152,8 @@ def judge_folder(folder: Path) -> dict[str, dict[str, float | int]]:
     """
     from sp_data.generation.picture import read_origin
 
+    if not folder.is_dir():
+        raise UsageError(f"--pictures {folder}: there is no such folder")
     rows: list[tuple[colours.CoatAndHat, colours.CoatAndHat]] = []
     for path in sorted(folder.glob("*.png")):
         data = path.read_bytes()

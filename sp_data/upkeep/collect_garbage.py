@@ -219,7 +219,7 @@ def _trained_on(lake: Lake, verified: list[Manifest], kept: set[str], warnings: 
         elif not holds_forgotten(lake, manifest, forgotten):
             yield manifest
         elif runs:
-            warnings.append(f"{names} is in training on dataset {digest[:12]}, which holds forgotten pictures: kept")
+            warnings.append(f"a training may need dataset {digest[:12]} ({names}), which holds forgotten pictures")
             yield manifest
         else:
             warnings.append(

@@ -31,6 +31,7 @@ from sp_data.wiki.originals import GONE, TRIES, original_name
 from sp_data.wiki.picture_type import is_cut, picture_type
 from sp_data.wiki.refusals import (
     A_DAY_S,
+    ADDRESS_REFUSED,
     CUT_OFF,
     NEVER_TRIED,
     NO_AI,
@@ -186,7 +187,7 @@ class AddressFetcher:
                     self._hosts.answered(host)
                 has_known_end = _has_known_end(response)
         except AddressRefused as error:
-            return FetchOutcome(f"address-refused ({error})")
+            return FetchOutcome(f"{ADDRESS_REFUSED} ({error})")
         if body.status != OK:
             return FetchOutcome(body.status)
         if body.sha1 in self._forgotten.sha1s:

@@ -27,6 +27,7 @@ from sp_data.wiki.http.journal import Journal
 from sp_data.wiki.http.politeness import forbids_training
 from sp_data.wiki.http.transport import AddressRefused, blocked, unreachable
 from sp_data.wiki.refusals import (
+    ADDRESS_REFUSED,
     CUT_OFF,
     FAILURES_IN_A_ROW,
     HIDDEN,
@@ -216,7 +217,7 @@ class Originals:
                 if body.status != TOO_SLOW:
                     self._hosts.answered(host)
         except AddressRefused as error:
-            return f"address-refused ({error})"
+            return f"{ADDRESS_REFUSED} ({error})"
         if body.status != OK:
             return body.status
         if (body.num_bytes, body.sha1) != (file.bytes, file.sha1):

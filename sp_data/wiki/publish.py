@@ -20,6 +20,7 @@ from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, identity_of, is_done, publish
 from sp_data.stage import StageResult, StageRun, library_versions
 from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
+from sp_data.wiki.refusals import ADDRESS_REFUSED
 from sp_data.wiki.tombstones import GoneRow, Tombstone, make_tombstones, read_tombstones, write_tombstones
 
 log = logging.getLogger(__name__)
@@ -81,9 +82,13 @@ def require_pictures(lake: Lake, manifest: Manifest) -> None:
     if manifest.counts.out or not manifest.counts.in_:
         return
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.counts.dropped.items())
+    again, at_home = "--reconcile", ""
+    if any(reason.startswith(ADDRESS_REFUSED) for reason in manifest.counts.dropped):
+        again, at_home = f"{again} --set source.allow_private_addresses=true", ", if they are in your own network"
     raise NothingCame(
         f"none of the {manifest.counts.in_:,} pictures of {manifest.details['wiki']} came: {reasons}; "
-        f"{lake.command('why --recipe')} lists them, {lake.command('scrape', '--reconcile')} asks for all of them again"
+        f"{lake.command('why --recipe')} lists them, {lake.command('scrape', again)} asks for all of them again"
+        f"{at_home}"
     )
 
 

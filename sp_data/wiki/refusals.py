@@ -38,6 +38,8 @@ REFUSED = "refused"
 """The host's robots.txt forbids it, or the host asks to be left alone."""
 HOST_REFUSES = "host-refuses"
 """Not asked for: its host failed for other pictures. Of a wiki: its host is not the usual one, and fails."""
+ADDRESS_REFUSED = "address-refused"
+"""Its address leads into a private network, or is none that may be asked."""
 NO_AI = "noai"
 """The host's X-Robots-Tag forbids training models on it."""
 

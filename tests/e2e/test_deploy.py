@@ -61,6 +61,8 @@ def changes(place: Place, *arguments: str, code: int = 0) -> list[str]:
 
 
 def test_removing_a_dataset_leaves_all_others_and_what_is_of_all(place: Place) -> None:
+    would = place.command("deploy", RUN, "--check", code=1)
+    assert "missing: deployment dataset/run" in would and "made" not in would
     place.command("deploy", RUN, KIDS)
     assert names(place, "deployments") == ["kids"] * 6 + ["run"] * 6
     both = names(place, "automations")

@@ -20,11 +20,12 @@ from pytest_httpserver import HTTPServer
 from stages import scrape
 from werkzeug import Response
 
-from sp_data.errors import ListShrank, RecipeError, WikiUnreachable
+from sp_data.errors import ListShrank, NothingCame, RecipeError, WikiUnreachable
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest, latest
 from sp_data.recipe import Source
 from sp_data.wiki.catalogue import CatalogueRow, catalogue_rows, read_catalogue
+from sp_data.wiki.publish import require_pictures
 from sp_data.wiki.refusals import FAILURES_IN_A_ROW
 from sp_data.wiki.scrape import plan
 from sp_data.wiki.tombstones import read_tombstones
@@ -460,8 +461,12 @@ def test_a_redirect_from_a_public_list_to_a_private_address_is_refused(server, l
     path.write_text("http://cdn.example/a.png\n")
     server.expect_request("/a.png").respond_with_data("", status=302, headers={"Location": "http://127.0.0.1:1/secret"})
     public = source(path, allow_private_addresses=False)
-    (row,) = rows_of(lake, scrape(public, lake, proxy=server.url_for("/")).manifest).values()
+    manifest = scrape(public, lake, proxy=server.url_for("/")).manifest
+    (row,) = rows_of(lake, manifest).values()
     assert row.status == "address-refused (private address)"
+    cure = "--reconcile --set source.allow_private_addresses=true"
+    with pytest.raises(NothingCame, match=rf"{cure}.*asks for all of them again, if they are in your own network"):
+        require_pictures(lake, manifest)
 
 
 def test_a_list_that_names_this_machine_needs_leave(server, lake, tmp_path):
