@@ -18,8 +18,6 @@ from sp_data.errors import StageError
 from tasks.limits import tags_of
 
 Action = Literal["made", "changed", "removed", "unchanged"]
-DIFFERENCES = {"made": "missing", "changed": "differs", "removed": "too much"}
-"""What a check calls that which would be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +33,15 @@ class Change:
         fields = f" ({', '.join(self.fields)})" if self.fields else ""
         return f"{self.action} {self.kind} {self.name}{fields}"
 
+    @property
+    def difference(self) -> str:
+        """What a check calls that which would be done."""
+        return {"made": "missing", "changed": "differs", "removed": "too much"}.get(self.action, self.action)
+
     def as_difference(self) -> str:
-        """What `--check` says: nothing was done."""
+        """What a check says, which did nothing."""
         fields = f" ({', '.join(self.fields)})" if self.fields else ""
-        return f"{DIFFERENCES.get(self.action, self.action)}: {self.kind} {self.name}{fields}"
+        return f"{self.difference}: {self.kind} {self.name}{fields}"
 
 
 class Reconciler:

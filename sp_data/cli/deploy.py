@@ -67,8 +67,6 @@ def deploy(
 
         changes = deploy_recipes(recipes, (*files, *NAMED), url, every=every, notify=notify, check=check)
     differing = [change for change in changes if change.action != "unchanged"]
-    from deployments.reconcile import DIFFERENCES
-
     if json_:
         rows = [
             {"kind": change.kind, "name": change.name, "action": change.action, "fields": list(change.fields)}
@@ -78,8 +76,7 @@ def deploy(
     elif not quiet:
         for change in differing:
             say(change.as_difference() if check else str(change))
-        words = DIFFERENCES if check else {}
-        counts = Counter(words.get(change.action, change.action) for change in changes)
+        counts = Counter(change.difference if check else change.action for change in changes)
         say(", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or nothing)
         if not (check or remove):
             from deployments.deploy import WHAT_TO_START

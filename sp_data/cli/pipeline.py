@@ -92,18 +92,23 @@ def scrape(
     """List the wiki's pictures with their captions and fetch the originals; after the first time, what changed."""
     recipe, lake = recipe_and_lake(name, sets, url, quiet=quiet, keeps=not dry_run, default=STOCK)
     if dry_run:
-        _plan_scrape(recipe, lake, reconcile=reconcile, quiet=quiet, json_=json_)
+        _plan_scrape(recipe, lake, reconcile=reconcile, allow_shrink=allow_shrink, quiet=quiet, json_=json_)
     else:
         run_one_stage("scrape", recipe, lake, quiet=quiet, json_=json_, reconcile=reconcile, allow_shrink=allow_shrink)
 
 
-def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, quiet: bool, json_: bool) -> None:
+def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, allow_shrink: bool, quiet: bool, json_: bool) -> None:
+    from sp_data import manifest as manifests
     from sp_data.cli.terminal import duration, shown
     from sp_data.runtime.progress import onlooker
+    from sp_data.wiki.publish import shrinkage
     from sp_data.wiki.scrape import plan
 
     with shown(quiet=quiet):
         planned = plan(recipe.source, lake, reconcile=reconcile, progress=onlooker())
+    shrank = shrinkage(recipe.source, manifests.latest(lake, "scrape"), lake, planned.num_files)
+    if shrank and not allow_shrink:
+        say(f"sp-data: {shrank}: the scrape will refuse that without --allow-shrink", err=True)
     if json_:
         print_json({"dataset": recipe.name, **asdict(planned)})
         return

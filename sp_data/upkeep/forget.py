@@ -137,7 +137,8 @@ def forget(names: Iterable[str], recipe: Recipe, lake: Lake, *, progress: Progre
         uses = _Uses.of(lake, removed_titles, sha1s)
         curated = manifests.latest(lake, "curate")
         kept_titles = _kept_titles(lake, curated, drop_reasons.keys()) if curated else set()
-    log.info("forgot %s", ", ".join(sorted(removed_titles)))
+    if forgotten != forgotten_before:
+        log.info("forgot %s", ", ".join(sorted(removed_titles)))
     return Outcome(
         titles=tuple(sorted(removed_titles)),
         is_new=forgotten != forgotten_before,

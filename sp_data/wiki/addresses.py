@@ -47,7 +47,10 @@ def read_addresses(path: str, encoding: str = "") -> list[Address]:
     """
     file = Path(path)
     if not file.is_file():
-        raise RecipeError(f"source.addresses: there is no file {path}")
+        where = (
+            "" if file.is_absolute() else f" in {Path.cwd()}: a path that is not whole counts from the current folder"
+        )
+        raise RecipeError(f"source.addresses: there is no file {path}{where}")
     addresses: dict[str, Address] = {}
     num_rows = num_without = 0
     try:

@@ -18,6 +18,7 @@ from typing import Any
 from sp_data.errors import CorruptFile, ListShrank, NothingCame
 from sp_data.lake import FileEntry, Lake
 from sp_data.manifest import Counts, Manifest, identity_of, is_done, publish
+from sp_data.recipe import Source
 from sp_data.stage import StageResult, StageRun, library_versions
 from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
 from sp_data.wiki.refusals import ADDRESS_REFUSED
@@ -61,20 +62,28 @@ def publish_catalogue(
 
 def check_size(run: StageRun, newest: Manifest | None, num_pictures: int, *, allow_shrink: bool) -> None:
     """Raises ListShrank if the newest catalogue has far more pictures than the `num_pictures` that are left."""
-    before = newest.counts.out if newest else 0
-    many = MANY_ON_A_LIST if run.recipe.source.addresses else MANY_ON_A_WIKI
-    shrank = num_pictures == 0 < before or (before >= many and num_pictures < before * SMALLEST_PART)
-    if not shrank:
+    change = shrinkage(run.recipe.source, newest, run.lake, num_pictures)
+    if not change:
         return
-    left = f"{num_pictures:,} are" if num_pictures > 1 else "one is" if num_pictures else "none is"
-    change = f"the last catalogue of {run.lake.dataset!r} has {before:,} pictures, and {left} left"
     if allow_shrink:
         log.warning("%s, as --allow-shrink says", change)
         return
     raise ListShrank(
-        f"{change} in {run.recipe.source.place}: nothing was changed; is the source whole? Then run the same command "
+        f"{change}: nothing was changed; is the source whole? Then run the same command "
         f"again. If it is meant, run {run.lake.command('scrape', '--allow-shrink')}"
     )
+
+
+def shrinkage(source: Source, newest: Manifest | None, lake: Lake, num_pictures: int) -> str:
+    """What a scrape that finds `num_pictures` refuses without --allow-shrink, in words; empty: nothing."""
+    before = newest.counts.out if newest else 0
+    many = MANY_ON_A_LIST if source.addresses else MANY_ON_A_WIKI
+    if num_pictures > 0 and (before < many or num_pictures >= before * SMALLEST_PART):
+        return ""
+    if before == 0:
+        return ""
+    left = f"{num_pictures:,} are" if num_pictures > 1 else "one is" if num_pictures else "none is"
+    return f"the last catalogue of {lake.dataset!r} has {before:,} pictures, and {left} left in {source.place}"
 
 
 def require_pictures(lake: Lake, manifest: Manifest) -> None:

@@ -123,6 +123,9 @@ def test_a_run_is_told_that_a_list_is_meant_to_shrink(server: str, httpserver: H
     by_name = [str(BIN / "sp-data"), "run", "kids", "--lake", str(tmp_path / "lake"), "--until", "curate"]
     kept = (tmp_path / "lake/kids/recipe.json").read_bytes()
     slip = [*by_name, "--set", f"source.addresses={tmp_path / 'short.txt'}", "--quiet"]
+    planned = [slip[0], "scrape", *slip[2:5], *slip[-3:], "--dry-run"]
+    dry = subprocess.run(planned, env=settings, capture_output=True, text=True, timeout=120)
+    assert dry.returncode == 0 and "the scrape will refuse that without --allow-shrink" in dry.stderr
     slipped = subprocess.run(slip, env=settings, capture_output=True, text=True, timeout=120)
     assert slipped.returncode == 1 and "and one is left" in slipped.stderr
     assert "Warning" not in slipped.stderr, "Prefect is silent about what is said before its run"

@@ -442,7 +442,7 @@ def test_an_old_list_without_an_encoding_keeps_its_identity(tmp_path):
 @pytest.mark.parametrize(
     ("name", "body", "message"),
     [
-        ("none.txt", None, "there is no file"),
+        ("none.txt", None, "there is no file .*none.txt$"),
         ("kids.json", "[]", "neither .txt, .csv nor .parquet"),
         ("kids.csv", "address\nhttp://x/y.png\n", "no column `url`, it has .*address"),
         ("kids.parquet", "nothing", "cannot be read"),
