@@ -36,7 +36,7 @@ class Change:
     @property
     def difference(self) -> str:
         """What a check calls that which would be done."""
-        return {"made": "missing", "changed": "differs", "removed": "too much"}.get(self.action, self.action)
+        return {"made": "missing", "changed": "differs", "removed": "surplus"}.get(self.action, self.action)
 
     def as_difference(self) -> str:
         """What a check says, which did nothing."""

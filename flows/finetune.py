@@ -10,7 +10,6 @@ from prefect.states import Completed
 
 from flows.local_server import start_local_server
 from flows.parameters import Changes, RecipeName, SetLine, chosen_recipe, dataset_lake, in_one_sentence, run_name
-from sp_data.kept_recipe import remembered
 from sp_data.pipeline import TrainingStage
 from tasks.follow_up import NotApproved, announce_training, wait_for_approval
 from tasks.limits import tag_run
@@ -37,7 +36,8 @@ def finetune(
         until: The last stage to run.
         lake: Where the data lies: a folder of the worker or a URL.
         changes: What one really changes; empty or 0: as the recipe says. Of a recipe file, for this run and the
-            fine-tuning that follows it: the file is taken again next time. Else kept with the dataset from now on.
+            fine-tuning that follows it: the file is taken again next time. Else kept with the dataset from now on,
+            unless the run is refused.
         set: Any other field, one a line: `prior.learning_rate=1e-5`.
         because: Why an automation started it; such a run waits for an approval where the recipe asks for one.
     """
@@ -53,8 +53,7 @@ def finetune(
             except NotApproved:
                 return Completed(name="Not approved", message=because, data=PipelineReference(stages=(), report=""))
         # None: while this run waited for the GPU, the dataset became another one than was approved.
-        with remembered(chosen, place):
-            stages = run_training_stages(chosen, lake, until, only=approved)
+        stages = run_training_stages(chosen, lake, until, only=approved)
     announce_training(place)
     return ended(place, stages, reported(chosen, lake, stages), None, note=because)
 

@@ -104,7 +104,7 @@ _PLACES = {
 
 
 def chosen_recipe(recipe: str, lake: str, changes: Changes, set_lines: list[str]) -> Recipe:
-    """The recipe of a run, which one that makes something keeps (`remembered`). Raises SpDataError."""
+    """The recipe of a run, which is not kept here: what makes something keeps it. Raises SpDataError."""
     if changes.wiki and find_recipe(recipe, [], lake)[0].source.demo is not None:
         raise RecipeError(
             f"recipe {recipe} serves a made-up wiki of its own, so it cannot scrape {changes.wiki}; choose southpark, "

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from flows.local_server import start_local_server
 from flows.parameters import NO_CHANGES, RecipeName, chosen_recipe, dataset_lake, in_one_sentence, run_name
+from sp_data.kept_recipe import remembered
 from tasks.compact import compact as compact_shards
 from tasks.limits import one_at_a_time, tag_run
 from tasks.ray_jobs import running_jobs
@@ -35,13 +36,14 @@ def upkeep(
     # It imports torch, which a deployment, that reads the parameters alone, need not wait for.
     from tasks.upkeep import collect_garbage, remove_old_runs
 
-    with one_at_a_time("dataset", chosen.name), running_jobs(chosen.machines):
+    place = dataset_lake(chosen, lake)
+    with one_at_a_time("dataset", chosen.name), remembered(chosen, place), running_jobs(chosen.machines):
         stages = [compact_shards(chosen, lake)]
         stages += [run_stage_task(name, chosen, lake) for name in ("embed", "reorder", "verify")]
         freed = collect_garbage(chosen, lake)
     removed = remove_old_runs(chosen.name, keep_runs_days) if keep_runs_days else 0
     note = f"{freed / 1e6:,.1f} MB freed, {removed:,} old runs removed"
-    return ended(dataset_lake(chosen, lake), stages, reported(chosen, lake, stages), None, note=note)
+    return ended(place, stages, reported(chosen, lake, stages), None, note=note)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sp_data.canonical import parse_json
-from sp_data.errors import CorruptFile, ListShrank, RecipeError, StageNotDone, UsageError
+from sp_data.errors import CorruptFile, LakeFull, RecipeError, SpDataError, UsageError
 from sp_data.lake import Lake, datasets, is_dataset_name
 from sp_data.recipe import NAMED, Recipe, build, load_recipe
 from sp_data.recipe.load import changed, named_in_file
@@ -54,30 +54,39 @@ def remember_recipe(recipe: Recipe, lake: Lake) -> None:
 def remembered(recipe: Recipe, lake: Lake) -> Iterator[None]:
     """Keep the recipe beside its dataset while something is made with it.
 
-    Where what follows is refused before any stage has made anything, the recipe is again as it was: else a slip of
-    `--set` would be refused each time from then on.
+    Where what follows fails before anything was begun with it, the recipe is again as it was: else a slip of `--set`
+    would be refused each time from then on. A run that was begun can go on, with its recipe. Runs that wait for each
+    other enter this when it is their turn.
     """
     before, after = _kept(lake), _as_kept(recipe)
-    made = _newest(lake) if before != after else {}
+    begun = _begun(lake) if before != after else {}
     remember_recipe(recipe, lake)
     try:
         yield
-    except (UsageError, StageNotDone, ListShrank):
-        # Not where another command has changed it since, or where it could not be changed.
-        if before != after and _kept(lake) == after and _newest(lake) == made:
+    except LakeFull:
+        raise
+    except SpDataError:
+        if before != after and _begun(lake) == begun:
             with lake.writer("recipe"):
-                if before is None:
-                    lake.remove(RECIPE_FILE)
-                else:
-                    lake.write_bytes(RECIPE_FILE, before)
-                    log.warning("%s: the dataset's recipe is again as it was", lake.dataset)
+                # Another command may have changed it since, or it could not be written.
+                if _kept(lake) == after:
+                    _put_back(before, lake)
         raise
 
 
-def _newest(lake: Lake) -> dict[str, bytes]:
-    """Path -> content of the newest manifest of each stage."""
-    paths = [path for path in lake.list("manifests") if path.endswith("/latest.json")]
-    return dict(zip(paths, lake.read_all(paths), strict=True))
+def _put_back(before: bytes | None, lake: Lake) -> None:
+    if before is None:
+        lake.remove(RECIPE_FILE)
+    else:
+        lake.write_bytes(RECIPE_FILE, before)
+        log.warning("%s: the dataset's recipe is again as it was", lake.dataset)
+
+
+def _begun(lake: Lake) -> dict[str, bytes]:
+    """What tells that something was made, or begun: the newest manifests, answers of a wiki, runs of trainings."""
+    newest = [path for path in lake.list("manifests") if path.endswith("/latest.json")]
+    paths = [*lake.list("wiki/journal"), *lake.subfolders("runs")]
+    return {**dict(zip(newest, lake.read_all(newest), strict=True)), **dict.fromkeys(paths, b"")}
 
 
 def _kept(lake: Lake) -> bytes | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sp_data import manifest as manifests
 from sp_data.errors import WikiUnreachable
+from sp_data.kept_recipe import remembered
 from sp_data.lake import Lake
 from sp_data.pipeline import DATASET_STAGES, STAGES, found_unchanged, require_output, stages_of
 from sp_data.recipe import Recipe
@@ -26,11 +27,16 @@ def run_dataset_stages(
 ) -> tuple[list[StageReference], DatasetChange | None]:
     """Run the dataset's stages as far as `until`. Gives them, and what came and went; None: it is as it was.
 
-    Where nothing changed, no task is run: a schedule's idle runs would fill the server's database with them.
+    Where nothing changed, no task is run: a schedule's idle runs would fill the server's database with them. The recipe
+    is kept with the dataset, unless it is refused.
     """
     dataset_lake = Lake(lake, recipe.name)
     names = tuple(_names(recipe, until, in_dataset=True))
-    with one_at_a_time("dataset", recipe.name), running_jobs(recipe.machines):
+    with (
+        one_at_a_time("dataset", recipe.name),
+        remembered(recipe, dataset_lake),
+        running_jobs(recipe.machines),
+    ):
         if not allow_shrink and (unchanged := _found_unchanged(recipe, dataset_lake, names)):
             return unchanged, None
         before = manifests.latest(dataset_lake, "verify")
@@ -47,10 +53,14 @@ def run_training_stages(
     """Run the trainings and what follows them as far as `until`, one of this dataset and on this machine at a time.
 
     `only`: the digest of the dataset that may be trained on; None is returned if it is another one by now. What was
-    trained before that stays.
+    trained before that stays. The recipe is kept with the dataset, unless it is refused.
     """
     dataset_lake, done = Lake(lake, recipe.name), []
-    with one_at_a_time("trainings", recipe.name), one_at_a_time("training", socket.gethostname()):
+    with (
+        one_at_a_time("trainings", recipe.name),
+        one_at_a_time("training", socket.gethostname()),
+        remembered(recipe, dataset_lake),
+    ):
         for name in _names(recipe, until, in_dataset=False):
             # A run that is writing the dataset is waited for: between its scrape and its verify nothing fits.
             with one_at_a_time("dataset", recipe.name):

@@ -104,7 +104,7 @@ class Drawing:
         )
 
     def refuse_prior_scale(self, what: str) -> None:
-        """Raise UsageError for guidance of the prior, which `what` asks for a negative prompt alone."""
+        """Raise UsageError for guidance of the prior: `what` uses the prior only for a negative prompt."""
         if self.prior_cond_scale != 1 and not self.negative:
             raise errors.UsageError(f"--prior-cond-scale: {what} begins with a picture, so the prior is not asked")
 

@@ -106,7 +106,7 @@ def _plan_scrape(recipe: Recipe, lake: Lake, *, reconcile: bool, allow_shrink: b
 
     with shown(quiet=quiet):
         planned = plan(recipe.source, lake, reconcile=reconcile, progress=onlooker())
-    shrank = shrinkage(recipe.source, manifests.latest(lake, "scrape"), lake, planned.num_files)
+    shrank = shrinkage(recipe.source, manifests.latest(lake, "scrape"), lake, planned.num_hopeful)
     if shrank and not allow_shrink:
         say(f"sp-data: {shrank}: the scrape will refuse that without --allow-shrink", err=True)
     if json_:

@@ -18,9 +18,9 @@ Made from the commands' help by `make docs`; a test keeps it up to date.
 
 `RECIPE` is a dataset in the lake by its name, `southpark`, `demo`, or a YAML file. A dataset knows its recipe:
 `sp-data run mywiki` goes on with the one that it was made with, and a stock recipe is never taken in its place.
-`--set a.b=c` changes it and says so: for good in commands that make something (run, the stages, train, judge), for that
-one command in status, dream and `scrape --dry-run`. `--lake` (or `SP_LAKE`) says where the data lies: a folder or a URL
-such as `s3://bucket/lake`.
+`--set a.b=c` changes it and says so: for good in commands that make something (run, the stages, train, judge) unless
+they are refused, for that one command in status, dream and `scrape --dry-run`. `--lake` (or `SP_LAKE`) says where the
+data lies: a folder or a URL such as `s3://bucket/lake`.
 
 `--json` prints one JSON object on standard output and nothing else there; `--quiet` prints nothing but errors and what
 was asked for. Exit 0: done; 1: failed, with the cause and the cure in one line; 2: bad usage.

@@ -104,7 +104,7 @@ def _without_prefect(recipe: Recipe, lake: Lake, last: str, allow_shrink: bool, 
 
     stages = []
     if not is_asked_for:
-        # Who means a list to shrink expects a change, and looking would refuse it.
+        # With --allow-shrink a change is expected, which a look without it would refuse.
         results = None if allow_shrink else found_unchanged(recipe, lake, last)
         if results is None:
             return None

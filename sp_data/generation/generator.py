@@ -223,7 +223,7 @@ class ImageGenerator:
                     "this decoder has one unet, which draws"
                     if self.models.num_unets == 1
                     else f"--stop-unet {settled.stop_unet} ends before it"
-                    if start_unet <= self.models.num_unets
+                    if settled.stop_unet < start_unet <= self.models.num_unets
                     else f"expected 2 to {settled.stop_unet}"
                 )
             )

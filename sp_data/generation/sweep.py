@@ -88,6 +88,9 @@ def sweep(
     if options is not None and options.best_of > 1:
         raise UsageError("--best-of: the pictures of a sweep have one seed; none is chosen")
     each = [replace(options or SamplingOptions(), **settings) for settings in axes.settings()]
+    if any(chosen.sampler == "ddim" for chosen in each):
+        # Its noise is compared with samplers that have none.
+        each = [chosen if chosen.sampler == "ddim" else replace(chosen, eta=1.0) for chosen in each]
     for chosen in each:
         generator.settled(chosen, "dream")
     drawings = [generator.dream([prompt], seed=seed, options=chosen, on_step=on_step) for chosen in each]

@@ -53,16 +53,22 @@ def titles_in_training(
             for sample in find_samples(lake, manifest, wanted_titles, wanted_sha1s)
             if sample.alive and sample.split == "train"
         )
-        for manifest in manifests.all_of(lake, "verify")
+        for manifest in _verified(lake)
         if manifest.digest in datasets
     }
+
+
+def _verified(lake: Lake) -> Iterable[Manifest]:
+    return manifests.all_of(lake, "verify")
 
 
 def sightings(lake: Lake, titles: Iterable[str], sha1s: Iterable[str]) -> list[Sighting]:
     """A sighting for each checkpoint, the runs' first, that saw pictures of these titles or bytes, or may have."""
     checkpoints = trained_checkpoints(lake)
     datasets_of = lineage(lake, checkpoints)
-    checkpoints += adopted_checkpoints(lake)
+    # One that was adopted from another lake saw nothing of this one's.
+    known = {checkpoint.run for checkpoint in checkpoints} | {manifest.digest for manifest in _verified(lake)}
+    checkpoints += [one for one in adopted_checkpoints(lake) if not known.isdisjoint({one.run, one.dataset})]
     titles_in = titles_in_training(lake, {digest for run in datasets_of.values() for digest in run}, titles, sha1s)
     listed = []
     for checkpoint in checkpoints:
@@ -142,8 +148,9 @@ def saw_forgotten(lake: Lake) -> list[SawForgotten]:
         names |= _in_use(manifests.latest(lake, stage))
     runs = []
     for node, of_run in by_run.items():
-        kind = of_run[-1].checkpoint.run.partition("-")[0]
-        network, step = names.get(node, (kind, -1))
+        newest = of_run[-1].checkpoint
+        kind = newest.run.partition("-")[0]
+        network, step = names.get(node, (newest.network.replace("unet", "unet ") if newest.adopted else kind, -1))
         chosen = next((one for one in of_run if one.checkpoint.step == step), of_run[-1])
         runs.append(
             SawForgotten(

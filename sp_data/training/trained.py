@@ -111,11 +111,13 @@ def adopted_checkpoints(lake: Lake) -> list[TrainedCheckpoint]:
     for path in lake.list("weights"):
         if path.endswith(f"/{ADOPTED}"):
             record = _object(lake, path)
-            if record.get("run") and record.get("dataset"):
+            if record.get("run") or record.get("dataset"):
                 network = f"unet{record['unet']}" if record.get("unet") else str(record.get("kind", ""))
                 node = path.removesuffix(f"/{ADOPTED}")
                 adopted.append(
-                    TrainedCheckpoint(str(record["run"]), 0, str(record["dataset"]), "", network, adopted=node)
+                    TrainedCheckpoint(
+                        str(record.get("run", "")), 0, str(record.get("dataset", "")), "", network, adopted=node
+                    )
                 )
     return sorted(adopted, key=lambda checkpoint: checkpoint.adopted)
 
@@ -149,7 +151,10 @@ def lineage(lake: Lake, checkpoints: list[TrainedCheckpoint]) -> dict[str, set[s
     adopted = adopted_checkpoints(lake)
     for checkpoint in adopted:
         # It stands between a run and the checkpoint that it was.
-        dataset_of[checkpoint.node], parent_of[checkpoint.node] = checkpoint.dataset, checkpoint.run
+        if checkpoint.dataset:
+            dataset_of[checkpoint.node] = checkpoint.dataset
+        if checkpoint.run:
+            parent_of[checkpoint.node] = checkpoint.run
     datasets: dict[str, set[str]] = {}
     for node in {checkpoint.node for checkpoint in (*checkpoints, *adopted)}:
         line: list[str] = []

@@ -43,7 +43,7 @@ from sp_data.lake import NUM_AT_ONCE, Lake, files_below, is_alive, is_temporary
 from sp_data.manifest import Manifest, ShardPart
 from sp_data.pipeline import DATASET_STAGES, STAGES, stand
 from sp_data.recipe import Recipe
-from sp_data.training.trained import WORDS, runs_in_progress, trained_checkpoints, words_paths
+from sp_data.training.trained import WORDS, adopted_checkpoints, runs_in_progress, trained_checkpoints, words_paths
 from sp_data.wiki.catalogue import read_catalogue
 from sp_data.wiki.forgotten import read_forgotten
 from sp_data.wiki.http.journal import START
@@ -210,6 +210,10 @@ def _trained_on(lake: Lake, verified: list[Manifest], kept: set[str], warnings: 
     checkpoints_of: defaultdict[str, list[str]] = defaultdict(list)
     for checkpoint in trained_checkpoints(lake):
         checkpoints_of[checkpoint.dataset].append(str(checkpoint))
+    for checkpoint in adopted_checkpoints(lake):
+        # Not those of another lake.
+        if checkpoint.dataset in by_digest:
+            checkpoints_of[checkpoint.dataset].append(str(checkpoint))
     for digest in sorted({*checkpoints_of, *dataset_of_run.values()} - kept):
         runs = [run for run, dataset in dataset_of_run.items() if dataset == digest]
         names = ", ".join(runs or checkpoints_of[digest][-1:])
@@ -219,7 +223,7 @@ def _trained_on(lake: Lake, verified: list[Manifest], kept: set[str], warnings: 
         elif not holds_forgotten(lake, manifest, forgotten):
             yield manifest
         elif runs:
-            warnings.append(f"a training may need dataset {digest[:12]} ({names}), which holds forgotten pictures")
+            warnings.append(f"{names}: a training may need dataset {digest[:12]}, which holds forgotten pictures: kept")
             yield manifest
         else:
             warnings.append(

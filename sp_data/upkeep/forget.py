@@ -318,8 +318,14 @@ def _made_by(data: bytes) -> set[str]:
     decoder = record["decoder"]
     # One of the first pictures has one record for the whole decoder.
     networks = [record.get("prior"), *(decoder if isinstance(decoder, list) else [decoder])]
-    return {
-        checkpoint_folder(network["run"], network["step"]) if network.get("run") else str(network.get("file", ""))
-        for network in networks
-        if isinstance(network, dict) and ("step" in network or not network.get("run"))
-    }
+    folders = set()
+    # The record is a stranger's where the picture is.
+    for network in filter(lambda one: isinstance(one, dict), networks):
+        match network:
+            case {"run": str(run), "step": int(step)}:
+                folders.add(checkpoint_folder(run, step))
+            case {"file": str(file)}:
+                folders.add(file)
+            case _:
+                pass
+    return folders

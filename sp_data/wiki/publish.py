@@ -21,6 +21,7 @@ from sp_data.manifest import Counts, Manifest, identity_of, is_done, publish
 from sp_data.recipe import Source
 from sp_data.stage import StageResult, StageRun, library_versions
 from sp_data.wiki.catalogue import OK, TOMBSTONES, CatalogueRow, read_catalogue, rows_digest, write_catalogue
+from sp_data.wiki.http.guard import PRIVATE
 from sp_data.wiki.refusals import ADDRESS_REFUSED
 from sp_data.wiki.tombstones import GoneRow, Tombstone, make_tombstones, read_tombstones, write_tombstones
 
@@ -92,7 +93,7 @@ def require_pictures(lake: Lake, manifest: Manifest) -> None:
         return
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.counts.dropped.items())
     again, at_home = "--reconcile", ""
-    if any(reason.startswith(ADDRESS_REFUSED) for reason in manifest.counts.dropped):
+    if f"{ADDRESS_REFUSED} ({PRIVATE})" in manifest.counts.dropped:
         again, at_home = f"{again} --set source.allow_private_addresses=true", ", if they are in your own network"
     raise NothingCame(
         f"none of the {manifest.counts.in_:,} pictures of {manifest.details['wiki']} came: {reasons}; "

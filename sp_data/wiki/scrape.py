@@ -98,6 +98,8 @@ class ScrapePlan:
     """What a scrape would do. `num_requests`: how many requests it took to find out."""
 
     num_files: int
+    num_hopeful: int
+    """Files that are there or may come: not those that were asked for in vain and are not due again."""
     num_pictures: int
     num_bytes: int | None
     """None if it is not known beforehand."""
@@ -129,9 +131,9 @@ def plan(
 def _plan_of_addresses(source: Source, lake: Lake, *, reconcile: bool) -> ScrapePlan:
     from sp_data.wiki.scrape_addresses import addresses_to_fetch
 
-    addresses, num_listed = addresses_to_fetch(source, lake, reconcile=reconcile)
+    addresses, num_listed, num_hopeful = addresses_to_fetch(source, lake, reconcile=reconcile)
     seconds = len(addresses) * Pace(source.requests_per_second).mean_gap_s
-    return ScrapePlan(num_listed, len(addresses), None, 0, seconds)
+    return ScrapePlan(num_listed, num_hopeful, len(addresses), None, 0, seconds)
 
 
 @contextlib.contextmanager
@@ -198,7 +200,8 @@ class _Run:
             to_fetch = {file.sha1: file for file in files if originals.outcome(file) is None}
             num_bytes = sum(file.bytes for file in to_fetch.values())
             seconds = len(to_fetch) * self.client.transport.seconds_a_request
-            return ScrapePlan(len(files), len(to_fetch), num_bytes, self.client.transport.num_requests, seconds)
+            num_requests = self.client.transport.num_requests
+            return ScrapePlan(len(files), len(files), len(to_fetch), num_bytes, num_requests, seconds)
 
     # Steps 2 to 4
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
@@ -59,8 +59,7 @@ def scrape_addresses(
     addresses = read_addresses(source.addresses, source.encoding)
     forgotten, failures = read_forgotten(lake), load_failures(lake)
     known = _known(source, lake, addresses, forgotten, failures, reconcile=reconcile)
-    num_hopeful = sum(address.url not in known or known[address.url].status == OK for address in addresses)
-    check_size(run, newest, num_hopeful, allow_shrink=allow_shrink)
+    check_size(run, newest, _num_hopeful(addresses, known), allow_shrink=allow_shrink)
     journal = Journal(lake)
     # A long list takes days: what came from an address does not expire.
     journal.begin(RUN, lasts_s=math.inf)
@@ -96,11 +95,17 @@ def scrape_addresses(
     return result
 
 
-def addresses_to_fetch(source: Source, lake: Lake, *, reconcile: bool = False) -> tuple[list[str], int]:
-    """Addresses on the list that have to be fetched, and how many addresses the list has. Raises RecipeError."""
+def addresses_to_fetch(source: Source, lake: Lake, *, reconcile: bool = False) -> tuple[list[str], int, int]:
+    """Addresses on the list that have to be fetched, how many addresses the list has, and how many of them are there or
+    may come. Raises RecipeError."""
     addresses = read_addresses(source.addresses, source.encoding)
     known = _known(source, lake, addresses, read_forgotten(lake), load_failures(lake), reconcile=reconcile)
-    return [address.url for address in addresses if address.url not in known], len(addresses)
+    to_fetch = [address.url for address in addresses if address.url not in known]
+    return to_fetch, len(addresses), _num_hopeful(addresses, known)
+
+
+def _num_hopeful(addresses: Iterable[Address], known: Mapping[str, FetchOutcome]) -> int:
+    return sum(address.url not in known or known[address.url].status == OK for address in addresses)
 
 
 def without_forgotten(rows: Iterable[CatalogueRow], forgotten: Forgotten) -> list[CatalogueRow]:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from e2e.prefect_api import get, post, wait_for
 
+from flows.parameters import Changes
 from sp_data import manifest as manifests
+from sp_data.errors import StageError
+from sp_data.kept_recipe import recall_recipe
 from sp_data.lake import Lake
 from sp_data.manifest import Manifest
 from sp_data.recipe import Recipe
@@ -74,6 +77,20 @@ def test_checkpoints_are_told_until_the_prompts_were_drawn(api: str, lake_copy: 
     note_drawn(lake_copy, decoder.digest)
     announce_training(lake_copy)
     wait_for("two events", lambda: len(events()) == 2, 60)
+
+
+def test_a_flow_keeps_its_recipe_unless_it_is_refused(api: str, lake_copy: Lake) -> None:
+    """What follows by itself takes the recipe that is kept; a slip in the form must not be refused for ever."""
+    from flows.dataset import dataset
+
+    before = recall_recipe(lake_copy)
+    with pytest.raises(StageError, match=r"none\.pt"):
+        dataset(recipe="demo", lake=lake_copy.url, set=["embed.clip_model=none.pt"])
+    assert before is not None and recall_recipe(lake_copy) == before
+    dataset(recipe="demo", lake=lake_copy.url, changes=Changes(ask_first="yes"), set=["follow_up.finetune=false"])
+    kept = recall_recipe(lake_copy)
+    assert kept is not None and kept.follow_up.ask_first and not kept.follow_up.finetune, "though nothing changed"
+    assert kept.embed == before.embed
 
 
 def started(api: str, lake: str, **state: Any) -> dict[str, Any]:

@@ -248,18 +248,24 @@ def test_an_adopted_checkpoint_that_saw_it_is_named_too(demo_recipe: Recipe, lak
     record = {"name": "mine", "kind": "decoder", "unet": 1, "run": "decoder-unet1-11111111"}
     saw = {**record, "dataset": latest(lake_copy, "verify").digest}
     lake_copy.write_bytes("weights/mine/adopted.json", json.dumps(saw).encode())
-    lake_copy.write_bytes("weights/old/adopted.json", json.dumps({**record, "dataset": "f" * 64}).encode())
+    checkpoint(lake_copy, "decoder-unet1-22222222", "f" * 64)
+    old = {**record, "run": "decoder-unet1-22222222", "dataset": "f" * 64}
+    lake_copy.write_bytes("weights/old/adopted.json", json.dumps(old).encode())
+    of_another_lake = {**record, "run": "decoder-unet1-33333333", "dataset": "e" * 64}
+    lake_copy.write_bytes("weights/theirs/adopted.json", json.dumps(of_another_lake).encode())
     lake_copy.write_bytes("weights/laion/adopted.json", json.dumps({"name": "laion", "kind": "prior"}).encode())
     for name in ("mine", "laion"):
         write_generated(lake_copy, name, {"file": f"weights/{name}", "weights": "0" * 64})
     outcome = forget([title], demo_recipe, lake_copy)
     assert [one.folder for one in outcome.checkpoints] == ["weights/mine"]
-    assert [one.folder for one in outcome.checkpoints_unknown] == ["weights/old"]
+    unknown = [one.folder for one in outcome.checkpoints_unknown]
+    assert unknown == ["runs/decoder-unet1-22222222/checkpoints/step-00000004", "weights/old"]
     assert outcome.num_generated == 1
     assert "seen by weights/mine (of decoder-unet1-11111111): weights/mine" in list(outcome.lines())
-    saw_it, perhaps = saw_forgotten(lake_copy)
+    saw = {one.checkpoint.folder: one for one in saw_forgotten(lake_copy)}
+    saw_it, perhaps = saw["weights/mine"], saw["weights/old"]
     assert saw_it.line(lake_copy) == (
-        f"decoder: weights/mine of decoder-unet1-11111111 saw 1 forgotten picture ({title}); adopted: delete "
+        f"unet 1: weights/mine of decoder-unet1-11111111 saw 1 forgotten picture ({title}); adopted: delete "
         f"{lake_copy.full('weights/mine')} to be rid of it"
     )
     assert "weights/old" in perhaps.line(lake_copy) and "may have seen" in perhaps.line(lake_copy)
@@ -289,6 +295,7 @@ def test_a_checkpoint_did_not_see_a_held_out_picture(demo_recipe: Recipe, lake_c
 
 def test_generated_pictures_of_those_checkpoints_are_counted(demo_recipe: Recipe, lake_copy: Lake) -> None:
     checkpoint(lake_copy, "decoder-11111111", latest(lake_copy, "verify").digest)
+    write_generated(lake_copy, "odd", {"run": "decoder-11111111", "step": "4"})
     for number, step in enumerate((4, 4, 8)):
         write_generated(lake_copy, str(number), {"run": "decoder-11111111", "step": step})
     lake_copy.write_bytes("generated/mine.png", b"no picture")
