@@ -59,8 +59,8 @@ def remembered(recipe: Recipe, lake: Lake) -> Iterator[None]:
     other enter this when it is their turn.
     """
     before, after = _kept(lake), _as_kept(recipe)
-    begun = _begun(lake) if before != after else {}
     remember_recipe(recipe, lake)
+    begun = _begun(lake) if before != after else {}
     try:
         yield
     except LakeFull:

@@ -283,7 +283,7 @@ def test_deploying_twice_changes_nothing_and_a_drift_is_found(place: Place) -> N
     patch(address, {"work_queue_name": "gpu", "description": "mine"})
     drift = place.command("deploy", f"recipes/{DATASET}.yaml", "--check", code=1)
     assert f"differs: deployment dataset/{DATASET} (" in drift
-    assert "changed" not in drift, "nothing was done"
+    assert "changed deployment" not in drift, "nothing was done"
     place.command("deploy", f"recipes/{DATASET}.yaml")
     mended = place.deployment(f"dataset/{DATASET}")
     assert mended["work_queue_name"] == "default"

@@ -336,6 +336,18 @@ def test_a_sweep_draws_each_combination_as_a_dream_of_its_own(generator: ImageGe
         sweep(generator, RED, Sweep({"steps": (2, 5_000)}), options=SHORT)
 
 
+def test_a_sweep_of_samplers_takes_eta_for_ddim_alone(generator: ImageGenerator) -> None:
+    quiet = dataclasses.replace(SHORT, sampler=None, eta=0.0)
+    pictures = list(sweep(generator, RED, Sweep({"sampler": ("ddim", "dpm++")}), options=quiet))
+    noisy = list(
+        sweep(generator, RED, Sweep({"sampler": ("ddim", "dpm++")}), options=dataclasses.replace(quiet, eta=1.0))
+    )
+    assert differ(pictures[0].picture, noisy[0].picture) > 0
+    assert differ(pictures[1].picture, noisy[1].picture) == 0
+    with pytest.raises(UsageError, match="only ddim has it"):
+        sweep(generator, RED, Sweep({"steps": (2, 3)}), options=dataclasses.replace(quiet, sampler="dpm++"))
+
+
 # Refusals
 
 
