@@ -47,9 +47,7 @@ def read_addresses(path: str, encoding: str = "") -> list[Address]:
     """
     file = Path(path)
     if not file.is_file():
-        where = (
-            "" if file.is_absolute() else f" in {Path.cwd()}: a path that is not whole counts from the current folder"
-        )
+        where = "" if file.is_absolute() else f" in the current folder, {Path.cwd()}"
         raise RecipeError(f"source.addresses: there is no file {path}{where}")
     addresses: dict[str, Address] = {}
     num_rows = num_without = 0
